@@ -1,0 +1,61 @@
+"""The same primitives through OpenSSL, where pyca ``cryptography`` 50 or later is installed (extra ``fast``).
+
+This is the only module that imports it. Importing this module fails with ImportError where the library is missing or older;
+:func:`securefs.backend.default_primitives` then stays with PyCryptodome. Which of the two ran can't be seen in a file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography.cobblestone import Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from securefs.errors import IntegrityError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securefs.primitives import Bytes, Gcm, StreamSealer
+
+__all__ = ["OpenSSL"]
+
+
+class _OpenSSLGcm:
+    __slots__ = ("_aead",)
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key)
+
+    def seal(self, nonce: bytes, plaintext: Bytes) -> bytes:
+        return self._aead.encrypt(nonce, plaintext, None)
+
+    def open(self, nonce: bytes, sealed: Bytes) -> bytes:
+        try:
+            return self._aead.decrypt(nonce, sealed, None)
+        except InvalidTag:
+            raise IntegrityError("the authentication tag does not match", Reason.TAG_MISMATCH) from None
+
+
+class OpenSSL:
+    """:class:`securefs.primitives.Primitives` on pyca ``cryptography``."""
+
+    name = "openssl"
+
+    def cbc_encryptor(self, key: bytes, iv: bytes) -> Callable[[Bytes], bytes]:
+        """See :meth:`securefs.primitives.Primitives.cbc_encryptor`."""
+        return Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor().update
+
+    def cbc_decryptor(self, key: bytes, iv: bytes) -> Callable[[Bytes], bytes]:
+        """See :meth:`securefs.primitives.Primitives.cbc_decryptor`."""
+        return Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor().update
+
+    def gcm(self, key: bytes) -> Gcm:
+        """See :meth:`securefs.primitives.Primitives.gcm`."""
+        return _OpenSSLGcm(key)
+
+    def cobblestone_sealer(self, key: bytes, context: bytes) -> StreamSealer | None:
+        """Return pyca's own Cobblestone-256 writer; it draws its salt itself, from the system."""
+        return Cobblestone256Encryptor(key, context)

@@ -1,0 +1,102 @@
+"""The error tree: every way in which securefs says no.
+
+All errors descend from :class:`SecureFSError`. No message and no attribute carries key bytes or plaintext, so all
+of them may be logged. What a client of a server may see is less: the middleware tells it only that an
+operation failed, and writes the reason to the audit journal.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = [
+    "ConfigurationError",
+    "FormatError",
+    "IntegrityError",
+    "JournalError",
+    "LimitExceededError",
+    "Reason",
+    "SecureFSError",
+    "UnknownKeyError",
+]
+
+
+class Reason(str, Enum):
+    """Why an operation failed: a closed list, the ``reason`` field of the audit journal."""
+
+    TAG_MISMATCH = "tag_mismatch"
+    COMMITMENT_MISMATCH = "commitment_mismatch"
+    TRUNCATED = "truncated"
+    BAD_HEADER = "bad_header"
+    UNKNOWN_KEY = "unknown_key"
+    WRONG_OBJECT = "wrong_object"
+    WRONG_CONTEXT = "wrong_context"
+    NOT_ENCRYPTED = "not_encrypted"
+    CIPHERTEXT_INJECTION = "ciphertext_injection"
+    MALFORMED_MULTIPART = "malformed_multipart"
+    LIMIT = "limit"
+    TIMEOUT = "timeout"
+    CLIENT_GONE = "client_gone"
+    IO_ERROR = "io_error"
+    JOURNAL_ERROR = "journal_error"
+
+
+class SecureFSError(Exception):
+    """The root of all errors that securefs raises on purpose."""
+
+
+class ConfigurationError(SecureFSError):
+    """A key, variable, argument or path is not usable. The message says which, and what to do."""
+
+
+class FormatError(SecureFSError):
+    """The input is not a file of the format that was asked for; nothing in it was trusted."""
+
+    def __init__(self, message: str, reason: Reason = Reason.BAD_HEADER) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class IntegrityError(SecureFSError):
+    """The file is not what was written: changed, cut, extended, moved or opened in the wrong context.
+
+    :param message: what did not hold, in words that may be logged.
+    :param reason: the journal's code for it.
+    :param segment: the index of the segment concerned, None where it is not one segment.
+    :param digest: hex SHA-256 of that **ciphertext** segment as it was read (never of plaintext).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        reason: Reason = Reason.TAG_MISMATCH,
+        *,
+        segment: int | None = None,
+        digest: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.segment = segment
+        self.digest = digest
+
+
+class UnknownKeyError(SecureFSError):
+    """No key of the keyring is named by the file. :attr:`key_ids` are the ids (hex) that the file names."""
+
+    reason = Reason.UNKNOWN_KEY
+
+    def __init__(self, message: str, key_ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.key_ids = key_ids
+
+
+class LimitExceededError(SecureFSError):
+    """A limit was reached: of the format (segments in a file) or of the caller's policy."""
+
+    reason = Reason.LIMIT
+
+
+class JournalError(SecureFSError):
+    """The audit journal cannot be written, so the operation must not go on."""
+
+    reason = Reason.JOURNAL_ERROR

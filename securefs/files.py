@@ -1,0 +1,204 @@
+"""Whole files: encrypt, decrypt, verify, and the one way in which anything here is written to disk.
+
+:func:`write_atomically` is that way: a temporary file beside the target, mode 0600, flushed to disk, then put in its place
+in one step. Whatever goes wrong in between (a full disk, a failed verification, Ctrl-C) removes the temporary
+file and leaves the target as it was. Everything streams: memory does not depend on a file's size.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_bytes
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from securefs.backend import default_primitives
+from securefs.errors import ConfigurationError
+from securefs.format1 import Format1Sealer
+from securefs.primitives import BLOCK_SIZE
+from securefs.reader import open_encrypted
+from securefs.stream import Encryptor
+from securefs.suites import Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from securefs.keys import Keyring
+    from securefs.primitives import Primitives, StreamSealer
+    from securefs.reader import EncryptedFile, SeekableFile
+
+__all__ = [
+    "FileInfo",
+    "copy_sealed",
+    "decrypt_file",
+    "encrypt_file",
+    "format_1_sealer",
+    "verify",
+    "write_atomically",
+]
+
+COPY_SIZE: Final = 1024 * 1024  # bytes read at a time
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What is known of an encrypted file that verified. ``size`` is the plaintext's, in bytes."""
+
+    object_id: str
+    key_id: str
+    format: int
+    suite: str
+    size: int
+    metadata: dict[str, object]
+
+    @classmethod
+    def of(cls, file: EncryptedFile) -> FileInfo:
+        """Return what ``file`` tells of itself."""
+        return cls(file.object_id, file.key_id, file.format, file.suite, file.size, file.metadata)
+
+
+@contextmanager
+def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes ``target`` when the block ends without an error, and else vanishes.
+
+    :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`, also where
+        another process creates the target in the meantime.
+    """
+    path = Path(target)
+    if path.exists() and not overwrite:
+        raise _exists(path)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _put_in_place(temporary, path, overwrite=overwrite)
+        _sync_directory(path.parent)
+    finally:
+        # Gone already where all went well; KeyboardInterrupt passes here too.
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            # link() fails where the target exists, in one step with the check; rename() would replace it.
+            os.link(temporary, path)
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
+                raise
+            # This file system has no hard links: the check above must do.
+        else:
+            return
+    temporary.replace(path)
+
+
+def _exists(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"{path} exists already: choose another name, or say that it may be replaced")
+
+
+def _sync_directory(directory: Path) -> None:
+    """Flush a rename to disk: without it a power cut may bring the old directory back."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def format_1_sealer(keyring: Keyring, *, primitives: Primitives | None = None) -> StreamSealer:
+    """Return what seals one Format 1 file under the primary key, with a fresh random IV."""
+    key = keyring.all_keys()[0]
+    return Format1Sealer(key, token_bytes(BLOCK_SIZE), primitives or default_primitives())
+
+
+def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int:
+    """Seal all that ``source`` gives into ``target``; return the plaintext's size in bytes."""
+    size = 0
+    while data := source.read(COPY_SIZE):
+        size += len(data)
+        target.write(sealer.update(data))
+    target.write(sealer.finalize())
+    return size
+
+
+def encrypt_file(
+    source: StrPath,
+    target: StrPath,
+    keyring: Keyring,
+    *,
+    suite: Suite = Suite.CBC_HMAC,
+    context: bytes = b"",
+    metadata: Mapping[str, object] | None = None,
+    format_1: bool = False,
+    overwrite: bool = False,
+    primitives: Primitives | None = None,
+) -> str:
+    """Encrypt the file ``source`` into the new file ``target`` (mode 0600); return its object id, "" for Format 1.
+
+    :param suite, context, metadata: as for :class:`Encryptor`; Format 1 knows none of them.
+    :param format_1: write the original layout instead of Format 2.
+    :raises ConfigurationError: the target exists and ``overwrite`` is false, or an argument is unusable.
+    :raises OSError: a file can't be read or written; the target is then as it was.
+    """
+    if format_1:
+        if context or metadata:
+            raise ConfigurationError("Format 1 has no place for a context or metadata: use Format 2")
+        sealer, object_id = format_1_sealer(keyring, primitives=primitives), ""
+    else:
+        encryptor = Encryptor(keyring, suite, context, metadata, primitives=primitives)
+        sealer, object_id = encryptor, encryptor.object_id
+    with Path(source).open("rb") as plain, write_atomically(target, overwrite=overwrite) as sealed:
+        copy_sealed(plain, sealed, sealer)
+    return object_id
+
+
+def decrypt_file(
+    source: StrPath,
+    target: StrPath,
+    keyring: Keyring,
+    *,
+    context: bytes = b"",
+    format_1: bool = False,
+    overwrite: bool = False,
+    primitives: Primitives | None = None,
+) -> FileInfo:
+    """Decrypt the file ``source`` into the new file ``target`` (mode 0600), which appears only if all of it verified.
+
+    :raises FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`; the target is then as it was.
+    """
+    with (
+        open_encrypted(source, keyring, context, format_1=format_1, primitives=primitives) as plain,
+        write_atomically(target, overwrite=overwrite) as file,
+    ):
+        while data := plain.read(COPY_SIZE):
+            file.write(data)
+        return FileInfo.of(plain)
+
+
+def verify(
+    file: SeekableFile | StrPath,
+    keyring: Keyring,
+    context: bytes = b"",
+    *,
+    format_1: bool = False,
+    primitives: Primitives | None = None,
+) -> FileInfo:
+    """Verify every byte of an encrypted file and return what it is. What does not hold raises, nothing is returned.
+
+    :raises FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`.
+    """
+    with open_encrypted(file, keyring, context, format_1=format_1, primitives=primitives) as plain:
+        plain.check()
+        return FileInfo.of(plain)

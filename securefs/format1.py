@@ -1,0 +1,85 @@
+"""Format 1, the original layout: ``IV[16] ‖ AES-CBC(K, IV, PKCS#7(plaintext)) ‖ HMAC-SHA256(K, IV ‖ ciphertext)[32]``.
+
+Read and written exactly as first specified (docs/format.md, "Format 1"). It has no magic and no key id, and one key serves for
+cipher and tag, so it is handled only where the caller asked for it and never guessed. The tag covers the whole file: nothing
+is decrypted before the last byte has been seen and the tag compared, in constant time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Final
+
+from securefs.errors import FormatError, IntegrityError, Reason
+from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_pad
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from securefs.primitives import Bytes, Primitives
+
+__all__ = ["OVERHEAD", "Format1Sealer", "Format1Verifier", "ciphertext_size", "sealed_length"]
+
+OVERHEAD: Final = BLOCK_SIZE + HMAC_SIZE  # bytes around the ciphertext
+
+
+def sealed_length(size: int) -> int:
+    """Return the length in bytes of a Format 1 file that holds ``size`` bytes of plaintext."""
+    return OVERHEAD + (size // BLOCK_SIZE + 1) * BLOCK_SIZE
+
+
+def ciphertext_size(length: int) -> int:
+    """Return the bytes of ciphertext in a file of ``length`` bytes; raise :class:`FormatError` for an odd length."""
+    size = length - OVERHEAD
+    if size < BLOCK_SIZE or size % BLOCK_SIZE:
+        raise FormatError(
+            f"a file of {length} bytes can't be Format 1: it is cut, or not encrypted", Reason.TRUNCATED
+        )
+    return size
+
+
+class Format1Sealer:
+    """Seals one file as it streams by. Deterministic: the IV (16 bytes, random, never used twice) is an argument."""
+
+    def __init__(self, key: bytes, iv: bytes, primitives: Primitives) -> None:
+        self._encrypt = primitives.cbc_encryptor(key, iv)
+        self._mac = hmac.new(key, iv, hashlib.sha256)
+        self._ready = iv  # goes out before the first ciphertext
+        self._tail = b""  # less than a block of plaintext
+
+    def update(self, data: Bytes) -> bytes:
+        """Take plaintext of any length, return the stored bytes that are ready."""
+        plaintext = self._tail + bytes(data)
+        whole = len(plaintext) - len(plaintext) % BLOCK_SIZE
+        self._tail = plaintext[whole:]
+        return self._emit(plaintext[:whole])
+
+    def finalize(self) -> bytes:
+        """Return the last stored bytes, the tag among them."""
+        return self._emit(pkcs7_pad(self._tail)) + self._mac.digest()
+
+    def _emit(self, blocks: bytes) -> bytes:
+        ciphertext = self._encrypt(blocks)
+        self._mac.update(ciphertext)
+        ready, self._ready = self._ready + ciphertext, b""
+        return ready
+
+
+class Format1Verifier:
+    """Finds, in one pass over ``IV ‖ ciphertext``, which of several keys made a file's tag."""
+
+    def __init__(self, keys: Iterable[bytes]) -> None:
+        self._macs = [(key, hmac.new(key, digestmod=hashlib.sha256)) for key in keys]
+
+    def update(self, data: Bytes) -> None:
+        """Take the next bytes of the file, its last 32 excepted."""
+        for _, mac in self._macs:
+            mac.update(data)
+
+    def find_key(self, tag: bytes) -> bytes:
+        """Return the key whose tag this is; raise :class:`IntegrityError` where it is none's."""
+        found = [key for key, mac in self._macs if hmac.compare_digest(mac.digest(), tag)]
+        if not found:
+            raise IntegrityError("the file's tag matches under no key of the keyring", Reason.TAG_MISMATCH)
+        return found[0]

@@ -1,0 +1,297 @@
+"""Reading encrypted files as if they were not: seekable, read-only, and verified before a byte is handed out.
+
+:func:`open_encrypted` reads what it needs and verifies what it reads. For Format 2 that is the header, the last segment
+(so that truncation is known before byte 0 is released) and then the segments that a read touches. Format 1 has one tag
+for the whole file, so opening such a file reads all of it once; what is read again later is compared with digests
+taken during that pass, so that a file exchanged in between is not decrypted either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
+
+from securefs.backend import default_primitives
+from securefs.errors import IntegrityError, Reason
+from securefs.format1 import Format1Verifier, ciphertext_size
+from securefs.header import FIXED_SIZE, MAGIC, header_length
+from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_unpad
+from securefs.stream import TRAILER, unlock
+from securefs.suites import BODY_HEAD_SIZE, check_index
+
+if TYPE_CHECKING:
+    from securefs.keys import Keyring
+    from securefs.primitives import Primitives
+
+__all__ = ["EncryptedFile", "SeekableFile", "open_encrypted"]
+
+READ_SIZE: Final = 1024 * 1024  # bytes of ciphertext asked for at a time
+FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; one digest (32 bytes) is kept for each while a file is open
+
+
+class SeekableFile(Protocol):
+    """What a source must offer: a binary file that can seek."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, fewer only at the end."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> Any:
+        """Move to a position."""
+        ...
+
+    def tell(self) -> int:
+        """Return the position."""
+        ...
+
+
+class EncryptedFile(io.BufferedIOBase):
+    """The plaintext of an encrypted file, as a seekable read-only binary file.
+
+    Reading raises :class:`IntegrityError` where the file was changed; what had been returned by then was genuine.
+    Not safe for use by several threads at once, as Python's own files are not.
+
+    :ivar object_id: the file's id, 64 hex digits; empty for Format 1, which has none.
+    :ivar metadata: the sealed metadata, ``{}`` if none.
+    :ivar size: the plaintext's size in bytes.
+    :ivar key_id: the id (hex) of the key that opened it.
+    :ivar format: 1 or 2.
+    :ivar suite: the suite's name.
+    """
+
+    object_id: str = ""
+    key_id: str = ""
+    format: int = 0
+    suite: str = ""
+    size: int = 0
+    block_size: int = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metadata: dict[str, object] = {}
+        self._position = 0
+        self._cached: tuple[int, bytes] = (-1, b"")
+        self._owned: BinaryIO | None = None
+
+    def _block(self, index: int) -> bytes:
+        """Return the verified plaintext of block ``index``."""
+        raise NotImplementedError  # pragma: no cover  # abstract
+
+    def check(self) -> None:
+        """Verify every byte of the file; raise :class:`IntegrityError` at the first that does not hold."""
+        raise NotImplementedError  # pragma: no cover  # abstract
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position in the plaintext, in bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to a position in the plaintext and return it."""
+        self._check_open()
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}.get(whence)
+        if base is None:
+            raise ValueError(f"invalid whence: {whence}")
+        if base + offset < 0:
+            raise ValueError(f"negative seek position: {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes of plaintext, all that is left where it is negative or None."""
+        self._check_open()
+        left = max(0, self.size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        pieces = []
+        while wanted:
+            index, offset = divmod(self._position, self.block_size)
+            if self._cached[0] != index:
+                self._cached = (index, self._block(index))
+            piece = self._cached[1]
+            if offset or wanted < len(piece):
+                piece = piece[offset : offset + wanted]
+            pieces.append(piece)
+            self._position += len(piece)
+            wanted -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes from the block at the position."""
+        return self.read(self.block_size if size < 0 else min(size, self.block_size))
+
+    def close(self) -> None:
+        """Close the file, and the underlying one where :func:`open_encrypted` opened it."""
+        self._cached = (-1, b"")
+        if self._owned is not None:
+            self._owned.close()
+        super().close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
+
+class _Source:
+    """A window on the underlying file: exact reads at absolute offsets, short ones being the file's fault."""
+
+    def __init__(self, file: SeekableFile) -> None:
+        self._file = file
+        file.seek(0, os.SEEK_END)
+        self.length = file.tell()
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        self._file.seek(offset)
+        data = self._file.read(size)
+        while len(data) < size and (more := self._file.read(size - len(data))):
+            data += more
+        return data
+
+
+class _Format2File(EncryptedFile):
+    format = 2
+
+    def __init__(self, source: _Source, keyring: Keyring, context: bytes, primitives: Primitives) -> None:
+        super().__init__()
+        self._source = source
+        start = source.read_at(0, FIXED_SIZE)
+        start += source.read_at(FIXED_SIZE, header_length(start) + BODY_HEAD_SIZE - FIXED_SIZE)
+        unlocked = unlock(start, keyring, context, primitives)
+        self._cipher = unlocked.cipher
+        self.object_id, self.key_id, self.metadata = (
+            unlocked.header.object_id,
+            unlocked.key_id,
+            unlocked.metadata,
+        )
+        suite = unlocked.header.suite
+        self.suite, self.block_size, self._sealed_size = suite.label, suite.segment_size, suite.sealed_size
+        self._start = len(start)
+        self._raw: tuple[int, bytes] = (0, b"")  # index of the first of some sealed segments, and their bytes
+        body = source.length - len(TRAILER) - self._start
+        self._last, last_size = divmod(max(0, body), self._sealed_size)
+        if last_size < suite.min_sealed or source.read_at(source.length - 1, 1) != TRAILER:
+            # A full last segment means truncation, and so does any length that no writer produces.
+            raise IntegrityError("the file was cut or extended", Reason.TRUNCATED, segment=self._last)
+        check_index(self._last)
+        self._last_size = last_size
+        last = self._block(self._last)
+        self._cached = (self._last, last)
+        self.size = self._last * self.block_size + len(last)
+
+    def _sealed(self, index: int) -> memoryview:
+        """Return the stored segment ``index``; sequential reads fetch about 1 MiB of segments at once."""
+        size = self._sealed_size
+        first, raw = self._raw
+        if not first <= index < first + -(-len(raw) // size):
+            # One segment at first, many when the next one is wanted too: a short range costs no long read.
+            count = READ_SIZE // size if raw and index == first + -(-len(raw) // size) else 1
+            count = min(count, self._last + 1 - index)
+            wanted = count * size if index + count <= self._last else (count - 1) * size + self._last_size
+            raw = self._source.read_at(self._start + index * size, wanted)
+            first, self._raw = index, (index, raw)
+        offset = (index - first) * size
+        return memoryview(raw)[offset : offset + size]
+
+    def _block(self, index: int) -> bytes:
+        return self._cipher.open(index, index == self._last, self._sealed(index))
+
+    def check(self) -> None:
+        for index in range(self._last + 1):
+            self._cipher.check(index, index == self._last, self._sealed(index))
+
+
+class _Format1File(EncryptedFile):
+    format = 1
+    suite = "format-1"
+    block_size = FORMAT_1_BLOCK
+
+    def __init__(self, source: _Source, keyring: Keyring, primitives: Primitives) -> None:
+        super().__init__()
+        self._source, self._primitives = source, primitives
+        self._ciphertext_size = ciphertext_size(source.length)
+        self._digests: list[bytes] = []
+        self._key = self._verify(keyring)
+        self.key_id = keyring.id_of(self._key).hex()
+        last = (self._ciphertext_size - 1) // self.block_size
+        tail = self._block(last)
+        self._cached = (last, tail)
+        self.size = last * self.block_size + len(tail)
+
+    def _stored(self, index: int) -> bytes:
+        """Return block ``index`` of the ciphertext with the 16 bytes before it, which are its IV."""
+        size = min(self.block_size, self._ciphertext_size - index * self.block_size)
+        return self._source.read_at(index * self.block_size, BLOCK_SIZE + size)
+
+    def _verify(self, keyring: Keyring) -> bytes:
+        """Read the whole file once: find the key whose tag it bears, note a digest of each block for later."""
+        verifier = Format1Verifier(keyring.all_keys())
+        for index in range(-(-self._ciphertext_size // self.block_size)):
+            stored = self._stored(index)
+            verifier.update(stored if index == 0 else memoryview(stored)[BLOCK_SIZE:])
+            self._digests.append(hashlib.sha256(stored).digest())
+        return verifier.find_key(self._source.read_at(self._source.length - HMAC_SIZE, HMAC_SIZE))
+
+    def _block(self, index: int) -> bytes:
+        stored = self._stored(index)
+        self._compare(index, stored)
+        decrypt = self._primitives.cbc_decryptor(self._key, stored[:BLOCK_SIZE])
+        plaintext = decrypt(memoryview(stored)[BLOCK_SIZE:])
+        return pkcs7_unpad(plaintext) if index == len(self._digests) - 1 else plaintext
+
+    def _compare(self, index: int, stored: bytes) -> None:
+        digest = hashlib.sha256(stored)
+        if not hmac.compare_digest(digest.digest(), self._digests[index]):
+            raise IntegrityError(
+                f"block {index} changed while the file was open", segment=index, digest=digest.hexdigest()
+            )
+
+    def check(self) -> None:
+        for index in range(len(self._digests)):
+            self._compare(index, self._stored(index))
+
+
+def open_encrypted(
+    file: SeekableFile | str | os.PathLike[str],
+    keyring: Keyring,
+    context: bytes = b"",
+    *,
+    format_1: bool = False,
+    primitives: Primitives | None = None,
+) -> EncryptedFile:
+    """Return the plaintext of an encrypted file as a seekable, read-only binary file.
+
+    :param file: a path, or a binary file that can seek; it is read from its beginning. Closing the result closes only
+        what was opened here.
+    :param keyring: any of its keys may be the one that the file was sealed with.
+    :param context: what the file was written with.
+    :param format_1: the caller says that this is a Format 1 file, unless it starts with the magic of Format 2. A file
+        is never tried as Format 1 otherwise.
+    :raises FormatError: not a file of that format. :raises UnknownKeyError: no key that it names is held.
+    :raises IntegrityError: it was changed, cut, extended, or written in another context.
+    :raises OSError: it can't be read.
+    """
+    primitives = primitives or default_primitives()
+    owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115  # outlives this
+    try:
+        source = _Source(cast("SeekableFile", owned or file))
+        opened: EncryptedFile
+        if format_1 and source.read_at(0, len(MAGIC)) != MAGIC:
+            opened = _Format1File(source, keyring, primitives)
+        else:
+            opened = _Format2File(source, keyring, context, primitives)
+    except BaseException:
+        if owned is not None:
+            owned.close()
+        raise
+    opened._owned = owned  # noqa: SLF001  # the factory hands over what it opened
+    return opened

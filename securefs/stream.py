@@ -1,0 +1,292 @@
+"""Sealing and opening a stream: feed bytes, take bytes, in constant memory.
+
+:class:`Encryptor` turns plaintext into one Format 2 file. :class:`Decryptor` opens such a file from its first byte on
+and hands out a segment's plaintext only after that segment's tag was verified; only :meth:`Decryptor.finalize` tells
+that the file is whole, so what it gave before must be thrown away if that raises. Where the source can seek,
+:func:`securefs.open_encrypted` knows at once whether the end is there.
+
+The public constructor draws the randomness; :func:`seal_with` is the same with every random value as an argument.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Final
+
+from securefs.backend import default_primitives
+from securefs.errors import FormatError, IntegrityError, Reason
+from securefs.header import (
+    FILE_ID_SIZE,
+    FIXED_SIZE,
+    MAGIC,
+    WRAP_SALT_SIZE,
+    build_header,
+    encode_metadata,
+    header_length,
+    open_metadata,
+    parse_header,
+    unwrap_dek,
+)
+from securefs.keys import KEY_SIZE
+from securefs.primitives import BLOCK_SIZE
+from securefs.suites import BODY_HEAD_SIZE, SALT_SIZE, Suite, body_context, check_index, derive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from securefs.header import Header
+    from securefs.keys import Keyring
+    from securefs.primitives import Bytes, Primitives, StreamSealer
+    from securefs.suites import SegmentCipher
+
+__all__ = ["TRAILER", "Decryptor", "Encryptor", "Randomness", "Unlocked", "seal_with", "unlock"]
+
+TRAILER: Final = b"\x5a"  # keeps CR and LF, which some multipart parsers eat, off a file's last byte
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Randomness:
+    """Every random value of one file. Only tests choose them; :meth:`draw` asks the system."""
+
+    file_id: bytes  # 32 bytes
+    dek: bytes  # 32 bytes
+    wrap_salt: bytes  # 32 bytes
+    body_salt: bytes  # 24 bytes
+    draw_iv: Callable[[], bytes]  # 16 bytes at every call; suite 1
+
+    @classmethod
+    def draw(cls) -> Randomness:
+        """Return fresh values from the system's CSPRNG."""
+        return cls(
+            file_id=token_bytes(FILE_ID_SIZE),
+            dek=token_bytes(KEY_SIZE),
+            wrap_salt=token_bytes(WRAP_SALT_SIZE),
+            body_salt=token_bytes(SALT_SIZE),
+            draw_iv=_draw_iv,
+        )
+
+
+def _draw_iv() -> bytes:
+    return token_bytes(BLOCK_SIZE)
+
+
+class Encryptor:
+    """Turns a stream of plaintext into one Format 2 file.
+
+    :param keyring: its primary key seals the file.
+    :param suite: the algorithms.
+    :param context: the caller's own binding, 0 to 65,535 bytes, e.g. a tenant. Not stored: a reader must know it.
+    :param metadata: sealed into the header, e.g. ``{"name": …, "type": …}``; JSON values, at most 65,520 bytes.
+    :raises ConfigurationError: for an unusable key, context or metadata.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        suite: Suite = Suite.CBC_HMAC,
+        context: bytes = b"",
+        metadata: Mapping[str, object] | None = None,
+        *,
+        primitives: Primitives | None = None,
+    ) -> None:
+        primitives = primitives or default_primitives()
+        random = Randomness.draw()
+        text = encode_metadata(metadata or {})
+        preamble, header = _header(keyring, suite, text, random, primitives)
+        ctx = body_context(preamble, context)
+        sealer = primitives.cobblestone_sealer(random.dek, ctx) if suite is Suite.GCM else None
+        self._sealer = sealer or _SegmentSealer(suite, random, ctx, primitives)
+        self._start = header
+        self.object_id: str = random.file_id.hex()
+        self.key_id: str = keyring.primary_id.hex()
+        self.suite = suite
+
+    def update(self, data: Bytes) -> bytes:
+        """Take plaintext of any length, return the stored bytes that are ready (perhaps none)."""
+        start, self._start = self._start, b""
+        return start + self._sealer.update(data)
+
+    def finalize(self) -> bytes:
+        """Return the last stored bytes. The encryptor is spent after this."""
+        start, self._start = self._start, b""
+        return start + self._sealer.finalize() + TRAILER
+
+
+class _SegmentSealer:
+    """Cuts a stream into segments and seals each: salt, commitment, segments."""
+
+    def __init__(self, suite: Suite, random: Randomness, ctx: bytes, primitives: Primitives) -> None:
+        self._cipher, commitment = derive(
+            suite, random.dek, random.body_salt, ctx, primitives, random.draw_iv
+        )
+        self._start = random.body_salt + commitment
+        self._size = suite.segment_size
+        self._pending = bytearray()  # less than a segment of plaintext
+        self._index = 0
+
+    def update(self, data: Bytes) -> bytes:
+        view, size = memoryview(data).cast("B"), self._size
+        output = [self._start]
+        self._start = b""
+        position = 0
+        if self._pending:
+            position = min(size - len(self._pending), len(view))
+            self._pending += view[:position]
+            if len(self._pending) < size:
+                return output[0]
+            output.append(self._seal(self._pending, final=False))
+            self._pending = bytearray()
+        while len(view) - position >= size:
+            output.append(self._seal(view[position : position + size], final=False))
+            position += size
+        self._pending += view[position:]
+        return b"".join(output)
+
+    def finalize(self) -> bytes:
+        # A plaintext that fills its last segment ends in one more, empty segment: see securefs.suites.
+        return self._start + self._seal(self._pending, final=True)
+
+    def _seal(self, plaintext: Bytes, *, final: bool) -> bytes:
+        check_index(self._index)
+        sealed = self._cipher.seal(self._index, final, plaintext)
+        self._index += 1
+        return sealed
+
+
+def _header(
+    keyring: Keyring, suite: Suite, metadata_text: bytes, random: Randomness, primitives: Primitives
+) -> tuple[bytes, bytes]:
+    return build_header(
+        suite=suite,
+        file_id=random.file_id,
+        dek=random.dek,
+        key=keyring.sealing_key(),
+        key_id=keyring.primary_id,
+        wrap_salt=random.wrap_salt,
+        metadata_text=metadata_text,
+        primitives=primitives,
+    )
+
+
+def seal_with(
+    random: Randomness,
+    plaintext: bytes,
+    keyring: Keyring,
+    suite: Suite,
+    primitives: Primitives,
+    *,
+    context: bytes = b"",
+    metadata_text: bytes = b"",
+) -> bytes:
+    """Return a whole file made of the given random values: what :class:`Encryptor` does, without the drawing."""
+    preamble, header = _header(keyring, suite, metadata_text, random, primitives)
+    sealer: StreamSealer = _SegmentSealer(suite, random, body_context(preamble, context), primitives)
+    return header + sealer.update(plaintext) + sealer.finalize() + TRAILER
+
+
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """A file whose slot was unwrapped, whose metadata and commitment were verified: ready to open segments."""
+
+    header: Header
+    key_id: str
+    metadata: dict[str, object]
+    cipher: SegmentCipher
+
+
+def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitives) -> Unlocked:
+    """Return the file whose header and body head (56 bytes) are ``start``, or raise what the file deserves.
+
+    :raises FormatError: it is no Format 2 file, or its header is not well-formed.
+    :raises UnknownKeyError: the keyring holds no key that it names.
+    :raises IntegrityError: it was changed, or is opened in another context than it was written in.
+    """
+    header = parse_header(start)
+    body_head = start[header.length :]
+    if len(body_head) < BODY_HEAD_SIZE:
+        raise FormatError("the file ends before its first segment", Reason.TRUNCATED)
+    dek, key_id = unwrap_dek(header, keyring, primitives)
+    metadata = open_metadata(header, dek, primitives)
+    ctx = body_context(header.preamble, context)
+    cipher, commitment = derive(header.suite, dek, body_head[:SALT_SIZE], ctx, primitives, _draw_iv)
+    if not hmac.compare_digest(commitment, body_head[SALT_SIZE:BODY_HEAD_SIZE]):
+        raise IntegrityError(
+            "the commitment does not match: the file was changed, or written in another context",
+            Reason.COMMITMENT_MISMATCH,
+        )
+    return Unlocked(header, key_id.hex(), metadata, cipher)
+
+
+class Decryptor:
+    """Opens one Format 2 file as it streams by.
+
+    Memory stays at a few segments whatever the size of the pieces that are fed, as long as those are bounded.
+
+    :param keyring: any of its keys may be the one that the file names.
+    :param context: what the file was written with.
+    """
+
+    def __init__(
+        self, keyring: Keyring, context: bytes = b"", *, primitives: Primitives | None = None
+    ) -> None:
+        self._keyring = keyring
+        self._context = context
+        self._primitives = primitives or default_primitives()
+        self._buffer = bytearray()
+        self._index = 0
+        self.unlocked: Unlocked | None = None  # None until the header was read and verified
+
+    def update(self, data: Bytes) -> bytes:
+        """Take stored bytes, return the verified plaintext that is ready (perhaps none).
+
+        :raises FormatError, UnknownKeyError, IntegrityError: as :func:`unlock`, and for a segment that does not verify.
+        """
+        self._buffer += data
+        self.unlocked = self.unlocked or self._try_unlock()
+        return self._open_full_segments(self.unlocked) if self.unlocked else b""
+
+    def finalize(self) -> bytes:
+        """Return the last plaintext. Only when this returns is the file known to be whole.
+
+        :raises IntegrityError: the file was cut, extended or changed.
+        """
+        if self.unlocked is None:
+            # Too short for a header and a first segment: let the parser say where it ends.
+            self.unlocked = unlock(bytes(self._buffer), self._keyring, self._context, self._primitives)
+        if self._buffer[-1:] != TRAILER:
+            raise IntegrityError(
+                "the file does not end in its trailer", Reason.TRUNCATED, segment=self._index
+            )
+        return self.unlocked.cipher.open(self._index, True, self._buffer[:-1])
+
+    def _try_unlock(self) -> Unlocked | None:
+        buffer = self._buffer
+        # Junk is refused as soon as it can't be a header, not when enough of it has come.
+        if bytes(buffer[: len(MAGIC)]) != MAGIC[: len(buffer)]:
+            header_length(bytes(buffer[: len(MAGIC)]))
+        if len(buffer) < FIXED_SIZE:
+            return None
+        needed = header_length(bytes(buffer[:FIXED_SIZE])) + BODY_HEAD_SIZE
+        if len(buffer) < needed:
+            return None
+        start = bytes(buffer[:needed])
+        del buffer[:needed]
+        return unlock(start, self._keyring, self._context, self._primitives)
+
+    def _open_full_segments(self, unlocked: Unlocked) -> bytes:
+        size = unlocked.header.suite.sealed_size
+        output = []
+        position = 0
+        # The last segment is always shorter than a full one, and one trailer byte follows it: more than a full
+        # segment's bytes mean that the first of them are not the last segment.
+        with memoryview(self._buffer) as view:
+            while len(view) - position > size:
+                check_index(self._index)
+                with view[position : position + size] as segment:
+                    output.append(unlocked.cipher.open(self._index, False, segment))
+                self._index += 1
+                position += size
+        del self._buffer[:position]
+        return b"".join(output)

@@ -1,0 +1,229 @@
+"""The two suites of Format 2: how a body is cut into segments, sealed and opened (docs/format.md, "Body").
+
+A body is ``salt[24] ‖ commitment[32] ‖ segment 0 ‖ segment 1 ‖ …``. Both suites share one chunking: every segment but
+the last holds exactly ``segment_size`` bytes of plaintext and the last holds fewer, possibly none. So the end of a
+file is never in doubt: a full last segment means truncation.
+
+- Suite 1 is the original construction (AES-256-CBC, then HMAC-SHA256) applied to each segment, with the segment's index
+  and a final flag under the tag.
+- Suite 2 is a Cobblestone-256 message of https://c2sp.org/chunked-encryption@v1.
+
+What opens a segment verifies its tag, in constant time, before it decrypts. What a segment's number or finality says
+comes from the caller's own counting, never from the file. Pure functions over bytes: randomness is an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+
+from securefs.errors import ConfigurationError, IntegrityError, LimitExceededError, Reason
+from securefs.primitives import (
+    BLOCK_SIZE,
+    GCM_NONCE_SIZE,
+    GCM_TAG_SIZE,
+    HMAC_SIZE,
+    hkdf_expand,
+    pkcs7_pad,
+    pkcs7_unpad,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securefs.primitives import Bytes, Gcm, Primitives
+
+__all__ = [
+    "BODY_HEAD_SIZE",
+    "MAX_CONTEXT_SIZE",
+    "MAX_SEGMENTS",
+    "SALT_SIZE",
+    "SegmentCipher",
+    "Suite",
+    "body_context",
+    "check_index",
+    "derive",
+]
+
+SALT_SIZE: Final = 24  # bytes
+COMMITMENT_SIZE: Final = 32  # bytes
+BODY_HEAD_SIZE: Final = SALT_SIZE + COMMITMENT_SIZE
+MAX_SEGMENTS: Final = 2**32  # 256 TiB in suite 1, 64 TiB in suite 2
+MAX_CONTEXT_SIZE: Final = 65_535  # bytes
+KEY_SIZE: Final = 32  # bytes
+
+_BODY_INFO: Final = b"securefs/2 body\0"
+_SUITE_1_INFO: Final = b"securefs/2+AES_256_CBC_HMAC_SHA256\0"
+_SUITE_2_INFO: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
+
+
+class Suite(Enum):
+    """The algorithms of a file. The value is the number in the file, :attr:`label` the name in settings and logs."""
+
+    CBC_HMAC = 1
+    GCM = 2
+
+    @property
+    def label(self) -> str:
+        """The suite's name: ``aes-256-cbc-hmac-sha256`` or ``aes-256-gcm``."""
+        return _LABELS[self]
+
+    @property
+    def segment_size(self) -> int:
+        """Plaintext bytes of every segment but the last."""
+        return 65_536 if self is Suite.CBC_HMAC else 16_384
+
+    @property
+    def sealed_size(self) -> int:
+        """Stored bytes of every segment but the last."""
+        return self.sealed_length(self.segment_size)
+
+    @property
+    def min_sealed(self) -> int:
+        """Stored bytes of the smallest last segment, which is empty."""
+        return self.sealed_length(0)
+
+    def sealed_length(self, size: int) -> int:
+        """Return the stored bytes of a segment with ``size`` bytes of plaintext."""
+        if self is Suite.GCM:
+            return size + GCM_TAG_SIZE
+        return BLOCK_SIZE + (size // BLOCK_SIZE + 1) * BLOCK_SIZE + HMAC_SIZE
+
+    def body_length(self, size: int) -> int:
+        """Return the stored bytes of a whole body (salt, commitment, segments) for ``size`` bytes of plaintext."""
+        full, rest = divmod(size, self.segment_size)
+        return BODY_HEAD_SIZE + full * self.sealed_size + self.sealed_length(rest)
+
+    @classmethod
+    def parse(cls, label: str) -> Suite:
+        """Return the suite called ``label``; raise :class:`ConfigurationError` where there is none."""
+        for suite, name in _LABELS.items():
+            if label == name:
+                return suite
+        raise ConfigurationError(f"unknown suite {label!r}: use {' or '.join(_LABELS.values())}")
+
+
+_LABELS: Final = {Suite.CBC_HMAC: "aes-256-cbc-hmac-sha256", Suite.GCM: "aes-256-gcm"}
+
+
+class SegmentCipher(Protocol):
+    """Seals and opens the segments of one file. Indices count from 0; the caller keeps them and the final flag."""
+
+    suite: Suite
+
+    def seal(self, index: int, final: bool, plaintext: Bytes) -> bytes:
+        """Return the stored segment."""
+        ...
+
+    def open(self, index: int, final: bool, sealed: Bytes) -> bytes:
+        """Return the plaintext of a stored segment, or raise :class:`IntegrityError`."""
+        ...
+
+    def check(self, index: int, final: bool, sealed: Bytes) -> None:
+        """Verify a stored segment as :meth:`open` does, at less cost where the suite allows it."""
+        ...
+
+
+class _CbcHmac:
+    """Suite 1. ``draw_iv`` gives a fresh IV (16 bytes) for every segment sealed."""
+
+    suite = Suite.CBC_HMAC
+
+    def __init__(self, keys: bytes, primitives: Primitives, draw_iv: Callable[[], bytes]) -> None:
+        self._enc_key = keys[:KEY_SIZE]
+        # The key schedule of HMAC costs two hashes; a copy of the keyed state saves them for every segment.
+        self._mac = hmac.new(keys[KEY_SIZE:], digestmod=hashlib.sha256)
+        self._primitives = primitives
+        self._draw_iv = draw_iv
+
+    def _tag(self, index: int, final: bool, iv_and_ciphertext: tuple[Bytes, ...]) -> bytes:
+        mac = self._mac.copy()
+        mac.update(index.to_bytes(8, "big") + (b"\1" if final else b"\0"))
+        for piece in iv_and_ciphertext:
+            mac.update(piece)
+        return mac.digest()
+
+    def seal(self, index: int, final: bool, plaintext: Bytes) -> bytes:
+        iv = self._draw_iv()
+        encrypt = self._primitives.cbc_encryptor(self._enc_key, iv)
+        view = memoryview(plaintext)
+        whole = len(view) - len(view) % BLOCK_SIZE
+        ciphertext = encrypt(view[:whole]), encrypt(pkcs7_pad(view[whole:]))
+        return b"".join((iv, *ciphertext, self._tag(index, final, (iv, *ciphertext))))
+
+    def open(self, index: int, final: bool, sealed: Bytes) -> bytes:
+        self.check(index, final, sealed)
+        view = memoryview(sealed)
+        decrypt = self._primitives.cbc_decryptor(self._enc_key, bytes(view[:BLOCK_SIZE]))
+        plaintext = pkcs7_unpad(decrypt(view[BLOCK_SIZE:-HMAC_SIZE]))
+        if len(plaintext) > self.suite.segment_size - final:
+            _reject("a segment holds more than the format allows", Reason.TAG_MISMATCH, index, sealed)
+        return plaintext
+
+    def check(self, index: int, final: bool, sealed: Bytes) -> None:
+        size = len(sealed)
+        if size < self.suite.min_sealed or size % BLOCK_SIZE or (size == self.suite.sealed_size) == final:
+            _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
+        view = memoryview(sealed)
+        expected = self._tag(index, final, (view[:-HMAC_SIZE],))
+        if not hmac.compare_digest(expected, view[-HMAC_SIZE:]):
+            _reject("a segment's tag does not match", Reason.TAG_MISMATCH, index, sealed)
+
+
+class _Gcm:
+    """Suite 2. Finality is not under the tag: the final chunk is the one that is shorter than the others."""
+
+    suite = Suite.GCM
+
+    def __init__(self, keys: bytes, primitives: Primitives) -> None:
+        self._gcm: Gcm = primitives.gcm(keys[:KEY_SIZE])
+        self._base_nonce = int.from_bytes(keys[KEY_SIZE:], "big")
+
+    def _nonce(self, index: int) -> bytes:
+        return (self._base_nonce ^ index).to_bytes(GCM_NONCE_SIZE, "big")
+
+    def seal(self, index: int, final: bool, plaintext: Bytes) -> bytes:  # noqa: ARG002  # told by the length here
+        return self._gcm.seal(self._nonce(index), plaintext)
+
+    def open(self, index: int, final: bool, sealed: Bytes) -> bytes:
+        size = len(sealed)
+        if size < self.suite.min_sealed or (size == self.suite.sealed_size) == final:
+            _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
+        try:
+            return self._gcm.open(self._nonce(index), sealed)
+        except IntegrityError:
+            _reject("a segment's tag does not match", Reason.TAG_MISMATCH, index, sealed)
+
+    def check(self, index: int, final: bool, sealed: Bytes) -> None:
+        self.open(index, final, sealed)
+
+
+def body_context(preamble: bytes, context: bytes) -> bytes:
+    """Return what a body's keys are bound to: the preamble and the caller's own ``context`` (at most 65,535 bytes)."""
+    if len(context) > MAX_CONTEXT_SIZE:
+        raise ConfigurationError(f"a context of {len(context)} bytes; at most {MAX_CONTEXT_SIZE} are allowed")
+    return _BODY_INFO + preamble + len(context).to_bytes(4, "big") + context
+
+
+def derive(
+    suite: Suite, dek: bytes, salt: bytes, ctx: bytes, primitives: Primitives, draw_iv: Callable[[], bytes]
+) -> tuple[SegmentCipher, bytes]:
+    """Return (the cipher for a file's segments, the commitment to its key) for a DEK (32 bytes) and salt (24)."""
+    if suite is Suite.CBC_HMAC:
+        okm = hkdf_expand("sha512", dek, _SUITE_1_INFO + salt + ctx, 2 * KEY_SIZE + COMMITMENT_SIZE)
+        return _CbcHmac(okm[:-COMMITMENT_SIZE], primitives, draw_iv), okm[-COMMITMENT_SIZE:]
+    okm = hkdf_expand("sha512", dek, _SUITE_2_INFO + salt + ctx, KEY_SIZE + GCM_NONCE_SIZE + COMMITMENT_SIZE)
+    return _Gcm(okm[:-COMMITMENT_SIZE], primitives), okm[-COMMITMENT_SIZE:]
+
+
+def check_index(index: int) -> None:
+    """Raise :class:`LimitExceededError` where a file may not have a segment of this index."""
+    if index >= MAX_SEGMENTS:
+        raise LimitExceededError(f"a file holds at most {MAX_SEGMENTS} segments")
+
+
+def _reject(message: str, reason: Reason, index: int, sealed: Bytes) -> NoReturn:
+    digest = hashlib.sha256(sealed).hexdigest()
+    raise IntegrityError(f"segment {index}: {message}", reason, segment=index, digest=digest) from None
