@@ -11,7 +11,7 @@ import errno
 import os
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 COPY_SIZE: Final = 1024 * 1024  # bytes read at a time
+TEMPORARY_NAME: Final = (
+    128  # bytes of the target's name in the temporary one's: together under NAME_MAX (255)
+)
 
 StrPath = str | os.PathLike[str]
 
@@ -55,7 +58,7 @@ class FileInfo:
     format: int
     suite: str
     size: int
-    metadata: dict[str, object]
+    metadata: dict[str, object] = field(repr=False)  # sealed in the file: not for a log
 
     @classmethod
     def of(cls, file: EncryptedFile) -> FileInfo:
@@ -73,7 +76,8 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
     path = Path(target)
     if path.exists() and not overwrite:
         raise _exists(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".tmp")
+    start = os.fsdecode(os.fsencode(path.name)[:TEMPORARY_NAME])
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

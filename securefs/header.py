@@ -60,6 +60,12 @@ KIND_KEY_SERVICE: Final = 2
 KIND_HPKE: Final = 3
 WRAP_SALT_SIZE: Final = 32  # bytes
 _KIND_1_PAYLOAD: Final = WRAP_SALT_SIZE + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes
+# Payload bytes, least and most, of each kind. Kind 2: a length byte, a provider name, a ciphertext; kind 3: enc and ct.
+_PAYLOAD_SIZES: Final = {
+    KIND_FILE_KEY: (_KIND_1_PAYLOAD, _KIND_1_PAYLOAD),
+    KIND_KEY_SERVICE: (3, MAX_SLOT_SIZE),
+    KIND_HPKE: (1120 + 48, 1120 + 48),
+}
 
 _WRAP_INFO: Final = b"securefs/2 wrap\0"
 _META_INFO: Final = b"securefs/2 meta\0"
@@ -156,15 +162,15 @@ def _parse_slot(data: bytes) -> Slot | None:
         if any(data):
             raise FormatError("an empty slot holds bytes")
         return None
-    if kind not in {KIND_FILE_KEY, KIND_KEY_SERVICE, KIND_HPKE}:
+    if kind not in _PAYLOAD_SIZES:
         raise FormatError(f"unknown slot kind {kind}")
     payload_end = SLOT_HEAD_SIZE + payload_size
     if data[1] or payload_end > len(data) or any(data[payload_end:]):
         raise FormatError("a slot's reserved byte, payload length or filling is wrong")
-    if kind == KIND_FILE_KEY and payload_size != _KIND_1_PAYLOAD:
-        raise FormatError(
-            f"a file-key slot with a payload of {payload_size} bytes where {_KIND_1_PAYLOAD} are due"
-        )
+    least, most = _PAYLOAD_SIZES[kind]
+    if not least <= payload_size <= most:
+        # Without this, one flipped bit would turn an empty slot into one that no writer makes.
+        raise FormatError(f"a slot of kind {kind} can't have a payload of {payload_size} bytes")
     return Slot(
         kind=kind,
         generation=int.from_bytes(data[4:8], "big"),
@@ -185,7 +191,7 @@ def encode_metadata(metadata: Mapping[str, object]) -> bytes:
         text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
             "utf-8"
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise ConfigurationError("metadata must be a mapping of names to JSON values") from None
     if len(text) > MAX_META_SIZE - GCM_TAG_SIZE:
         raise ConfigurationError(f"metadata of {len(text)} bytes; at most {MAX_META_SIZE - GCM_TAG_SIZE} fit")

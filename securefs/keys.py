@@ -12,7 +12,6 @@ import base64
 import binascii
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from securefs.errors import ConfigurationError
@@ -136,42 +135,66 @@ def _variable(environ: Mapping[str, str], name: str) -> str | None:
     direct, path = environ.get(name), environ.get(f"{name}_FILE")
     if direct is not None and path is not None:
         raise ConfigurationError(f"both {name} and {name}_FILE are set: unset one of them")
-    return _read_secret(Path(path), f"{name}_FILE") if path is not None else direct
+    return _read_secret(path, f"{name}_FILE") if path is not None else direct
 
 
-def _read_secret(path: Path, variable: str) -> str:
+def _read_secret(path: str, variable: str) -> str:
+    """Return the text in the file at ``path``. What goes wrong is raised outside the handlers: an OSError has the path."""
+    shown = _shown(path)
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_blocking) as file:
             # The opened file is asked, not the path, so that it can't be exchanged in between.
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ConfigurationError(f"{variable}: {path} is not a regular file")
+                raise ConfigurationError(f"{variable}: {shown} is not a regular file: {_HOW}")
             if status.st_mode & stat.S_IRWXO:
-                raise ConfigurationError(f"{variable}: other users can access {path}: run chmod 600 on it")
-            data = file.read(MAX_KEY_FILE + 1)
+                raise ConfigurationError(f"{variable}: other users can access {shown}: run chmod 600 on it")
+            return _key_text(file.read(MAX_KEY_FILE + 1), f"{variable}: {shown}")
     except OSError as error:
-        raise ConfigurationError(f"{variable}: cannot read {path}: {error.strerror}") from None
-    except ValueError:  # a NUL byte in the path
-        raise ConfigurationError(f"{variable}: is not a usable path") from None
+        problem = error.strerror
+    except ValueError:
+        problem = "it holds a NUL byte"
+    raise ConfigurationError(f"{variable}: cannot read {shown}: {problem}; {_HOW}")
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    """Open ``path``, but never wait: a FIFO that nobody writes to would hold up the program's start for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _key_text(data: bytes, where: str) -> str:
     if len(data) > MAX_KEY_FILE:
         raise ConfigurationError(
-            f"{variable}: {path} is larger than {MAX_KEY_FILE} bytes and can't be a key file"
+            f"{where} is larger than {MAX_KEY_FILE} bytes and can't be a key file: {_HOW}"
         )
-    try:
-        return data.decode("ascii").strip()
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{variable}: {path} is not base64 text: {_HOW}") from None
+    if not data.isascii():  # asked beforehand: a UnicodeDecodeError would carry the whole text with it
+        raise ConfigurationError(f"{where} is not base64 text: {_HOW}")
+    return data.decode("ascii").strip()
 
 
 def _decode_key(text: str, name: str, sizes: tuple[int, ...]) -> bytes:
     """Return the key in ``text``, base64 in the standard or the URL-safe alphabet. No message quotes the text."""
-    compact = text.strip().replace("-", "+").replace("_", "/")
-    try:
-        key = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise ConfigurationError(f"{name} is not base64: {_HOW}") from None
+    key = _from_base64(text)
+    if key is None:
+        raise ConfigurationError(f"{name} is not base64: {_HOW}")
     _check_key(key, name, sizes)
     return key
+
+
+def _from_base64(text: str) -> bytes | None:
+    compact = text.strip().replace("-", "+").replace("_", "/")
+    if not compact.isascii():  # asked beforehand: a UnicodeEncodeError would carry the whole text with it
+        return None
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+    except binascii.Error:
+        return None
+
+
+def _shown(path: str) -> str:
+    """Return ``path`` for a message, in one line, unless it is a key that someone put where a path is due."""
+    key = _from_base64(path)
+    return "the path (it looks like a key)" if key and len(key) in FORMAT_1_KEY_SIZES else repr(path)
 
 
 def _check_key(key: bytes, name: str, sizes: tuple[int, ...]) -> None:

@@ -95,6 +95,7 @@ class EncryptedFile(io.BufferedIOBase):
 
     def tell(self) -> int:
         """Return the position in the plaintext, in bytes."""
+        self._check_open()
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:

@@ -11,7 +11,7 @@ The public constructor draws the randomness; :func:`seal_with` is the same with 
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
@@ -99,19 +99,30 @@ class Encryptor:
         sealer = primitives.cobblestone_sealer(random.dek, ctx) if suite is Suite.GCM else None
         self._sealer = sealer or _SegmentSealer(suite, random, ctx, primitives)
         self._start = header
+        self._spent = False
         self.object_id: str = random.file_id.hex()
         self.key_id: str = keyring.primary_id.hex()
         self.suite = suite
 
     def update(self, data: Bytes) -> bytes:
-        """Take plaintext of any length, return the stored bytes that are ready (perhaps none)."""
-        start, self._start = self._start, b""
-        return start + self._sealer.update(data)
+        """Take plaintext of any length, return the stored bytes that are ready (perhaps none).
+
+        :raises ValueError: after :meth:`finalize`.
+        """
+        return self._begin() + self._sealer.update(data)
 
     def finalize(self) -> bytes:
-        """Return the last stored bytes. The encryptor is spent after this."""
-        start, self._start = self._start, b""
+        """Return the last stored bytes. The encryptor is spent after this: one encryptor, one file."""
+        start = self._begin()
+        self._spent = True
         return start + self._sealer.finalize() + TRAILER
+
+    def _begin(self) -> bytes:
+        """Return the header the first time; refuse what would come after the last segment."""
+        if self._spent:
+            raise ValueError("this encryptor is finalized: make a new one for every file")
+        start, self._start = self._start, b""
+        return start
 
 
 class _SegmentSealer:
@@ -192,7 +203,7 @@ class Unlocked:
 
     header: Header
     key_id: str
-    metadata: dict[str, object]
+    metadata: dict[str, object] = field(repr=False)  # sealed in the file: not for a log
     cipher: SegmentCipher
 
 
@@ -259,6 +270,7 @@ class Decryptor:
             raise IntegrityError(
                 "the file does not end in its trailer", Reason.TRUNCATED, segment=self._index
             )
+        check_index(self._index)
         return self.unlocked.cipher.open(self._index, True, self._buffer[:-1])
 
     def _try_unlock(self) -> Unlocked | None:
@@ -271,9 +283,11 @@ class Decryptor:
         needed = header_length(bytes(buffer[:FIXED_SIZE])) + BODY_HEAD_SIZE
         if len(buffer) < needed:
             return None
-        start = bytes(buffer[:needed])
+        unlocked = unlock(bytes(buffer[:needed]), self._keyring, self._context, self._primitives)
+        # Only now: a header that was refused stays where it is, so that feeding on is refused again. Otherwise a good
+        # file behind a bad header would open for a caller that went on after the error.
         del buffer[:needed]
-        return unlock(start, self._keyring, self._context, self._primitives)
+        return unlocked
 
     def _open_full_segments(self, unlocked: Unlocked) -> bytes:
         size = unlocked.header.suite.sealed_size

@@ -96,6 +96,13 @@ class Suite(Enum):
         full, rest = divmod(size, self.segment_size)
         return BODY_HEAD_SIZE + full * self.sealed_size + self.sealed_length(rest)
 
+    def plaintext_length(self, body_length: int) -> int | None:
+        """Return the plaintext bytes in a body of this length, None where the length alone does not tell (suite 1)."""
+        if self is Suite.CBC_HMAC:
+            return None
+        full, rest = divmod(body_length - BODY_HEAD_SIZE, self.sealed_size)
+        return full * self.segment_size + max(0, rest - GCM_TAG_SIZE)
+
     @classmethod
     def parse(cls, label: str) -> Suite:
         """Return the suite called ``label``; raise :class:`ConfigurationError` where there is none."""
@@ -164,7 +171,7 @@ class _CbcHmac:
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
         size = len(sealed)
-        if size < self.suite.min_sealed or size % BLOCK_SIZE or (size == self.suite.sealed_size) == final:
+        if not _fits(self.suite, size, final) or size % BLOCK_SIZE:
             _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
         view = memoryview(sealed)
         expected = self._tag(index, final, (view[:-HMAC_SIZE],))
@@ -188,8 +195,7 @@ class _Gcm:
         return self._gcm.seal(self._nonce(index), plaintext)
 
     def open(self, index: int, final: bool, sealed: Bytes) -> bytes:
-        size = len(sealed)
-        if size < self.suite.min_sealed or (size == self.suite.sealed_size) == final:
+        if not _fits(self.suite, len(sealed), final):
             _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
         try:
             return self._gcm.open(self._nonce(index), sealed)
@@ -222,6 +228,11 @@ def check_index(index: int) -> None:
     """Raise :class:`LimitExceededError` where a file may not have a segment of this index."""
     if index >= MAX_SEGMENTS:
         raise LimitExceededError(f"a file holds at most {MAX_SEGMENTS} segments")
+
+
+def _fits(suite: Suite, size: int, final: bool) -> bool:
+    """Tell whether a stored segment may have ``size`` bytes: exactly the full size, or, where it is final, less."""
+    return suite.min_sealed <= size < suite.sealed_size if final else size == suite.sealed_size
 
 
 def _reject(message: str, reason: Reason, index: int, sealed: Bytes) -> NoReturn:

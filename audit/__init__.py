@@ -1,0 +1,13 @@
+"""The evidence room: a journal of what was done to files, and the verifier of it.
+
+The journal is a folder of hash chains, one for each worker process. It fails closed: an operation that cannot be
+recorded does not happen. This room knows no file key and imports nothing of securefs but its errors. What the chains
+prove, and what they cannot prove, is in ``docs/journal.md``.
+"""
+
+from securefs.audit.journal import Journal
+from securefs.audit.pseudonym import hash_name
+from securefs.audit.verify import ChainSummary, Finding, TornTail
+from securefs.audit.walk import Report, verify_journal
+
+__all__ = ["ChainSummary", "Finding", "Journal", "Report", "TornTail", "hash_name", "verify_journal"]

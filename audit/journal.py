@@ -1,0 +1,345 @@
+"""The journal that a server writes: one chain for each process, or an error that stops the operation.
+
+Guarantees: when :meth:`Journal.record` returns, the record is with the operating system and outlives the process (and
+is on the disk, for severity 4 and above or with ``sync="record"``); threads share one chain, processes never do, however
+they were forked; a chain that met any trouble is never written to again, and the next one says what it replaces and how
+many records could not be written. Refuses: to go on in silence. Only ``on_failure="continue"`` does, and says so in
+the first line of every chain.
+
+Implements ``docs/journal.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from functools import cache
+from importlib import metadata
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
+
+from securefs.audit.chain import Chain, ChainBrokenError, FileSink, Sink, StreamSink
+from securefs.audit.folder import prepare_folder
+from securefs.audit.pseudonym import load_or_create, random_pseudonyms
+from securefs.audit.record import Entry, Source
+from securefs.errors import ConfigurationError, JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from securefs.audit.pseudonym import Pseudonyms
+    from securefs.errors import Reason
+
+__all__ = ["HasDescriptor", "Journal", "Names", "OnFailure", "Sync"]
+
+Names = Literal["pseudonym", "clear"]
+Sync = Literal["buffered", "record"]
+OnFailure = Literal["closed", "continue"]
+
+_FLUSH_FROM: Final = 4  # severity
+_STANDARD_ERROR: Final = 2  # descriptor
+_OWN_EVENTS: Final = frozenset({"server.start", "server.stop"})
+_NOTHING: Final[Mapping[str, str | int]] = MappingProxyType({})
+
+
+class HasDescriptor(Protocol):
+    """Anything with a file descriptor, such as ``sys.stdout`` or a socket."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+
+class Journal:
+    """The audit journal of this process and of those forked from it.
+
+    :param directory: the folder for the chains, made with mode 0700 if only it is missing. None: JSON lines to ``stream``.
+    :param stream: where the lines go without a folder; standard error when None.
+    :param names: ``pseudonym`` records file names and principals under a keyed hash, ``clear`` as they are.
+    :param sync: ``record`` flushes every record to the disk, ``buffered`` those of severity 4 and above.
+    :param on_failure: ``closed`` raises when a record cannot be written; ``continue`` counts it instead.
+    :raises ConfigurationError: a value is not one of these, or the folder is not fit for evidence.
+    """
+
+    _busy: bool
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        stream: HasDescriptor | None = None,
+        names: Names = "pseudonym",
+        sync: Sync = "buffered",
+        on_failure: OnFailure = "closed",
+    ) -> None:
+        _require("names", names, get_args(Names))
+        _require("sync", sync, get_args(Sync))
+        _require("on_failure", on_failure, get_args(OnFailure))
+        self._settings: Mapping[str, str | int] = {"names": names, "sync": sync, "on_failure": on_failure}
+        self._stream = stream  # kept, so that its descriptor stays open
+        if directory is not None and stream is not None:
+            raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
+        # One sink for all chains of a stream: it remembers whether the last line in there was torn.
+        self._target = StreamSink(_descriptor(stream)) if directory is None else prepare_folder(directory)
+        self._pseudonyms = None if names == "clear" else self._load_pseudonyms()
+        self._closed = False
+        self._chain: Chain | None = None
+        self._start_afresh()
+        _journals.add(self)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Journal:
+        """Return the journal that SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC and SECUREFS_AUDIT_NAMES describe.
+
+        :raises ConfigurationError: one line that names the variable and says what it may be.
+        """
+        directory = environ.get("SECUREFS_AUDIT_DIR")
+        if directory is not None and not directory.strip():
+            raise ConfigurationError(
+                "SECUREFS_AUDIT_DIR is empty: name a folder, or unset it to log to stderr"
+            )
+        sync = environ.get("SECUREFS_AUDIT_SYNC", "buffered")
+        names = environ.get("SECUREFS_AUDIT_NAMES", "pseudonym")
+        _require("SECUREFS_AUDIT_SYNC", sync, get_args(Sync))
+        _require("SECUREFS_AUDIT_NAMES", names, get_args(Names))
+        try:
+            return cls(
+                directory,
+                sync="record" if sync == "record" else "buffered",
+                names="clear" if names == "clear" else "pseudonym",
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(f"SECUREFS_AUDIT_DIR: {error}") from error
+
+    def __repr__(self) -> str:
+        where = "a stream" if isinstance(self._target, StreamSink) else str(self._target)
+        return f"<Journal to {where}: {', '.join(f'{key}={value}' for key, value in self._settings.items())}>"
+
+    def record(
+        self,
+        event: str,
+        *,
+        outcome: str = "success",
+        severity: int = 1,
+        reason: Reason | None = None,
+        obj: Mapping[str, str | int] = _NOTHING,
+        actor: str | None = None,
+        request_id: str | None = None,
+        address: str | None = None,
+        http: Mapping[str, str | int] = _NOTHING,
+    ) -> None:
+        """Write one record, and return when the operating system has it.
+
+        ``actor`` and ``obj["name"]`` are given in clear; they become pseudonyms here unless the setting says otherwise.
+
+        :param severity: 1 to 5; from 4 on, the record is flushed to the disk before this returns.
+        :raises JournalError: it could not be written: the operation must not go on.
+        :raises ValueError: an event, key or type outside the closed lists: an error of the program.
+        """
+        if event in _OWN_EVENTS:
+            raise ValueError(f"{event} is written by the journal itself")
+        entry = Entry(
+            event=event,
+            outcome=outcome,
+            severity=severity,
+            reason=reason,
+            obj=self._hide_name(obj),
+            actor=self._hide_actor(actor),
+            request_id=request_id,
+            address=address,
+            http=http,
+        )
+        with self._exclusive():
+            try:
+                self._refuse_when_closed()
+                self._append(self._usable_chain(), entry)
+            except ChainBrokenError as error:
+                self._lost += 1
+                if self._settings["on_failure"] == "closed":
+                    raise JournalError(f"the audit journal cannot be written: {error}") from error
+
+    def check(self) -> None:
+        """Make sure that a record can be written now, as far as can be known without writing one.
+
+        A process without a chain, or whose chain has become unusable, opens one here, so that the answer rests on a
+        real write.
+
+        :raises JournalError: a record could not be written, whatever ``on_failure`` says.
+        """
+        with self._exclusive():
+            try:
+                self._refuse_when_closed()
+                chain = self._usable_chain()
+                try:
+                    chain.sink.check()
+                except ChainBrokenError as error:
+                    self._abandon(chain, error.why, error.error)
+                    self._usable_chain()
+            except ChainBrokenError as error:
+                raise JournalError(f"the audit journal cannot be written: {error}") from error
+
+    def close(self) -> None:
+        """End this process's chain with ``server.stop``. Further records are refused; a second close does nothing.
+
+        :raises JournalError: the last line could not be written, and ``on_failure`` is ``closed``.
+        """
+        with self._exclusive():
+            if self._closed:
+                return
+            try:
+                # A process that never wrote has nothing to end; one that lost records still has something to say.
+                if self._chain is not None or self._lost:
+                    self._append(self._usable_chain(), Entry("server.stop", severity=_FLUSH_FROM))
+            except ChainBrokenError as error:
+                if self._settings["on_failure"] == "closed":
+                    raise JournalError(f"the audit journal cannot be ended: {error}") from error
+            finally:
+                self._closed = True
+                self._let_go()
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the journal for one thread. A signal handler that interrupted this very thread is refused."""
+        with self._lock:
+            # The lock is re-entrant only so that such a handler gets an error here and not a deadlock.
+            if self._busy:
+                raise JournalError("the audit journal was called by a signal handler that had interrupted it")
+            try:
+                self._busy = True
+                yield
+            finally:
+                self._busy = False
+
+    def _start_afresh(self) -> None:
+        """Begin with no chain, no lock and no history: in a new journal and in a forked child."""
+        self._lock = threading.RLock()
+        self._busy = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._let_go()
+        # What the next first line says: which chain it replaces, and why. Empty when it replaces none.
+        self._trouble: dict[str, str | int] = {}
+        self._lost = 0  # records asked for since the last one that was written
+
+    def _let_go(self) -> None:
+        """Close the file without writing to it. What a forked child closes stays open and locked in its parent."""
+        if self._chain is not None:
+            self._chain.sink.close()
+            self._chain = None
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise ChainBrokenError("closed", "it was closed")
+
+    def _usable_chain(self) -> Chain:
+        """Return this process's chain, opened if there is none that may go on."""
+        chain = self._chain
+        if chain is not None and chain.pid != os.getpid():
+            # Forked by C code that does not tell Python: nothing of the parent's may be used.
+            self._forget()
+        elif chain is not None and not chain.usable:
+            self._abandon(chain, "interrupted", None)
+        if self._chain is None:
+            self._chain = self._open_chain()
+        return self._chain
+
+    def _open_chain(self) -> Chain:
+        name = Chain.random_id()
+        try:
+            chain = Chain(name, Source(os.uname().nodename, os.getpid(), _version()), self._sink_for(name))
+        except ChainBrokenError as error:
+            self._blame(error.why, error.error)
+            raise
+        obj: dict[str, str | int] = {**self._settings, **self._trouble}
+        if self._lost:
+            obj["lost"] = self._lost
+        self._append(chain, Entry("server.start", severity=_FLUSH_FROM if self._trouble else 1, obj=obj))
+        self._trouble, self._lost = {}, 0
+        return chain
+
+    def _sink_for(self, chain: str) -> Sink:
+        return self._target if isinstance(self._target, StreamSink) else FileSink(self._target, chain)
+
+    def _load_pseudonyms(self) -> Pseudonyms:
+        return random_pseudonyms() if isinstance(self._target, StreamSink) else load_or_create(self._target)
+
+    def _append(self, chain: Chain, entry: Entry) -> None:
+        flush_from = 1 if self._settings["sync"] == "record" else _FLUSH_FROM
+        try:
+            chain.append(entry, time.time_ns(), flush_from=flush_from)
+        except ChainBrokenError as error:
+            self._abandon(chain, error.why, error.error)
+            raise
+
+    def _abandon(self, chain: Chain, why: str, error: str | None) -> None:
+        """Never write to this chain again, and remember what its successor shall say about it."""
+        chain.abandon()
+        self._chain = None
+        position = chain.position
+        if position.seq:
+            self._trouble = {
+                "replaces": position.chain,
+                "replaces_seq": position.seq - 1,
+                "replaces_hash": position.prev,
+            }
+        self._blame(why, error)
+
+    def _blame(self, why: str, error: str | None) -> None:
+        # The first cause: what fails after it, while the disk is full say, is only its consequence.
+        if "why" not in self._trouble:
+            self._trouble["why"] = why
+            if error is not None:
+                self._trouble["error"] = error
+
+    def _hide_name(self, obj: Mapping[str, str | int]) -> Mapping[str, str | int]:
+        name = obj.get("name")
+        if self._pseudonyms is None or not isinstance(name, str):
+            return obj
+        return {**obj, "name": self._pseudonyms.of("name", name)}
+
+    def _hide_actor(self, actor: str | None) -> str | None:
+        if self._pseudonyms is None or not isinstance(actor, str):
+            return actor
+        return self._pseudonyms.of("principal", actor)
+
+
+def _require(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"{what} is {value!a}: it must be one of {', '.join(allowed)}")
+
+
+def _descriptor(stream: HasDescriptor | None) -> int:
+    if stream is None:
+        return _STANDARD_ERROR
+    try:
+        return stream.fileno()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            "the journal's stream has no file descriptor: give it an open file"
+        ) from error
+
+
+@cache
+def _version(distribution: str = "securefs") -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"  # run from a checkout
+
+
+# Weak, so that a journal nobody holds any more can go, and its file with it.
+_journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # There is no hook before the fork that takes the locks: a fork from a signal handler would wait for itself.
+    # The child needs none of the parent's state, so it need not be consistent.
+    for journal in list(_journals):
+        journal._start_afresh()  # noqa: SLF001  (same module; users have no business with it)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,120 @@
+"""Pseudonyms: how names stay out of the journal and can still be found in it.
+
+Guarantees: the same name gives the same pseudonym for as long as the folder's key is the same, and without that key
+nobody can tell whether a guessed name is the right one. A name and a principal with the same text have different
+pseudonyms. Refuses: a key that other users can read or own, or that is not 32 bytes. Two workers that start at once
+agree on one key, since only one of them can link it to its final name.
+
+Implements the section on names of ``docs/journal.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from securefs.audit.folder import open_regular
+from securefs.errors import ConfigurationError
+
+__all__ = ["KEY_FILE", "Kind", "Pseudonyms", "hash_name", "load_or_create", "random_pseudonyms"]
+
+KEY_FILE: Final = "pseudonym.key"  # in the journal's folder, mode 0600
+_KEY_SIZE: Final = 32  # bytes
+_KEY_ID_SIZE: Final = 8  # bytes, so 16 hex digits
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+Kind = Literal["name", "principal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """Makes pseudonyms under one key, which its repr does not show."""
+
+    key: bytes = field(repr=False)
+
+    def of(self, kind: Kind, text: str) -> str:
+        """Return ``hmac-sha256:<key id, 16 hex>:<64 hex>`` for this file name or principal."""
+        return f"hmac-sha256:{self.key_id}:{self._hmac(kind, text).hex()}"
+
+    @property
+    def key_id(self) -> str:
+        """16 hex digits that name the key and do not reveal it."""
+        return self._hmac("key-id", "")[:_KEY_ID_SIZE].hex()
+
+    def _hmac(self, kind: str, text: str) -> bytes:
+        # The zero byte ends the kind: no text can make one kind's input equal to another's.
+        message = kind.encode("ascii") + b"\x00" + text.encode("utf-8", "surrogatepass")
+        return hmac.digest(self.key, message, "sha256")
+
+
+def random_pseudonyms() -> Pseudonyms:
+    """Return pseudonyms under a fresh key that is kept nowhere: they match within one process and its forks only."""
+    return Pseudonyms(secrets.token_bytes(_KEY_SIZE))
+
+
+def load_or_create(directory: Path) -> Pseudonyms:
+    """Return the pseudonyms of the journal in ``directory``, making its key if there is none.
+
+    :raises ConfigurationError: the key cannot be made, or is not fit for use.
+    """
+    path = directory / KEY_FILE
+    try:
+        if not os.path.lexists(path):
+            _create(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot create {path}: {error.strerror}; make the journal's folder writable for this user"
+        ) from error
+    return _load(path)
+
+
+def hash_name(directory: str | os.PathLike[str], text: str, kind: Kind = "name") -> str:
+    """Return the pseudonym that the journal in ``directory`` has for ``text``: ``securefs audit hash``.
+
+    :raises ConfigurationError: there is no usable pseudonym key in that folder. None is created.
+    """
+    return _load(Path(directory) / KEY_FILE).of(kind, text)
+
+
+def _create(path: Path) -> None:
+    temporary = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+        # A rename would replace the key of a worker that was faster; a link refuses to.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
+
+
+def _load(path: Path) -> Pseudonyms:
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the pseudonym key {path}: {error.strerror}; "
+            "name the folder of a journal that records pseudonyms, as the user who writes it"
+        ) from error
+    if file is None:
+        raise ConfigurationError(f"the pseudonym key {path} is not a file; remove it and start again")
+    with file:
+        if os.fstat(file.fileno()).st_mode & _OTHERS:
+            raise ConfigurationError(f"others can read the pseudonym key {path}; run: chmod 600 {path}")
+        key = file.read(_KEY_SIZE + 1)
+    if len(key) != _KEY_SIZE:
+        raise ConfigurationError(
+            f"the pseudonym key {path} is not {_KEY_SIZE} bytes; restore it from a backup"
+        )
+    return Pseudonyms(key)

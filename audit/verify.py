@@ -1,0 +1,222 @@
+"""The verifier of one chain: bytes in, findings out.
+
+Guarantees: every line is checked against the record format, its number, its chain and the hash of the line before it,
+in memory that does not grow with the chain. Refuses nothing and raises nothing: whatever is in the file, it ends in
+a :class:`ChainSummary` and :class:`Finding` objects, and a line that cannot be read does not hide those after it.
+Pure: it opens no file and reads no clock. That times rise is not required: clocks are set back.
+
+Implements the section on verifying of ``docs/journal.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, cast
+
+from securefs.audit.record import MAX_LINE, NO_LINE, RecordError, line_hash, parse_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MAX_FINDINGS", "ChainSummary", "ChainVerifier", "Claim", "Finding", "TornTail"]
+
+MAX_FINDINGS: Final = 100  # kept for one chain; further ones are only counted
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not hold. ``seq`` is None and ``offset`` 0 where it is the file as a whole.
+
+    Codes: ``not_json`` ``not_canonical`` ``bad_field`` ``version`` ``too_long`` for a line that is no record; ``chain``
+    ``sequence`` ``link`` ``start`` ``stop`` for one in a wrong place; ``not_a_file`` ``second_file`` ``missing_chain``
+    ``cut_chain`` for a file. :attr:`offset` is in bytes, where the line begins.
+    """
+
+    code: str
+    file: str
+    chain: str
+    seq: int | None
+    offset: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TornTail:
+    """Bytes after the last line end: what a crash or a full disk left of a record. Evidence, not an error.
+
+    ``size`` is in bytes, 0 for a file without one whole line in it; ``digest`` is the hex SHA-256 of these bytes.
+    """
+
+    file: str
+    chain: str
+    offset: int
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a chain's first line says of the chain it replaces: that ``seq`` was its last record, with this hash."""
+
+    file: str
+    by: str
+    replaces: str
+    seq: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSummary:
+    """One chain as it was found: ``records`` whole lines, the last of which has the hash ``head``.
+
+    ``before_head`` is the hash of the line before that one. ``ended`` says that ``server.stop`` was there.
+    """
+
+    chain: str
+    file: str
+    records: int
+    head: str
+    before_head: str
+    ended: bool
+    torn: TornTail | None
+    claim: Claim | None
+    live: bool = False
+
+
+@dataclass(slots=True)
+class ChainVerifier:
+    """Checks the bytes of one chain in the order in which they stand in the file.
+
+    :param chain: the id that the file's name promises, 32 hex digits.
+    """
+
+    file: str
+    chain: str
+    findings: list[Finding] = field(default_factory=list)
+    finding_count: int = 0
+    _rest: bytes = b""
+    _offset: int = 0  # of _rest in the file
+    _long: _LongLine | None = None
+    _records: int = 0
+    _seq: int = 0  # that the next record must have
+    _head: str = NO_LINE
+    _before_head: str = NO_LINE
+    _ended: bool = False
+    _claim: Claim | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the file, any number of them."""
+        if self._long is not None:
+            data = self._skip(self._long, data)
+        # Only the line end ends a line: str.splitlines() knows ten more, and a name could carry one.
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._line(line)
+            self._offset += len(line) + 1
+        if len(self._rest) >= MAX_LINE:
+            # No record is that long, and memory is not to grow with what somebody put into the file.
+            self._long, self._rest = _LongLine(self._rest), b""
+
+    def finish(self) -> ChainSummary:
+        """Say what was found, after the last byte."""
+        if self._long is not None:
+            self._find("too_long", None, f"no record is longer than {MAX_LINE} bytes, not even a torn one")
+        return ChainSummary(
+            chain=self.chain,
+            file=self.file,
+            records=self._records,
+            head=self._head,
+            before_head=self._before_head,
+            ended=self._ended,
+            torn=self._torn_tail(),
+            claim=self._claim,
+        )
+
+    def _torn_tail(self) -> TornTail | None:
+        if self._long is not None:
+            size, digest = self._long.size, self._long.plain.hexdigest()
+        elif self._rest or not self._records:
+            size, digest = len(self._rest), hashlib.sha256(self._rest).hexdigest()
+        else:
+            return None
+        return TornTail(self.file, self.chain, self._offset, size, digest)
+
+    def _skip(self, long: _LongLine, data: bytes) -> bytes:
+        """Count and hash what belongs to a line that is too long, and return what comes after it."""
+        part, end, data = data.partition(b"\n")
+        long.add(part)
+        if end:
+            self._long = None
+            self._broken_line(
+                "too_long", f"no record is longer than {MAX_LINE} bytes", long.linked.hexdigest()
+            )
+            self._offset += long.size + 1
+        return data
+
+    def _line(self, line: bytes) -> None:
+        digest = line_hash(line)
+        try:
+            record = parse_line(line)
+        except RecordError as error:
+            self._broken_line(error.code, str(error), digest)
+            return
+        self._check_place(record)
+        self._check_event(record)
+        self._advance(digest)
+
+    def _check_place(self, record: Mapping[str, object]) -> None:
+        seq = cast("int", record["seq"])  # as parse_line has checked
+        if record["chain"] != self.chain:
+            self._find("chain", seq, f"the record belongs to chain {record['chain']}")
+        if seq != self._seq:
+            self._find("sequence", seq, f"record {self._seq} should stand here")
+            self._seq = seq
+        if record["prev"] != self._head:
+            self._find(
+                "link", seq, "the line before this one is not the one that this record was written after"
+            )
+
+    def _check_event(self, record: Mapping[str, object]) -> None:
+        first = self._records == 0
+        if first != (record["event"] == "server.start"):
+            self._find("start", self._seq, "server.start must be the first record, and only the first")
+        if self._ended:
+            self._find("stop", self._seq, "nothing can follow server.stop")
+        self._ended = record["event"] == "server.stop"
+        obj = record.get("obj")
+        if first and isinstance(obj, dict) and {"replaces", "replaces_seq", "replaces_hash"} <= obj.keys():
+            self._claim = Claim(
+                self.file, self.chain, obj["replaces"], obj["replaces_seq"], obj["replaces_hash"]
+            )
+
+    def _broken_line(self, code: str, message: str, digest: str) -> None:
+        self._find(code, None, message)
+        self._advance(digest)
+
+    def _advance(self, digest: str) -> None:
+        self._records += 1
+        self._seq += 1
+        self._before_head, self._head = self._head, digest
+
+    def _find(self, code: str, seq: int | None, message: str) -> None:
+        self.finding_count += 1
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(code, self.file, self.chain, seq, self._offset, message))
+
+
+class _LongLine:
+    """A line that is too long to be kept: its size in bytes, its plain hash and the hash that a next line would name."""
+
+    __slots__ = ("linked", "plain", "size")
+
+    def __init__(self, start: bytes) -> None:
+        self.size = 0
+        self.plain = hashlib.sha256()
+        self.linked = hashlib.sha256(b"\x00")
+        self.add(start)
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        self.plain.update(data)
+        self.linked.update(data)

@@ -1,0 +1,18 @@
+"""The WSGI boundary: one line in front of any app that takes uploads.
+
+::
+
+    from securefs.middleware import SecureFS
+    app = SecureFS(app)
+
+What every file part of a multipart upload holds is encrypted while it streams through, so that the app sees and stores ciphertext only;
+ciphertext that the app serves is verified, then decrypted. See docs/deployment.md for the settings, SECURITY.md for what this
+does and does not defend against.
+"""
+
+from securefs.middleware.exchange import Exchange, Upload
+from securefs.middleware.policy import Policy
+from securefs.middleware.problem import BodyRefusedError
+from securefs.middleware.wsgi import SecureFS
+
+__all__ = ["BodyRefusedError", "Exchange", "Policy", "SecureFS", "Upload"]

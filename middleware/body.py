@@ -1,0 +1,182 @@
+"""The request body that the app reads: ``wsgi.input``, made of the pieces of :mod:`securefs.middleware.upload`.
+
+Two promises to the parser behind it. A boundary or a part's header is never split between two reads: Werkzeug 3.1.5, 3.1.8 and
+3.1.9 append a CR to a file whose closing boundary is split, and one byte is a lost file for us; so a read may be
+short, but never empty before the end. And the length that was declared is met to the byte, or the read raises.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Final
+
+from securefs.middleware.problem import BodyRefusedError, Refusal
+from securefs.middleware.source import READ_SIZE
+from securefs.middleware.upload import Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from securefs.middleware.upload import UploadPipeline
+
+__all__ = ["HELD_IN_MEMORY", "RewrittenBody", "prepare"]
+
+HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
+_LINE_ENDS: Final = b"\r\n" * 8192
+
+
+class RewrittenBody(io.BufferedIOBase):
+    """The encrypted body as a readable stream. ``length`` is what the app is told as its Content-Length.
+
+    :ivar refusal: why reading failed, None while it did not.
+    """
+
+    def __init__(
+        self,
+        pipeline: UploadPipeline,
+        pieces: Iterator[Piece | None],
+        ready: deque[Piece],
+        length: int,
+        held: IO[bytes] | None = None,
+    ) -> None:
+        super().__init__()
+        self._pipeline = pipeline
+        self._pieces = pieces
+        self._held = held
+        self._ready = ready
+        self.length = length
+        self.refusal: Refusal | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many parts were handed on, the last perhaps not whole."""
+        return self._pipeline.parts
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes, fewer at a boundary; all that is left where ``size`` is negative or None."""
+        everything = size is None or size < 0
+        wanted = 0 if size is None else size
+        taken: list[bytes | bytearray | memoryview] = []
+        count = 0
+        while (everything or count < wanted) and (piece := self._next()) is not None:
+            room = len(piece.data) if everything else wanted - count
+            if len(piece.data) > room:
+                if piece.atomic and taken:
+                    self._ready.appendleft(piece)
+                    break
+                view = memoryview(piece.data)
+                self._ready.appendleft(Piece(view[room:]))
+                piece = Piece(view[:room])
+            taken.append(piece.data)
+            count += len(piece.data)
+        return b"".join(taken)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes."""
+        return self.read(READ_SIZE if size < 0 else size)
+
+    def peek(self, _size: int = 0, /) -> bytes:
+        """Return bytes without taking them: the next piece. ``readline`` of :class:`io.IOBase` looks for ends here."""
+        piece = self._next()
+        if piece is None:
+            return b""
+        self._ready.appendleft(piece)
+        return bytes(piece.data[:8192])
+
+    def close(self) -> None:
+        """End the upload; what the app has not read is not encrypted any more."""
+        self._ready.clear()
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        if self._held is not None:
+            self._held.close()
+        super().close()
+
+    def _next(self) -> Piece | None:
+        """Return the next piece that is not empty, None at the end; raise :class:`BodyRefusedError` after a refusal."""
+        while self.refusal is None:
+            try:
+                piece = self._ready.popleft() if self._ready else next(self._pieces)
+            except StopIteration:
+                return None
+            except Refusal as refusal:
+                self.refusal = refusal
+                break
+            if piece is not None and len(piece.data):
+                return piece
+        raise BodyRefusedError("the request body was refused; the response will say so")
+
+
+def prepare(pipeline: UploadPipeline, length: int | None, *, spool: bool) -> RewrittenBody:
+    """Return the body for the app, with the start of it read already.
+
+    A body that the first read (1 MiB) brings whole is transformed in memory and gets its exact length. A longer one
+    streams under an upper bound. Where the bound would be too loose, where there is no length to start from, or where
+    ``spool`` says so, the ciphertext is held until it is whole, beyond 1 MiB in a temporary file.
+
+    :raises Refusal: the body is refused already, before the app runs.
+    """
+    pieces = pipeline.pieces()
+    if length is None or spool:
+        return _spooled(pipeline, pieces)
+    ready: deque[Piece] = deque()
+    for piece in pieces:
+        if piece is not None:
+            ready.append(piece)
+        elif length > READ_SIZE:
+            break
+    else:
+        return RewrittenBody(pipeline, iter(()), ready, pipeline.produced)
+    bound = pipeline.upper_bound()
+    if not pipeline.streamable():
+        return _spooled(pipeline, pieces, ready)
+    return RewrittenBody(pipeline, _padded(pipeline, pieces, bound), ready, bound)
+
+
+def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: int) -> Iterator[Piece | None]:
+    """Yield the pieces, then line ends up to ``length`` bytes: an epilogue, which parsers skip."""
+    yield from pieces
+    missing = length - pipeline.produced
+    while missing > 0:
+        # An odd byte comes first, a lone LF: every run after it is of whole line ends.
+        run = b"\n" if missing % 2 else _LINE_ENDS[:missing]
+        missing -= len(run)
+        yield Piece(run)
+
+
+def _spooled(
+    pipeline: UploadPipeline, pieces: Iterator[Piece | None], ready: deque[Piece] | None = None
+) -> RewrittenBody:
+    file: IO[bytes] = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed with the body
+    runs: list[tuple[int, bool]] = []  # lengths of what was written, and whether it is atomic
+    try:
+        for source in (iter(ready or ()), pieces):
+            for piece in source:
+                if piece is None:
+                    continue
+                file.write(piece.data)
+                if runs and not piece.atomic and not runs[-1][1]:
+                    runs[-1] = (runs[-1][0] + len(piece.data), False)
+                else:
+                    runs.append((len(piece.data), piece.atomic))
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return RewrittenBody(pipeline, _replay(file, runs), deque(), pipeline.produced, file)
+
+
+def _replay(file: IO[bytes], runs: list[tuple[int, bool]]) -> Iterator[Piece | None]:
+    for length, atomic in runs:
+        left = length
+        while left:
+            data = file.read(min(left, READ_SIZE))
+            left -= len(data)
+            yield Piece(data, atomic)

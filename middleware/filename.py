@@ -1,0 +1,28 @@
+"""File names from clients: the last component only, and never a hidden file."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["decode", "normalise"]
+
+# C:\…, \\server\…, and steps upwards: the backslash is a separator there. Elsewhere it is a character of the name,
+# as it is for browsers on Linux.
+_WINDOWS_PATH: Final = re.compile(r"[A-Za-z]:|\\|.*\.\.\\")
+_NAMELESS: Final = "unnamed"
+
+
+def normalise(filename: str) -> str:
+    """Return the last component of ``filename`` without leading dots; ``unnamed`` where nothing is left."""
+    name = filename.rpartition("/")[2]
+    if _WINDOWS_PATH.match(name):
+        # The two last backslashes may be one that stands doubled before the closing quote.
+        name = name.rstrip("\\").rpartition("\\")[2]
+        name = re.sub(r"^[A-Za-z]:", "", name)
+    return name.lstrip(".") or _NAMELESS
+
+
+def decode(filename: str) -> str:
+    """Return the name that a person gave the file: browsers write a double quote as %22 (WHATWG HTML)."""
+    return filename.replace("%22", '"')

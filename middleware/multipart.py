@@ -1,0 +1,307 @@
+"""A strict parser for ``multipart/form-data`` that does no I/O: feed bytes, take events (RFC 7578, RFC 2046 section 5.1).
+
+It accepts what browsers and the common clients send and refuses the rest, because parsers disagree on the rest: what one
+calls a field another calls a file, and a file that this one took for a field would be stored in plaintext. Refused are
+line ends other than CRLF, anything before the first boundary or after the last, folded or repeated headers, white space
+before a colon, control characters, names that are not UTF-8, and every way of writing a file name but ``filename=``.
+
+The table of states::
+
+    START ──"--boundary CRLF"──▶ HEADER ──empty line──▶ BODY ──"CRLF --boundary CRLF"──▶ HEADER …
+      └─────"--boundary--"──────────────▶ EPILOGUE ◀──────"CRLF --boundary--"───────────┘
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from securefs.errors import LimitExceededError, Reason, SecureFSError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Data", "Event", "MalformedBodyError", "MultipartParser", "Part", "PartEnd", "parse_boundary"]
+
+
+class MalformedBodyError(SecureFSError):
+    """The body is not a multipart body that every parser reads alike. The message says where it deviates."""
+
+    reason = Reason.MALFORMED_MULTIPART
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The header of a part. ``name`` and ``filename`` are as between the quotes, percent escapes left alone.
+
+    ``filename`` is None for a field; ``size`` is the length in bytes of the part's delimiter line and header block.
+    """
+
+    name: str
+    filename: str | None
+    content_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Some of a part's content, never empty. The view is good until the next event is asked for."""
+
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnd:
+    """The part is complete."""
+
+
+Event = Part | Data | PartEnd
+
+# RFC 2046 section 5.1.1: bcharsnospace, 1 to 70 characters, a space not last.
+_BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+# parameter = token "=" ( token / quoted-string ); tokens of Content-Type may be unquoted boundaries with ":" or "=".
+_TYPE_PARAMETER: Final = re.compile(
+    r'[ \t]*;[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"([^"\\]*)"|([^\s;",]+))'
+)
+_FORM_DATA: Final = re.compile(r"multipart/form-data", re.IGNORECASE)
+
+# RFC 9110 section 5.6.2: token
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# field-line = field-name ":" OWS field-value OWS, without obs-fold, and without control characters in the value
+_HEADER_LINE: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+# A value between quotes ends at the first quote that no backslash precedes (RFC 2183 quoted-pair, as old curl writes) ...
+_QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
+# ... unless browsers' reading is the only one: there a backslash is a character like others (WHATWG HTML, form-data).
+_QUOTED_PLAIN: Final = r'"([^"]*)"'
+_NAME: Final = r"[ \t]*;[ \t]*([A-Za-z0-9_\-*]+)"
+_PARAMETERS: Final = tuple(
+    re.compile(rf"{_NAME}(?:=(?:{quoted}|([^\s\";,=\\]+)))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
+)
+# media-type = type "/" subtype parameters (RFC 9110 section 8.3.1), of a length that fits the sealed metadata
+_MEDIA_TYPE: Final = re.compile(
+    r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+    r"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[^\"\\\x00-\x1f\x7f-\xff]*\"))*"
+)
+_MAX_MEDIA_TYPE: Final = 127  # bytes
+_DEFAULT_TYPE: Final = "application/octet-stream"
+_IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
+_LINE_ENDS: Final = re.compile(rb"[\r\n]*")
+
+
+class _State(Enum):
+    START = auto()
+    HEADER = auto()
+    BODY = auto()
+    EPILOGUE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a state made of the buffer: events, where it stopped, and whether it needs more bytes to go on."""
+
+    events: tuple[Event, ...]
+    position: int
+    starved: bool = False
+
+
+def parse_boundary(content_type: str) -> bytes:
+    """Return the boundary that a ``Content-Type: multipart/form-data`` names; raise :class:`MalformedBodyError`."""
+    text = content_type.strip(" \t")
+    start = _FORM_DATA.match(text)
+    position = start.end() if start else 0
+    boundaries = []
+    while start and position < len(text):
+        match = _TYPE_PARAMETER.match(text, position)
+        if match is None:
+            break
+        position = match.end()
+        name, quoted, token = match.groups()
+        if name.lower().startswith("boundary"):
+            boundaries.append((name.lower(), token if quoted is None else quoted))
+    if start is None or position < len(text):
+        raise MalformedBodyError("the Content-Type is not a well-formed multipart/form-data")
+    if len(boundaries) != 1 or boundaries[0][0] != "boundary" or not _BOUNDARY.fullmatch(boundaries[0][1]):
+        raise MalformedBodyError(
+            "the Content-Type does not name one boundary of 1 to 70 characters of RFC 2046"
+        )
+    return boundaries[0][1].encode("ascii")
+
+
+class MultipartParser:
+    """Turns the bytes of one body into events.
+
+    :param boundary: as :func:`parse_boundary` gives it.
+    :param max_header: the most bytes that one part's header block may have.
+    """
+
+    def __init__(self, boundary: bytes, max_header: int) -> None:
+        self._delimiter = b"\r\n--" + boundary
+        self._max_header = max_header
+        # With a line end before it, the first delimiter is one like the others.
+        self._held = b"\r\n"
+        self._state = _State.START
+        self._steps: dict[_State, Callable[[bytes, int], _Step]] = {
+            _State.START: self._start,
+            _State.HEADER: self._header,
+            _State.BODY: self._body,
+            _State.EPILOGUE: self._epilogue,
+        }
+
+    @property
+    def held(self) -> int:
+        """Bytes that were fed and of which no event has told yet."""
+        return len(self._held)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the closing delimiter has come."""
+        return self._state is _State.EPILOGUE
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Take bytes, yield events. The iterator must be used up before the next call.
+
+        :raises MalformedBodyError: the body deviates from the grammar.
+        :raises LimitExceededError: a part's header is longer than allowed.
+        """
+        buffer = self._held + data if self._held else data
+        self._held = b""
+        position = 0
+        while position < len(buffer):
+            step = self._steps[self._state](buffer, position)
+            position = step.position
+            yield from step.events
+            if step.starved:
+                self._held = buffer[position:]
+                return
+
+    def close(self) -> None:
+        """Say that the body ended; raise :class:`MalformedBodyError` where it must not end here."""
+        if not self.complete:
+            raise MalformedBodyError("the body ends before its closing boundary")
+
+    def _start(self, buffer: bytes, start: int) -> _Step:
+        if buffer[: len(self._delimiter)] != self._delimiter[: len(buffer)]:
+            raise MalformedBodyError("the body does not begin with its boundary")
+        return self._behind_delimiter(buffer, start)
+
+    def _header(self, buffer: bytes, start: int) -> _Step:
+        if buffer.startswith(b"\r\n", start):
+            raise MalformedBodyError("a part has no Content-Disposition")
+        end = buffer.find(b"\r\n\r\n", start)
+        if (end if end >= 0 else len(buffer) - 3) - start > self._max_header:
+            raise LimitExceededError(f"a part's header is longer than {self._max_header} bytes")
+        if end < 0:
+            return _Step((), start, starved=True)
+        self._state = _State.BODY
+        size = len(self._delimiter) + 2 + end + 4 - start
+        return _Step((_parse_header(buffer[start:end], size),), end + 4)
+
+    def _body(self, buffer: bytes, start: int) -> _Step:
+        end = buffer.find(self._delimiter, start)
+        found = end >= 0
+        if not found:
+            # A delimiter holds one CR, its first byte: only the last CR in the buffer can begin one that is cut off.
+            end = buffer.rfind(b"\r", max(start, len(buffer) - len(self._delimiter) + 1))
+            if end < 0 or not self._delimiter.startswith(buffer[end:]):
+                end = len(buffer)
+        content = (Data(memoryview(buffer)[start:end]),) if end > start else ()
+        if not found:
+            return _Step(content, end, starved=True)
+        step = self._behind_delimiter(buffer, end)
+        return (
+            _Step(content, end, starved=True) if step.starved else _Step((*content, PartEnd()), step.position)
+        )
+
+    def _epilogue(self, buffer: bytes, start: int) -> _Step:
+        if not _LINE_ENDS.fullmatch(buffer, start):
+            raise MalformedBodyError("bytes other than line ends follow the closing boundary")
+        return _Step((), len(buffer))
+
+    def _behind_delimiter(self, buffer: bytes, start: int) -> _Step:
+        """Look at the two bytes behind the delimiter at ``start``, and change state accordingly."""
+        end = start + len(self._delimiter)
+        tail = buffer[end : end + 2]
+        if tail in {b"", b"\r", b"-"}:
+            return _Step((), start, starved=True)
+        if tail == b"\r\n":
+            self._state = _State.HEADER
+        elif tail == b"--":
+            self._state = _State.EPILOGUE
+        else:
+            # White space, or a longer boundary that begins with this one: parsers disagree on what either is.
+            raise MalformedBodyError("a boundary is followed by other bytes than a line end or two hyphens")
+        return _Step((), end + 2)
+
+
+def _parse_header(block: bytes, size: int) -> Part:
+    headers: dict[bytes, bytes] = {}
+    for line in block.split(b"\r\n"):
+        match = _HEADER_LINE.fullmatch(line)
+        if match is None:
+            raise MalformedBodyError("a part's header line is not 'name: value', or holds control characters")
+        name = match[1].lower()
+        if name in headers:
+            raise MalformedBodyError("a part has the same header twice")
+        headers[name] = match[2]
+    if (
+        headers.get(b"content-transfer-encoding", b"binary").decode("latin-1").lower()
+        not in _IDENTITY_ENCODINGS
+    ):
+        raise MalformedBodyError("a part has a Content-Transfer-Encoding, which some frameworks decode")
+    if b"content-disposition" not in headers:
+        raise MalformedBodyError("a part has no Content-Disposition")
+    parameters = _parse_disposition(headers[b"content-disposition"])
+    if "name" not in parameters:
+        raise MalformedBodyError("a part has no name")
+    content_type = headers.get(b"content-type", b"").decode("latin-1")
+    if content_type.lower().startswith("multipart/"):
+        raise MalformedBodyError("a part is itself multipart")
+    if len(content_type) > _MAX_MEDIA_TYPE or not _MEDIA_TYPE.fullmatch(content_type):
+        content_type = _DEFAULT_TYPE
+    return Part(parameters["name"], parameters.get("filename"), content_type, size)
+
+
+def _parse_disposition(value: bytes) -> dict[str, str]:
+    """Return the parameters of ``form-data; name="…"; filename="…"``, each in the one form that we send on."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedBodyError("a part's Content-Disposition is not UTF-8") from None
+    if text[:9].lower() != "form-data":
+        raise MalformedBodyError("a part's disposition is not form-data")
+    readings = [
+        reading for pattern in _PARAMETERS if (reading := _parse_parameters(text, pattern)) is not None
+    ]
+    if not readings or readings[0] != readings[-1]:
+        raise MalformedBodyError("a part's Content-Disposition is malformed, or can be read in two ways")
+    return readings[0]
+
+
+def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | None:
+    """Return the parameters in ``text`` under one of the two readings of quotes, None where it has none."""
+    parameters: dict[str, str] = {}
+    position, end = len("form-data"), len(text.rstrip(" \t"))
+    while position < end:
+        match = pattern.match(text, position)
+        if match is None or text.startswith("=", match.end()):
+            return None
+        position = match.end()
+        name, quoted, token = match[1].lower(), match[2], match[3]
+        value = token if quoted is None else quoted
+        if value is None or "*" in name or name in parameters:
+            # filename*, filename*0, a bare filename, a second name: each is read differently somewhere.
+            raise MalformedBodyError(
+                f"a part's Content-Disposition has an unusable or repeated {name[:40]!r}"
+            )
+        parameters[name] = _one_form(value)
+    return parameters
+
+
+def _one_form(value: str) -> str:
+    """Return ``value`` so that between quotes it ends in the same place under either reading of backslashes."""
+    # What old clients write as \" current browsers write as %22.
+    value = re.sub(r"\\(.)", lambda pair: "%22" if pair[1] == '"' else pair[0], value)
+    odd = (len(value) - len(value.rstrip("\\"))) % 2
+    return value + "\\" * odd

@@ -1,0 +1,101 @@
+"""What the middleware allows: every limit and choice in one frozen dataclass, each with its unit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from securefs.errors import ConfigurationError
+from securefs.suites import Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Policy", "matches"]
+
+KIB: Final = 1024  # bytes
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Limits and choices of one :class:`SecureFS`.
+
+    Paths are patterns of :mod:`fnmatch` (``*`` also matches ``/``), compared with ``SCRIPT_NAME`` + ``PATH_INFO``.
+
+    :raises ConfigurationError: for a value that makes no sense.
+    """
+
+    max_body: int = 10 * GIB  # bytes of a whole multipart request
+    max_files: int = 64  # file parts in a request
+    max_fields: int = 1000  # other parts in a request
+    max_field_bytes: int = MIB  # bytes of one field's value
+    max_part_header: int = 8 * KIB  # bytes of one part's header block
+    max_filename: int = 255  # bytes of UTF-8, after normalising
+    body_timeout: float = 300.0  # seconds for a whole request body
+    min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
+    verify_first: int | None = (
+        64 * MIB
+    )  # bytes of ciphertext verified whole before the status line; None: always all
+    suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
+    format: int = 2  # of new files: 1 or 2
+    format_1_paths: tuple[str, ...] = ()  # responses there may be Format 1, and must be encrypted
+    protected_paths: tuple[str, ...] = ()  # successful responses there must be encrypted
+    spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_body",
+            "max_files",
+            "max_fields",
+            "max_field_bytes",
+            "max_part_header",
+            "max_filename",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"Policy.{name} must be at least 1")
+        if (
+            self.body_timeout <= 0
+            or self.min_rate < 0
+            or (self.verify_first is not None and self.verify_first < 0)
+        ):
+            raise ConfigurationError(
+                "Policy.body_timeout must be positive, min_rate and verify_first not negative"
+            )
+        if self.format not in {1, 2}:
+            raise ConfigurationError(f"Policy.format must be 1 or 2, not {self.format!r}")
+        for name in ("format_1_paths", "protected_paths"):
+            patterns = getattr(self, name)
+            if not isinstance(patterns, tuple) or not all(isinstance(item, str) for item in patterns):
+                raise ConfigurationError(f'Policy.{name} must be a tuple of patterns such as ("/files/*",)')
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Policy:
+        """Return the policy of ``SECUREFS_SUITE``, ``SECUREFS_FORMAT`` and ``SECUREFS_FORMAT_1_PATHS``."""
+        policy = cls()
+        if label := environ.get("SECUREFS_SUITE"):
+            policy = replace(policy, suite=_suite(label))
+        if text := environ.get("SECUREFS_FORMAT"):
+            if text not in {"1", "2"}:
+                raise ConfigurationError(f"SECUREFS_FORMAT must be 1 or 2, not {text!r}")
+            policy = replace(policy, format=int(text))
+        if paths := environ.get("SECUREFS_FORMAT_1_PATHS"):
+            policy = replace(
+                policy, format_1_paths=tuple(item.strip() for item in paths.split(",") if item.strip())
+            )
+        return policy
+
+
+def _suite(label: str) -> Suite:
+    try:
+        return Suite.parse(label)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"SECUREFS_SUITE: {error}") from None
+
+
+def matches(path: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether ``path`` matches one of ``patterns``, letter case included."""
+    return any(fnmatchcase(path, pattern) for pattern in patterns)

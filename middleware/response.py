@@ -1,0 +1,204 @@
+"""What the app answers, held back until its first bytes tell whether it is ciphertext (PEP 3333).
+
+:class:`Response` stands between the app and the server. Nothing has gone out until the first eight bytes of the body are
+known. A body that is none of our containers then goes on as the very object that the app gave, so that the server's own
+optimisations (a length for one-item lists, ``sendfile``) work as before.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from securefs.header import MAGIC
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from securefs.reader import SeekableFile
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+    Headers = list[tuple[str, str]]
+    StartResponse = Callable[..., Callable[[bytes], object]]
+
+__all__ = ["HELD_IN_MEMORY", "READ_SIZE", "Closing", "FileWrapper", "Response"]
+
+HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
+READ_SIZE: Final = 1024 * 1024  # bytes
+
+
+class FileWrapper:
+    """``wsgi.file_wrapper`` as the app sees it.
+
+    A class of ours, so that no server recognises it and sends the file's raw bytes with ``sendfile``; gunicorn asks with
+    isinstance.
+    """
+
+    def __init__(self, file: Any, block_size: int = 8192) -> None:
+        self.file = file
+        self.block_size = block_size
+        if hasattr(file, "close"):
+            self.close = file.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        data: bytes = self.file.read(self.block_size)
+        if data:
+            return data
+        raise StopIteration
+
+    def seekable_file(self) -> SeekableFile | None:
+        """Return the file where it can seek and stands at its beginning, else None."""
+        try:
+            at_start = self.file.seekable() and self.file.tell() == 0
+        except (AttributeError, OSError, ValueError):
+            return None
+        return self.file if at_start else None
+
+
+class Closing:
+    """An iterable of body chunks for the server, with what must happen when it is done."""
+
+    def __init__(self, chunks: Iterable[bytes], *on_close: Callable[[], None]) -> None:
+        self._chunks = iter(chunks)
+        self._on_close = list(on_close)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        """Run each thing to do once, the later ones also where an earlier one fails."""
+        try:
+            while self._on_close:
+                self._on_close.pop(0)()
+        finally:
+            if self._on_close:
+                self.close()
+
+
+class Response:
+    """One response of the app.
+
+    :param hold: keep all that the app writes, whatever it begins with, until the app returns: on paths where
+        plaintext is refused.
+    """
+
+    def __init__(self, start_response: StartResponse, *, hold: bool) -> None:
+        self.status = ""
+        self.headers: Headers = []
+        self._start_response = start_response
+        self._hold = hold
+        self._result: Iterable[bytes] = ()
+        self._server_write: Callable[[bytes], object] | None = None
+        self._written: IO[bytes] | None = None
+        self._head = b""  # the first bytes of the body, at least eight where there are as many
+        self._pulled: list[bytes] = []
+        self._rest: Iterator[bytes] | None = None
+        self._closed = False
+
+    def start(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """Be the app's ``start_response``."""
+        if self.started:
+            # Too late for another answer, unless the server finds that nothing has gone out yet.
+            self._server_write = self._start_response(status, headers, exc_info)
+        elif self.status and not exc_info:
+            raise AssertionError("start_response was called twice without exc_info (PEP 3333)")
+        else:
+            self.status, self.headers = status, list(headers)
+        return self.write
+
+    def begin(self) -> None:
+        """Call the server's ``start_response`` with :attr:`status` and :attr:`headers` as they are now."""
+        self._server_write = self._start_response(self.status, self.headers)
+
+    @property
+    def started(self) -> bool:
+        """Whether the server was told of the response."""
+        return self._server_write is not None
+
+    def write(self, data: bytes) -> None:
+        """Be the app's ``write``: pass plaintext on, keep what may be ciphertext until the app returns."""
+        if self._server_write is not None:
+            self._server_write(data)
+            return
+        if self._written is None:
+            self._written = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed by close()
+        self._written.write(data)
+        self._head += data[: len(MAGIC) - len(self._head)]
+        if not self._hold and not MAGIC.startswith(self._head):
+            self.begin()
+            for held in self._replay_written():
+                self._server_write(held)  # type: ignore[misc]  # begin() has just set it
+
+    def receive(self, result: Iterable[bytes]) -> bytes:
+        """Take what the app returned; return the first bytes of the body, eight or more unless it is shorter.
+
+        Of a generator no more is drawn than that takes: mostly one chunk.
+        """
+        self._result = result
+        if self.started:
+            return b""
+        if self._written is None and (file := self.seekable_file()) is not None:
+            self._head = file.read(len(MAGIC))
+            file.seek(0)
+            return self._head
+        if not isinstance(result, (list, tuple)):
+            self._rest = iter(result)
+        for chunk in self._result if self._rest is None else self._rest:
+            if self._rest is not None:
+                self._pulled.append(chunk)
+            self._head += chunk[: len(MAGIC)]
+            if len(self._head) >= len(MAGIC) or (self._head and not MAGIC.startswith(self._head)):
+                break
+        return self._head
+
+    def seekable_file(self) -> SeekableFile | None:
+        """Return the body as a file that can seek, None where the app gave none."""
+        if self._written is not None or not isinstance(self._result, FileWrapper):
+            return None
+        return self._result.seekable_file()
+
+    def chunks(self) -> Iterator[bytes]:
+        """Return the whole body from its first byte, to be drawn once."""
+        return chain(self._replay_written(), self._pulled, self._result if self._rest is None else self._rest)
+
+    def unchanged(self, server_wrapper: Callable[[Any, int], Iterable[bytes]] | None) -> Iterable[bytes]:
+        """Return the body for the server where it is none of ours: the app's own object where that is possible."""
+        if isinstance(self._result, FileWrapper) and self._rest is None and server_wrapper is not None:
+            return server_wrapper(self._result.file, self._result.block_size)
+        if self._written is None and self._rest is None:
+            return self._result
+        return Closing(self.chunks(), self.close)
+
+    def header(self, name: str) -> str | None:
+        """Return the app's header ``name`` (lower case), None where it set none."""
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+    def known_length(self) -> int | None:
+        """Return the length in bytes of a body that is a list or tuple, else None."""
+        if isinstance(self._result, (list, tuple)) and self._written is None:
+            return sum(map(len, self._result))
+        return None
+
+    def close(self) -> None:
+        """Close what the app returned, once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._written is not None:
+            self._written.close()
+        close = getattr(self._result, "close", None)
+        if close is not None:
+            close()
+
+    def _replay_written(self) -> Iterator[bytes]:
+        if self._written is not None:
+            self._written.seek(0)
+            while data := self._written.read(READ_SIZE):
+                yield data

@@ -1,0 +1,191 @@
+"""Reading a request body from the server: large reads, an exact length, a deadline and a minimum rate.
+
+:class:`BodySource` is for bodies that we parse. :class:`GuardedInput` is for all others: it hands the body on as it comes,
+unless it begins like one of our containers.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from securefs.errors import Reason
+from securefs.header import MAGIC
+from securefs.middleware.problem import BodyRefusedError, Refusal
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from securefs.middleware.policy import Policy
+
+__all__ = ["READ_SIZE", "BodySource", "GuardedInput", "InputStream", "content_length", "has_body"]
+
+READ_SIZE: Final = (
+    1024 * 1024
+)  # bytes; smaller reads make gunicorn copy its read-ahead buffer again and again
+_GRACE: Final = 5.0  # seconds before the minimum rate counts: connections start slowly
+
+
+class InputStream(Protocol):
+    """``wsgi.input`` (PEP 3333), as far as it is used here."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes."""
+        ...
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Return a line."""
+        ...
+
+
+def content_length(environ: dict[str, object]) -> int | None:
+    """Return the request's Content-Length in bytes, None where it has none; refuse what is not a number."""
+    text = environ.get("CONTENT_LENGTH")
+    if text is None or text == "":
+        return None
+    # RFC 9110 section 8.6: 1*DIGIT. Neither a sign nor an underscore, which int() would take.
+    if not isinstance(text, str) or not (text.isascii() and text.isdigit()):
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, "the Content-Length is not a number")
+    return int(text)
+
+
+def has_body(environ: dict[str, object]) -> bool:
+    """Return whether the request announces a body."""
+    return environ.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ
+
+
+class BodySource:
+    """The body of one request, as pieces of up to 1 MiB.
+
+    :param length: what Content-Length announced, None for a chunked body.
+    :param sock: the connection, where the server tells; a read that stalls then ends at the deadline.
+    """
+
+    def __init__(
+        self,
+        stream: InputStream,
+        length: int | None,
+        policy: Policy,
+        *,
+        sock: socket.socket | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if length is not None and length > policy.max_body:
+            raise Refusal(
+                413, Reason.LIMIT, f"a body of {length} bytes; at most {policy.max_body} are allowed"
+            )
+        self.length = length
+        self.received = 0
+        self._stream = stream
+        self._policy = policy
+        self._socket = sock
+        self._clock = clock
+        self._start = clock()
+
+    def read(self) -> bytes:
+        """Return the next bytes, none at the end; raise :class:`Refusal` where the body is not as announced."""
+        wanted = READ_SIZE if self.length is None else min(READ_SIZE, self.length - self.received)
+        if not wanted:
+            return b""
+        try:
+            data = self._read_in_time(wanted)
+        except TimeoutError:
+            raise Refusal(408, Reason.TIMEOUT, "the request body stalled") from None
+        except OSError as error:
+            raise Refusal(400, Reason.CLIENT_GONE, f"the request body broke off: {error.strerror}") from None
+        self.received += len(data)
+        if not data and self.length is not None:
+            detail = f"the request body ended after {self.received} of {self.length} bytes"
+            raise Refusal(400, Reason.CLIENT_GONE, detail)
+        if self.received > self._policy.max_body:
+            raise Refusal(413, Reason.LIMIT, f"the body is longer than {self._policy.max_body} bytes")
+        self._check_pace()
+        return data
+
+    def _read_in_time(self, wanted: int) -> bytes:
+        if self._socket is None:
+            return self._stream.read(wanted)
+        before = self._socket.gettimeout()
+        left = self._policy.body_timeout - (self._clock() - self._start)
+        self._socket.settimeout(max(left, 0.001))  # seconds; zero would mean "do not wait at all"
+        try:
+            return self._stream.read(wanted)
+        finally:
+            self._socket.settimeout(before)
+
+    def _check_pace(self) -> None:
+        elapsed = self._clock() - self._start
+        if elapsed > self._policy.body_timeout:
+            raise Refusal(
+                408, Reason.TIMEOUT, f"the body took longer than {self._policy.body_timeout} seconds"
+            )
+        if self.received < self._policy.min_rate * (elapsed - _GRACE):
+            raise Refusal(
+                408, Reason.TIMEOUT, f"the body came slower than {self._policy.min_rate} bytes a second"
+            )
+
+
+class GuardedInput(io.BufferedIOBase):
+    """A request body that goes to the app as it came, unless it starts with our magic.
+
+    An app that stores such bytes as they are would have us decrypt them at the next download, for whoever posted them:
+    a stolen ciphertext could be opened that way. Nothing is read before the app reads.
+
+    :ivar refusal: why reading failed, None while it did not.
+    """
+
+    def __init__(self, stream: InputStream, length: int | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._probe = len(MAGIC) if length is None else min(len(MAGIC), length)
+        self._head: bytes | None = None
+        self.refusal: Refusal | None = None
+
+    def _take_head(self) -> bytes:
+        """Return what was read to look at and not handed on yet."""
+        if self.refusal is not None:
+            raise BodyRefusedError("the request body was refused; the response will say so")
+        if self._head is None:
+            head = b""
+            while len(head) < self._probe and (more := self._stream.read(self._probe - len(head))):
+                head += more
+            if head == MAGIC:
+                detail = "the request body starts like an encrypted file"
+                self.refusal = Refusal(400, Reason.CIPHERTEXT_INJECTION, detail)
+                raise BodyRefusedError(detail)
+            self._head = head
+        head, self._head = self._head, b""
+        return head
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes, as the server's stream does."""
+        head = self._take_head()
+        if size is None or size < 0:
+            return head + self._stream.read()
+        if len(head) > size:
+            self._head = head[size:]
+            return head[:size]
+        # A short read is allowed, an empty one would mean the end: ask for more only where none is at hand.
+        return head or self._stream.read(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes."""
+        return self.read(READ_SIZE if size < 0 else size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes, to the end of a line."""
+        limit = -1 if size is None else size
+        head = self._take_head()
+        end = head.find(b"\n") + 1 or len(head)
+        if limit >= 0:
+            end = min(end, limit)
+        line, self._head = head[:end], head[end:]
+        if self._head or line.endswith(b"\n") or len(line) == limit:
+            return line
+        return line + (self._stream.readline() if limit < 0 else self._stream.readline(limit - len(line)))

@@ -1,0 +1,287 @@
+"""Uploads: a multipart body in, the same body out with every file encrypted, while it streams.
+
+The client's body is parsed once, strictly, and written anew: a boundary of ours, one Content-Disposition a part, one
+Content-Type a file, CRLF line ends. Nothing else of the client's framing reaches the app, so every parser behind us has
+one reading of it, and what it takes for a file is what was encrypted.
+
+The app must be told a length before the body is known. :meth:`UploadPipeline.upper_bound` gives one that is never too small; the
+difference is filled with line ends behind the closing boundary, where parsers skip them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
+from secrets import token_hex
+from typing import TYPE_CHECKING, Final, Protocol
+
+from securefs.errors import JournalError, LimitExceededError, Reason
+from securefs.header import MAGIC
+from securefs.middleware.exchange import Upload
+from securefs.middleware.filename import decode, normalise
+from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
+from securefs.middleware.problem import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from securefs.middleware.exchange import Exchange
+    from securefs.middleware.multipart import Event
+    from securefs.middleware.policy import Policy
+    from securefs.middleware.source import BodySource
+    from securefs.primitives import Bytes
+
+__all__ = ["MAX_PADDING", "PartSealer", "Piece", "UploadPipeline"]
+
+MAX_PADDING: Final = 128 * 1024  # bytes of line ends behind a body; Werkzeug refuses 500,000
+MIN_BOUNDARY: Final = 32  # characters: 128 random bits in hexadecimal
+STREAMED_FIELD_BYTES: Final = (
+    32 * 1024 * 1024
+)  # bytes of fields in a streamed body; each MiB costs 1 KiB of padding
+HEADER_GROWTH: Final = 8 * 1024  # bytes by which our part headers may be longer than a terse client's
+FORMAT_2: Final = 2
+# What one more file may add to a body beyond its data: the container's header with the longest metadata that a part's
+# header gives (a name and a type, escaped), salt and commitment, the last segment's overhead and rounding, the trailer.
+FILE_OVERHEAD: Final = 376 + 16 + 21 + 2 * 127 + 56 + 80 + 1  # bytes; the name's own length comes on top
+SEGMENT_SHARE: Final = (
+    1024  # one byte more for each 1,024: suite 1 adds 64 to 65,536, suite 2 adds 16 to 16,384
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes for the app. An atomic one (a boundary with a part's header) must not be split between two reads."""
+
+    data: Bytes
+    atomic: bool = False
+
+
+class PartSealer(Protocol):
+    """Seals one file part."""
+
+    object_id: str
+    key_id: str
+
+    def update(self, data: Bytes) -> bytes:
+        """Take plaintext, return stored bytes."""
+        ...
+
+    def finalize(self) -> bytes:
+        """Return the last stored bytes."""
+        ...
+
+
+class UploadPipeline:
+    """One multipart body on its way to the app.
+
+    :param seal: makes the sealer of one file part from its metadata (``name`` and ``type``).
+    """
+
+    def __init__(
+        self,
+        source: BodySource,
+        boundary: bytes,
+        policy: Policy,
+        exchange: Exchange,
+        seal: Callable[[dict[str, str]], PartSealer],
+    ) -> None:
+        # At least as long as the client's, so that short boundaries are no way to make bodies grow, and seldom longer.
+        self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
+        self._longer = len(self.boundary) - len(boundary)
+        self._source = source
+        self._parser = MultipartParser(boundary, policy.max_part_header)
+        self._policy = policy
+        self._exchange = exchange
+        self._seal = seal
+        self._produced = 0  # bytes handed on
+        self._growth = 0  # bytes by which our headers were longer than the client's
+        self._files = self._fields = 0
+        self._field_bytes = 0
+        self._open: tuple[int, int] = (
+            0,
+            0,
+        )  # of the file part under way: bytes of plaintext in, stored bytes out
+        self._bounded = False
+
+    @property
+    def parts(self) -> int:
+        """How many parts were begun."""
+        return self._files + self._fields
+
+    def pieces(self) -> Iterator[Piece | None]:
+        """Yield the new body, and None whenever more input must be read to go on.
+
+        :raises Refusal: the body is malformed, over a limit, too slow, or can't be recorded.
+        """
+        try:
+            events = self._events()
+            for event in events:
+                for piece in self._part(event, events) if isinstance(event, Part) else (None,):
+                    self._produced += len(piece.data) if piece else 0
+                    yield piece
+        except MalformedBodyError as error:
+            raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
+        except LimitExceededError as error:
+            raise Refusal(413, Reason.LIMIT, str(error)) from None
+        except JournalError as error:
+            raise Refusal.of(error) from None
+        lead = b"\r\n" if self.parts else b""
+        closing = Piece(lead + b"--" + self.boundary.encode("ascii") + b"--\r\n", atomic=True)
+        self._produced += len(closing.data)
+        yield closing
+
+    def upper_bound(self) -> int:
+        """Return a length in bytes that the whole new body will not exceed, from what was read so far."""
+        self._bounded = True
+        rest = (self._source.length or 0) - self._source.received + self._parser.held
+        taken, given = self._open
+        data = rest + taken + (rest + taken) // SEGMENT_SHARE + (self._file_overhead if given else 0) - given
+        return self._produced + data + self._slack
+
+    def streamable(self) -> bool:
+        """Return whether the padding that :meth:`upper_bound` may cause is small enough to stream."""
+        return self._slack + STREAMED_FIELD_BYTES // SEGMENT_SHARE <= MAX_PADDING
+
+    @property
+    def produced(self) -> int:
+        """Bytes of the new body so far."""
+        return self._produced
+
+    @property
+    def _file_overhead(self) -> int:
+        return FILE_OVERHEAD + 2 * self._policy.max_filename
+
+    @property
+    def _slack(self) -> int:
+        """Bytes by which the rest of the body may grow beyond its data: parts that may yet come."""
+        files = self._policy.max_files - self._files
+        parts = files + self._policy.max_fields - self._fields
+        return files * self._file_overhead + parts * self._longer + HEADER_GROWTH + len(self.boundary)
+
+    def _events(self) -> Iterator[Event | None]:
+        while data := self._source.read():
+            yield from self._parser.feed(data)
+            yield None
+        self._parser.close()
+
+    def _part(self, part: Part, events: Iterator[Event | None]) -> Iterator[Piece | None]:
+        first: Event | None = None
+        while first is None:
+            first = next(events)
+            if first is None:
+                yield None
+        # A browser's empty file input is filename="" without content, and goes on as it is. With content it is a file.
+        is_file = bool(part.filename) or (part.filename is not None and isinstance(first, Data))
+        content = _content(first, events)
+        yield from self._file(part, content) if is_file else self._field(part, content)
+
+    def _header(self, part: Part, filename: str | None) -> Piece:
+        lines = ["", f"--{self.boundary}", f'Content-Disposition: form-data; name="{part.name}"']
+        if filename is not None:
+            lines[-1] += f'; filename="{filename}"'
+            lines.append(f"Content-Type: {part.content_type}")
+        data = "\r\n".join([*lines, "", ""]).encode("utf-8")
+        self._growth += max(0, len(data) - part.size - self._longer)
+        if self._bounded and self._growth > HEADER_GROWTH:
+            raise LimitExceededError(
+                "the body's part headers are too terse to stream; Policy(spool=True) takes them"
+            )
+        return Piece(data if self.parts > 1 else data[2:], atomic=True)
+
+    def _field(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
+        self._fields += 1
+        if self._fields > self._policy.max_fields:
+            raise LimitExceededError(f"more than {self._policy.max_fields} fields")
+        yield self._header(part, part.filename)
+        start, size = b"", 0
+        for data in content:
+            if data is None:
+                yield None
+                continue
+            size += len(data)
+            self._check_field(size, len(data))
+            start += bytes(data[: len(MAGIC) - len(start)])
+            if start == MAGIC:
+                # Stored as it is, it would be decrypted for whoever posts it: see GuardedInput.
+                raise Refusal(400, Reason.CIPHERTEXT_INJECTION, "a field starts like an encrypted file")
+            yield Piece(data)
+
+    def _check_field(self, size: int, more: int) -> None:
+        if size > self._policy.max_field_bytes:
+            raise LimitExceededError(f"a field is longer than {self._policy.max_field_bytes} bytes")
+        self._field_bytes += more if self._bounded else 0
+        if self._field_bytes > STREAMED_FIELD_BYTES:
+            raise LimitExceededError("too many bytes of fields to stream; Policy(spool=True) takes them")
+
+    def _file(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
+        self._files += 1
+        if self._files > self._policy.max_files:
+            raise LimitExceededError(f"more than {self._policy.max_files} files")
+        filename = normalise(part.filename or "")
+        if len(filename.encode("utf-8")) > self._policy.max_filename:
+            raise LimitExceededError(f"a file name is longer than {self._policy.max_filename} bytes")
+        header = self._header(part, filename)
+        sealer = self._seal({"name": decode(filename), "type": part.content_type})
+        upload = Upload(
+            sealer.object_id, decode(part.name), decode(filename), part.content_type, 0, sealer.key_id
+        )
+        self._record(upload, "started")
+        yield header
+        yield from self._sealed(upload, sealer, content)
+
+    def _sealed(
+        self, upload: Upload, sealer: PartSealer, content: Iterator[memoryview | None]
+    ) -> Iterator[Piece | None]:
+        size = given = 0
+        # What the generator's being closed means: the app stopped reading.
+        reason: Reason | None = Reason.IO_ERROR
+        try:
+            for data in content:
+                if data is None:
+                    yield None
+                    continue
+                size += len(data)
+                sealed = sealer.update(data)
+                given += len(sealed)
+                self._open = (size, given)
+                yield Piece(sealed)
+            last = sealer.finalize()
+            upload = replace(upload, size=size)
+            self._record(upload, "success")
+            self._exchange.uploads.append(upload)
+            reason = None
+        except (Refusal, MalformedBodyError, LimitExceededError, JournalError) as error:
+            reason = error.reason
+            raise
+        finally:
+            self._open = (0, 0)
+            if reason is not None:
+                with suppress(JournalError):
+                    self._record(upload, "failure", reason)
+        yield Piece(last)
+
+    def _record(self, upload: Upload, outcome: str, reason: Reason | None = None) -> None:
+        self._exchange.record(
+            "file.encrypt",
+            outcome=outcome,
+            severity=1 if reason is None else 2,
+            reason=reason,
+            about={
+                "id": upload.object_id,
+                "key_id": upload.key_id,
+                "format": self._policy.format,
+                "suite": self._policy.suite.label if self._policy.format == FORMAT_2 else None,
+                "size": upload.size if outcome == "success" else None,
+                "field": upload.field,
+                "name": upload.filename,
+            },
+        )
+
+
+def _content(first: Event | None, events: Iterator[Event | None]) -> Iterator[memoryview | None]:
+    """Yield the data of one part, and None whenever more input must be read."""
+    for event in chain((first,), events):
+        if isinstance(event, PartEnd):
+            return
+        yield event.data if isinstance(event, Data) else None

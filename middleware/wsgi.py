@@ -1,0 +1,303 @@
+"""The middleware itself: ``app = SecureFS(app)``.
+
+A request passes four gates, and each may answer in the app's place: who asks (``authorize``), what is uploaded
+(:mod:`securefs.middleware.upload`), what the app made of it, and what is served (:mod:`securefs.middleware.download`). Whatever is neither
+an upload nor ciphertext goes through untouched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from securefs.audit import Journal
+from securefs.errors import FormatError, JournalError, Reason
+from securefs.files import format_1_sealer
+from securefs.header import MAGIC
+from securefs.keys import Keyring
+from securefs.middleware.body import RewrittenBody, prepare
+from securefs.middleware.download import open_download, record_failure
+from securefs.middleware.exchange import Exchange
+from securefs.middleware.multipart import MalformedBodyError, parse_boundary
+from securefs.middleware.policy import Policy, matches
+from securefs.middleware.problem import Refusal, problem
+from securefs.middleware.response import Closing, FileWrapper, Response
+from securefs.middleware.source import BodySource, GuardedInput, content_length, has_body
+from securefs.middleware.upload import UploadPipeline
+from securefs.stream import Encryptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from securefs.middleware.upload import PartSealer
+    from securefs.primitives import Bytes, StreamSealer
+
+    Environ = dict[str, Any]
+    WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+__all__ = ["SecureFS"]
+
+# A part of the ciphertext is nothing that anyone could verify, so the app never hears of ranges.
+_HIDDEN: Final = ("HTTP_RANGE", "HTTP_IF_RANGE")
+_OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
+
+
+class SecureFS:
+    """Encrypts what is uploaded to a WSGI app and decrypts what the app serves of it.
+
+    :param app: any WSGI application.
+    :param keyring: the file keys; from ``FILE_KEY_BASE64`` and its relatives unless given.
+    :param journal: the audit journal; from ``SECUREFS_AUDIT_DIR`` unless given, on standard error without that.
+    :param policy: limits and choices; from ``SECUREFS_SUITE`` and its relatives unless given.
+    :param context: ``context(environ) -> bytes`` is bound into every file, e.g. the tenant: a file that was written under one
+        context does not open under another. Called when a file is sealed or opened.
+    :param authorize: ``authorize(environ) -> str | None`` names the principal; None is a 401 before the app runs.
+    :raises ConfigurationError: where one of them is unusable. There is no fallback to plaintext.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        *,
+        keyring: Keyring | None = None,
+        journal: Journal | None = None,
+        policy: Policy | None = None,
+        context: Callable[[Environ], bytes] | None = None,
+        authorize: Callable[[Environ], str | None] | None = None,
+    ) -> None:
+        self._app = app
+        self._keyring = keyring or Keyring.from_env()
+        self._journal = journal or Journal.from_env()
+        self._policy = policy or Policy.from_env()
+        self._context = context
+        self._authorize = authorize
+        if self._policy.format == 2:  # noqa: PLR2004  # a format's number
+            # A key that can't seal is found now and not at the first upload.
+            self._keyring.sealing_key()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request (PEP 3333)."""
+        exchange = Exchange(environ, self._journal)
+        inner = {name: value for name, value in environ.items() if name not in _HIDDEN}
+        inner["securefs"] = exchange
+        inner["wsgi.file_wrapper"] = FileWrapper
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            # Only a GET shows whether the answer is ciphertext, and so how long the plaintext is.
+            inner["REQUEST_METHOD"] = "GET"
+        body: RewrittenBody | GuardedInput | None = None
+        response = Response(start_response, hold=self._rule(exchange, inner) is not None)
+        try:
+            self._admit(inner, exchange)
+            body = self._receive(inner, exchange)
+            head = self._run(inner, response, body)
+            return self._deliver(environ, inner, exchange, response, body, head)
+        except Refusal as refusal:
+            _finish(response, body)
+            return _answer(environ, response, start_response, exchange, _report(exchange, body, refusal))
+        except BaseException:
+            _finish(response, body)
+            raise
+
+    def _rule(self, exchange: Exchange, inner: Environ) -> int | None:
+        """Return the format (1: or 2) that successful answers on this path must have, None where any may pass."""
+        if inner.get("REQUEST_METHOD") != "GET":
+            return None
+        if matches(exchange.path, self._policy.format_1_paths):
+            return 1
+        return 2 if matches(exchange.path, self._policy.protected_paths) else None
+
+    def _admit(self, inner: Environ, exchange: Exchange) -> None:
+        if self._authorize is None:
+            return
+        exchange.principal = self._authorize(inner)
+        if exchange.principal is None:
+            raise Refusal(401, None, "no principal")
+
+    def _receive(self, inner: Environ, exchange: Exchange) -> RewrittenBody | GuardedInput | None:
+        """Put what the app may read in the place of the request body; return it, None where there is no body."""
+        if not has_body(inner):
+            return None
+        body: RewrittenBody | GuardedInput
+        media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
+        if media_type.startswith("multipart/form-data"):
+            body = self._rewrite(inner, exchange)
+        elif media_type.startswith("multipart/") and matches(exchange.path, self._policy.protected_paths):
+            raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")
+        else:
+            body = GuardedInput(inner["wsgi.input"], content_length(inner))
+        inner["wsgi.input"] = body
+        return body
+
+    def _run(self, inner: Environ, response: Response, body: RewrittenBody | GuardedInput | None) -> bytes:
+        """Run the app; return the first bytes of its answer."""
+        try:
+            head = response.receive(self._app(inner, response.start))
+        except Exception:
+            # Whatever an app makes of a body that was refused, and be it an error of its own: we answer.
+            if body is None or body.refusal is None:
+                raise
+            raise body.refusal from None
+        if body is not None and body.refusal is not None:
+            raise body.refusal
+        return head
+
+    def _rewrite(self, inner: Environ, exchange: Exchange) -> RewrittenBody:
+        if inner.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+            raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
+        try:
+            boundary = parse_boundary(inner["CONTENT_TYPE"])
+        except MalformedBodyError as error:
+            raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
+        length = content_length(inner)
+        source = BodySource(inner["wsgi.input"], length, self._policy, sock=inner.get("gunicorn.socket"))
+        pipeline = UploadPipeline(
+            source, boundary, self._policy, exchange, lambda meta: self._sealer(inner, meta)
+        )
+        body = prepare(pipeline, length, spool=self._policy.spool)
+        inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
+        inner["CONTENT_LENGTH"] = str(body.length)
+        inner.pop("HTTP_TRANSFER_ENCODING", None)
+        return body
+
+    def _sealer(self, inner: Environ, metadata: dict[str, str]) -> PartSealer:
+        if self._policy.format == 1:
+            return _Format1Part(format_1_sealer(self._keyring), self._keyring.primary_id.hex())
+        return Encryptor(self._keyring, self._policy.suite, self._context_of(inner), metadata)
+
+    def _context_of(self, inner: Environ) -> bytes:
+        return b"" if self._context is None else self._context(inner)
+
+    def _deliver(
+        self,
+        environ: Environ,
+        inner: Environ,
+        exchange: Exchange,
+        response: Response,
+        body: RewrittenBody | GuardedInput | None,
+        head: bytes,
+    ) -> Iterable[bytes]:
+        """Return what the server gets: plaintext of a ciphertext, everything else as it is."""
+        is_head = environ.get("REQUEST_METHOD") == "HEAD"
+        if not self._is_ciphertext(inner, exchange, response, head):
+            if is_head:
+                return _head_only(response, body)
+            return _pass_on(environ, exchange, response, body)
+        delivery = open_download(
+            response,
+            exchange,
+            self._policy,
+            self._keyring,
+            self._context_of(inner),
+            format_1=self._rule(exchange, inner) == 1,
+            head=is_head,
+        )
+        response.headers = delivery.headers(response.headers)
+        response.begin()
+        return Closing(() if is_head else delivery, delivery.close, lambda: _finish(response, body))
+
+    def _is_ciphertext(self, inner: Environ, exchange: Exchange, response: Response, head: bytes) -> bool:
+        """Return whether the body is to be decrypted; raise :class:`Refusal` for plaintext where there must be none."""
+        if response.started:
+            return False
+        rule = self._rule(exchange, inner)
+        bound = (rule is not None or exchange.expected is not None) and response.status.startswith("2")
+        if bound and any(response.header(name) is not None for name in _OFFLOAD_HEADERS):
+            detail = "the app left a stored file to the proxy, which would send ciphertext"
+            raise record_failure(exchange, FormatError(detail, Reason.NOT_ENCRYPTED), {}, 500)
+        if head.startswith(MAGIC):
+            return True
+        if not bound or response.status.startswith("204"):
+            return False
+        if rule == 1:
+            return True
+        raise record_failure(
+            exchange, FormatError("the body is not encrypted", Reason.NOT_ENCRYPTED), {}, 500
+        )
+
+
+class _Format1Part:
+    """A Format 1 sealer with what a part's sealer tells of itself: it has no id of its own."""
+
+    object_id = ""
+
+    def __init__(self, sealer: StreamSealer, key_id: str) -> None:
+        self.key_id = key_id
+        self._sealer = sealer
+
+    def update(self, data: Bytes) -> bytes:
+        return self._sealer.update(data)
+
+    def finalize(self) -> bytes:
+        return self._sealer.finalize()
+
+
+def _pass_on(
+    environ: Environ, exchange: Exchange, response: Response, body: RewrittenBody | GuardedInput | None
+) -> Iterable[bytes]:
+    if not response.started:
+        response.begin()
+    result = response.unchanged(environ.get("wsgi.file_wrapper"))
+    if isinstance(body, RewrittenBody):
+        # An app may read the request while it answers: the upload ends when the answer does.
+        return Closing(result, lambda: _finish(response, body), lambda: _report_late(exchange, body))
+    return result
+
+
+def _head_only(response: Response, body: RewrittenBody | GuardedInput | None) -> Iterable[bytes]:
+    length = response.known_length()
+    if length is not None and response.header("content-length") is None:
+        # Servers take the length of an empty answer for the answer's length.
+        response.headers.append(("Content-Length", str(length)))
+    if not response.started:
+        response.begin()
+    _finish(response, body)
+    return ()
+
+
+def _finish(response: Response, body: RewrittenBody | GuardedInput | None) -> None:
+    try:
+        response.close()
+    finally:
+        if isinstance(body, RewrittenBody):
+            body.close()
+
+
+def _report(exchange: Exchange, body: RewrittenBody | GuardedInput | None, refusal: Refusal) -> Refusal:
+    """Record a refused request; return the refusal to answer with."""
+    if refusal.recorded:
+        return refusal
+    try:
+        if refusal.status == 401:  # noqa: PLR2004  # an HTTP status
+            exchange.record("auth.denied", outcome="failure", severity=2, status=401)
+        else:
+            exchange.record(
+                "file.rejected",
+                outcome="failure",
+                severity=4 if refusal.reason is Reason.CIPHERTEXT_INJECTION else 2,
+                reason=refusal.reason,
+                status=refusal.status,
+                about={"parts": body.parts if isinstance(body, RewrittenBody) else 0},
+            )
+    except JournalError as error:
+        return Refusal.of(error)
+    return refusal
+
+
+def _report_late(exchange: Exchange, body: RewrittenBody) -> None:
+    """Record a refusal that came when the app had begun to answer; the connection was broken off then."""
+    if body.refusal is not None:
+        _report(exchange, body, body.refusal)
+
+
+def _answer(
+    environ: Environ,
+    response: Response,
+    start_response: Callable[..., Any],
+    exchange: Exchange,
+    refusal: Refusal,
+) -> Iterable[bytes]:
+    """Answer in the app's place; break off where its answer has begun."""
+    if response.started:
+        raise refusal
+    status, headers, document = problem(refusal.status, exchange.request_id)
+    start_response(status, headers)
+    return () if environ.get("REQUEST_METHOD") == "HEAD" else (document,)

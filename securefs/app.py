@@ -1,0 +1,317 @@
+"""The reference app: upload, list, download, delete, for people with a browser and for programs. Made to be copied from.
+
+It shows how little an app has to do behind :class:`securefs.middleware.SecureFS`. Uploads arrive as ciphertext and are stored
+as they come; a stored file is returned as it is, and leaves the server decrypted. Two hooks bind every file to its owner:
+``authorize`` says who asks, ``context`` goes under the file's commitment, so that it opens for nobody else even if the
+database is changed.
+
+It refuses: who has no token (401), other people's files (404, as if they did not exist), what another site made a browser send
+(403), and to store or serve as a file anything that is not encrypted. Configuration: ``SECUREFS_DATA_DIR`` and the key variables.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.routing import Map, Rule
+from werkzeug.utils import redirect
+from werkzeug.wrappers import Request, Response
+from werkzeug.wsgi import wrap_file
+
+from securefs.audit import Journal
+from securefs.database import StorageError, data_directory, open_database
+from securefs.errors import ConfigurationError, JournalError, SecureFSError
+from securefs.files import verify
+from securefs.keys import Keyring
+from securefs.middleware import Policy, SecureFS
+from securefs.pages import Row, list_page, login_page
+from securefs.reader import open_encrypted
+from securefs.storage import Storage, StoredFile
+from securefs.stream import Encryptor
+from securefs.tokens import ANONYMOUS, SESSION_LIFETIME, Token, Tokens
+from securefs.web import (
+    CALLER,
+    COMMON_HEADERS,
+    AppRequest,
+    attachment,
+    check_origin,
+    cookie_name,
+    log,
+    page,
+    problem,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+__all__ = ["create_app", "owner_context"]
+
+MAX_LOGIN_FORM: Final = 4096  # bytes
+MAX_PAGE: Final = 1_000_000  # keeps the number within what SQLite can count
+PUBLIC_PATHS: Final = frozenset({"/", "/login", "/logout", "/healthz", "/readyz"})
+# Should a browser ever show a download instead of saving it, it runs nothing and belongs to no origin.
+DOWNLOAD_HEADERS: Final = {"Content-Security-Policy": "sandbox; default-src 'none'"}
+_RULES: Final = (
+    Rule("/", methods=["GET"], endpoint="index"),
+    Rule("/login", methods=["POST"], endpoint="login"),
+    Rule("/logout", methods=["POST"], endpoint="logout"),
+    Rule("/files", methods=["GET"], endpoint="listing"),
+    Rule("/files", methods=["POST"], endpoint="upload"),
+    Rule("/files/<object_id>", methods=["GET"], endpoint="download"),
+    Rule("/files/<object_id>", methods=["DELETE"], endpoint="delete"),
+    Rule("/files/<object_id>/delete", methods=["POST"], endpoint="delete"),
+    Rule("/healthz", methods=["GET"], endpoint="healthz"),
+    Rule("/readyz", methods=["GET"], endpoint="readyz"),
+)
+
+
+def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
+    """Return the app, encryption in front of it, as the environment describes it.
+
+    :raises ConfigurationError: in one line that says which variable is wrong and what to do.
+    """
+    keyring, policy = Keyring.from_env(environ), Policy.from_env(environ)
+    if policy.format != 2:  # noqa: PLR2004  # Format 2
+        raise ConfigurationError("SECUREFS_FORMAT: the reference app stores Format 2 only: unset it")
+    directory = data_directory(environ)
+    database = open_database(directory)
+    journal = Journal.from_env(environ)
+    app = App(keyring, journal, Tokens(database), Storage(directory, database))
+    # What is served as a file must be encrypted: a stored file that was replaced by plaintext is refused.
+    policy = replace(policy, protected_paths=("/files/*",))
+    return SecureFS(
+        app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
+    )
+
+
+def owner_context(principal: str) -> bytes:
+    """Return what binds a file to its owner: ``securefs verify --context owner:NAME`` opens it outside the app."""
+    return f"owner:{principal}".encode()
+
+
+class App:
+    """The app behind the middleware: one method for each view."""
+
+    def __init__(self, keyring: Keyring, journal: Journal, tokens: Tokens, storage: Storage) -> None:
+        self._keyring, self._journal, self._tokens, self._storage = keyring, journal, tokens, storage
+        self._urls = Map([rule.empty() for rule in _RULES], merge_slashes=False)
+
+    def authorize(self, environ: WSGIEnvironment) -> str | None:
+        """Return who asks; None, which is a 401, where that is nobody and the path is not public."""
+        try:
+            token = environ[CALLER] = self._identify(Request(environ))
+        except StorageError as error:
+            # Every view but the health checks answers 503 then: nothing is read or stored for an unknown caller.
+            environ[CALLER] = error
+            return ANONYMOUS
+        if token is not None:
+            return token.principal
+        return ANONYMOUS if environ.get("PATH_INFO") in PUBLIC_PATHS else None
+
+    def context(self, environ: WSGIEnvironment) -> bytes:
+        """Return what the files of this request are bound to: uploads are encrypted before any view runs."""
+        caller = environ.get(CALLER)
+        return owner_context(caller.principal if isinstance(caller, Token) else ANONYMOUS)
+
+    def _identify(self, request: Request) -> Token | None:
+        header = request.headers.get("Authorization")
+        if header is not None:
+            scheme, _, secret = header.partition(" ")
+            return self._tokens.authenticate(secret.strip()) if scheme.lower() == "bearer" else None
+        return self._tokens.authenticate(request.cookies.get(cookie_name(request), ""), session=True)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        request = AppRequest(environ, self._storage)
+        try:
+            response = self._respond(request)
+        finally:
+            # Whatever happened: what was received and not stored is gone after this line.
+            for incoming in request.received:
+                incoming.discard()
+        for name, value in COMMON_HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response(environ, start_response)
+
+    def _respond(self, request: AppRequest) -> Response:
+        try:
+            check_origin(request)
+            endpoint, arguments = self._urls.bind_to_environ(request.environ).match()
+            view: Callable[..., Response] = getattr(self, f"_{endpoint}")
+            return view(request, **arguments)
+        except HTTPException as error:
+            response = problem(request, error.code or 500, error.name, error.description or "")
+            response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+            return response
+        except StorageError as error:
+            log(request, str(error))
+            if error.full:
+                return problem(
+                    request, 507, "Insufficient Storage", "There is no space left. Nothing was stored."
+                )
+            return problem(
+                request, 503, "Service Unavailable", "The files cannot be reached. Nothing was changed."
+            )
+        except JournalError as error:
+            log(request, str(error))
+            return problem(
+                request, 503, "Service Unavailable", "This cannot be recorded, so it was not done."
+            )
+
+    def _index(self, request: AppRequest) -> Response:
+        if request.caller is None:
+            return page(login_page())
+        rows, number, more = self._rows(request)
+        notice = ""
+        if count := request.args.get("stored", 0, type=int):
+            notice = (
+                "Encrypted and stored: 1 file." if count == 1 else f"Encrypted and stored: {count} files."
+            )
+        elif "deleted" in request.args:
+            notice = "The file was deleted."
+        return page(list_page(request.caller.principal, rows, notice=notice, page=number, more=more))
+
+    def _login(self, request: AppRequest) -> Response:
+        request.max_content_length = MAX_LOGIN_FORM
+        token = self._tokens.authenticate(request.form.get("token", "").strip())
+        if token is None:
+            request.exchange.record("auth.denied", outcome="failure", severity=3, status=401)
+            response = page(login_page("This token is not known here. Check that it was copied whole."), 401)
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        request.exchange.principal = token.principal
+        response = redirect("/", 303)
+        response.set_cookie(
+            cookie_name(request),
+            self._tokens.open_session(token).secret,
+            max_age=SESSION_LIFETIME,
+            secure=request.is_secure,
+            httponly=True,
+            samesite="Strict",
+        )
+        return response
+
+    def _logout(self, request: AppRequest) -> Response:
+        if request.caller is not None:
+            self._tokens.close_session(request.caller)
+        response = redirect("/", 303)
+        response.delete_cookie(
+            cookie_name(request), secure=request.is_secure, httponly=True, samesite="Strict"
+        )
+        return response
+
+    def _listing(self, request: AppRequest) -> Response:
+        rows, number, more = self._rows(request)
+        following = f"/files?page={number + 1}" if more else None
+        return to_json({"files": [_describe(row) for row in rows], "next": following})
+
+    def _upload(self, request: AppRequest) -> Response:
+        owner = request.token.principal
+        _ = request.files  # reads the body: each part is written to its temporary file
+        # A browser sends an empty part for a file input that was left empty; an encrypted file is never empty.
+        received = [incoming for incoming in request.received if incoming.size]
+        if not received:
+            raise BadRequest("No file came with the request. Choose at least one.")
+        uploads = {upload.object_id: upload for upload in request.exchange.uploads}
+        sizes = {object_id: upload.size for object_id, upload in uploads.items()}
+        stored = self._storage.store(owner, received, sizes)
+        if request.wants_html:
+            return redirect(f"/?stored={len(stored)}", 303)
+        rows = [
+            _row(file, uploads[file.object_id].filename, uploads[file.object_id].content_type)
+            for file in stored
+        ]
+        return to_json({"files": [_describe(row) for row in rows]}, 201)
+
+    def _download(self, request: AppRequest, object_id: str) -> Response:
+        file = self._find(request, object_id)
+        # A file that was put in the place of this one is refused, though it may be a good file of the same owner.
+        request.exchange.expect(file.object_id)
+        ciphertext = self._storage.open(file)
+        response = Response(wrap_file(request.environ, ciphertext), direct_passthrough=True)
+        response.call_on_close(ciphertext.close)
+        # Not the type that the uploader chose: it is up to nobody to have a browser run what is stored here.
+        response.mimetype = "application/octet-stream"
+        response.headers["Content-Disposition"] = attachment(self._open(file, request.token.principal).name)
+        response.set_etag(file.object_id)
+        response.headers.extend(DOWNLOAD_HEADERS)
+        return response
+
+    def _delete(self, request: AppRequest, object_id: str) -> Response:
+        self._storage.delete(self._find(request, object_id))
+        return redirect("/?deleted=1", 303) if request.wants_html else Response(status=204)
+
+    def _healthz(self, _request: AppRequest) -> Response:
+        return to_json({"status": "ok"})
+
+    def _readyz(self, request: AppRequest) -> Response:
+        checks: dict[str, Callable[[], object]] = {
+            "key": self._check_key,
+            "storage": self._storage.check,
+            "journal": self._journal.check,
+        }
+        failed = []
+        for name, check in checks.items():
+            try:
+                check()
+            except SecureFSError as error:
+                log(request, f"not ready, {name}: {error}")
+                failed.append(name)
+        return to_json(
+            {"status": "unavailable" if failed else "ok", "failed": failed}, 503 if failed else 200
+        )
+
+    def _check_key(self) -> None:
+        encryptor = Encryptor(self._keyring, context=b"readyz")
+        sealed = encryptor.update(b"ready") + encryptor.finalize()
+        verify(io.BytesIO(sealed), self._keyring, b"readyz")
+
+    def _find(self, request: AppRequest, object_id: str) -> StoredFile:
+        # An id that is no id is looked up like any other: only ids that the database holds ever become a path.
+        file = self._storage.find(request.token.principal, object_id)
+        if file is None:
+            raise NotFound("There is no such file among yours.")
+        return file
+
+    def _rows(self, request: AppRequest) -> tuple[list[Row], int, bool]:
+        owner = request.token.principal
+        number = min(max(1, request.args.get("page", 1, type=int)), MAX_PAGE)
+        files, more = self._storage.page(owner, number)
+        return [self._open(file, owner) for file in files], number, more
+
+    def _open(self, file: StoredFile, owner: str) -> Row:
+        """Return a file with its sealed name; one that can't be opened is shown as such, and fails nothing else."""
+        try:
+            with open_encrypted(
+                self._storage.path(file.object_id), self._keyring, owner_context(owner)
+            ) as opened:
+                if opened.object_id == file.object_id:
+                    return _row(
+                        file, str(opened.metadata.get("name", "")), str(opened.metadata.get("type", ""))
+                    )
+        except (SecureFSError, OSError):
+            pass
+        return replace(_row(file, file.object_id[:16], ""), broken=True)
+
+
+def _row(file: StoredFile, name: str, media_type: str) -> Row:
+    return Row(file.object_id, name or "unnamed", media_type, file.size, file.created)
+
+
+def _describe(row: Row) -> dict[str, object]:
+    return {
+        "id": row.object_id,
+        "name": row.name,
+        "type": row.type,
+        "size": row.size,
+        "created": row.created,
+        "broken": row.broken,
+        "url": f"/files/{row.object_id}",
+    }

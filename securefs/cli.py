@@ -1,0 +1,262 @@
+"""The command line, ``securefs``. Every error is one line on standard error; no traceback reaches a user.
+
+Exit codes: 0 done, 1 something does not verify (for ``audit verify`` see there), 2 usage or configuration, a signal's number
+above 128 when one ended it: 130 for Ctrl-C. However it ends, temporary files are removed and existing files are as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from securefs._version import __version__
+from securefs.errors import ConfigurationError, JournalError, SecureFSError
+from securefs.terminal import abandon_output, complain, flush_output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+__all__ = ["main"]
+
+FINDING: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+MAX_PORT: Final = 65_535
+
+_SUITES: Final = ("aes-256-cbc-hmac-sha256", "aes-256-gcm")
+
+
+class _Ended(BaseException):
+    """A signal asks this process to end. Not an Exception: only ``main`` may stop it on its way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message}: see {self.prog} --help")
+        raise SystemExit(USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    try:
+        with _signals():
+            arguments = _parser().parse_args(argv)
+            module, _, function = arguments.run.partition(":")
+            code: int = getattr(import_module(module), function)(arguments)
+            flush_output()
+            return code
+    except KeyboardInterrupt:
+        return _fail("interrupted: nothing unfinished was left behind", INTERRUPTED)
+    except _Ended as ended:
+        name = signal.Signals(ended.number).name
+        return _fail(f"ended by {name}: nothing unfinished was left behind", 128 + ended.number)
+    except BrokenPipeError:
+        return _fail("the reader of standard output went away: the output is not complete", USAGE)
+    except SecureFSError as error:
+        return _fail(str(error), USAGE if _is_configuration(error) else FINDING)
+    except OSError as error:
+        return _fail(_describe(error), USAGE)
+
+
+def _is_configuration(error: SecureFSError) -> bool:
+    # What is left are verdicts on a file: FormatError, IntegrityError, UnknownKeyError, LimitExceededError.
+    return isinstance(error, (ConfigurationError, JournalError)) or type(error).__name__ == "StorageError"
+
+
+def _fail(message: str, code: int) -> int:
+    complain(message)
+    try:
+        flush_output()
+    except OSError:
+        abandon_output()
+    return code
+
+
+def _describe(error: OSError) -> str:
+    what = error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {what}" if isinstance(error.filename, (str, bytes)) else what
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C does, so that temporary files are removed."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise _Ended(number)
+
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # Python sets handlers only in the main thread
+    # What nohup ignores stays ignored.
+    before = {
+        number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
+    }
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="securefs",
+        description="Encrypts and decrypts files, verifies them, and shows the evidence.",
+        epilog="The key comes from FILE_KEY_BASE64, or from the file that FILE_KEY_BASE64_FILE names. "
+        "Exit codes: 0 done, 1 something does not verify, 2 usage or configuration.",
+    )
+    parser.add_argument("--version", action="version", version=f"securefs {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    _file_commands(commands)
+    _token_commands(commands)
+    _audit_commands(commands)
+    command = _command(
+        commands, "demo", "securefs.cli_server:demo", "serve the reference app on this machine, to try it"
+    )
+    command.add_argument(
+        "--port", type=_port, default=8000, metavar="N", help="default: 8000; 0: any free one"
+    )
+    command.add_argument("--dir", metavar="DIR", help="private folder for key, token, files and journal")
+    return parser
+
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse names no public type
+
+
+def _command(commands: Commands, name: str, run: str, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    return command
+
+
+def _file_commands(commands: Commands) -> None:
+    command = _command(commands, "keygen", "securefs.cli_files:keygen", "make a fresh file key")
+    command.add_argument(
+        "--output", metavar="FILE", help="write it into a new file with mode 0600 instead of printing it"
+    )
+
+    command = _command(commands, "encrypt", "securefs.cli_files:encrypt", "encrypt a file")
+    command.add_argument("source", metavar="SRC", help="- for standard input")
+    _target_options(command, "SRC.enc")
+    _opening_options(command, "write the original layout")
+    command.add_argument("--suite", choices=_SUITES, help=f"default: {_SUITES[0]}")
+    command.add_argument("--name", metavar="TEXT", help="a file name to seal into the file")
+    command.add_argument("--type", metavar="TEXT", help="a media type to seal into the file")
+
+    command = _command(commands, "decrypt", "securefs.cli_files:decrypt", "decrypt a file")
+    command.add_argument("source", metavar="SRC", help="- for standard input")
+    target = _target_options(command, "SRC without .enc")
+    target.add_argument(
+        "--sealed-name", action="store_true", help="beside SRC, under the name that is sealed in it"
+    )
+    _opening_options(command, "the file has the original layout")
+
+    command = _command(
+        commands,
+        "inspect",
+        "securefs.cli_files:inspect",
+        "show a file's header; needs no key, verifies nothing",
+    )
+    command.add_argument("file", metavar="FILE", help="- for standard input")
+    _json_option(command)
+
+    command = _command(
+        commands,
+        "verify",
+        "securefs.cli_files:verify_paths",
+        "verify files, and what is encrypted in folders",
+    )
+    command.add_argument("paths", metavar="PATH", nargs="+")
+    _opening_options(command, "files without the magic of Format 2 have the original layout")
+    _json_option(command)
+
+
+def _target_options(command: argparse.ArgumentParser, default: str) -> argparse._MutuallyExclusiveGroup:  # noqa: SLF001  # no public type
+    command.add_argument("--force", action="store_true", help="replace an existing file")
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("-o", "--output", metavar="DST", help=f"default: {default}; - for standard output")
+    return group
+
+
+def _opening_options(command: argparse.ArgumentParser, format_1: str) -> None:
+    group = command.add_mutually_exclusive_group()
+    text = "what the file is bound to, e.g. owner:NAME for files of the reference app"
+    group.add_argument("--context", type=os.fsencode, default=b"", metavar="TEXT", help=text)
+    group.add_argument("--context-hex", dest="context", type=_hex, metavar="HEX", help="the same, any bytes")
+    command.add_argument("--format-1", action="store_true", help=format_1)
+
+
+def _json_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="for programs")
+
+
+def _token_commands(commands: Commands) -> None:
+    token = commands.add_parser("token", help="who may sign in to the reference app")
+    actions = token.add_subparsers(metavar="ACTION", required=True)
+    command = _command(
+        actions, "add", "securefs.cli_server:token_add", "make a token and print it, this once"
+    )
+    command.add_argument("name", metavar="NAME", help="whom it signs in")
+    _data_option(command)
+    command = _command(
+        actions, "revoke", "securefs.cli_server:token_revoke", "end a token and the sessions opened with it"
+    )
+    command.add_argument("who", metavar="ID-OR-NAME", help="one token by its id, or all of a name")
+    _data_option(command)
+    command = _command(
+        actions, "list", "securefs.cli_server:token_list", "list the tokens, without their secrets"
+    )
+    _data_option(command)
+    _json_option(command)
+
+
+def _data_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", metavar="DIR", help="default: SECUREFS_DATA_DIR")
+
+
+def _audit_commands(commands: Commands) -> None:
+    audit = commands.add_parser("audit", help="the journal of what was done to files")
+    actions = audit.add_subparsers(metavar="ACTION", required=True)
+    text = "verify a journal; exit code 1: tampering, 3: intact but completeness not proven, 4: torn only"
+    command = _command(actions, "verify", "securefs.cli_server:audit_verify", text)
+    command.add_argument("directory", metavar="DIR")
+    _json_option(command)
+    command = _command(
+        actions, "hash", "securefs.cli_server:audit_hash", "find a name in a journal of pseudonyms"
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
+    command.add_argument("--dir", metavar="DIR", help="the journal's folder; default: SECUREFS_AUDIT_DIR")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PORT)) and int(text) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number from 0 to {MAX_PORT}")
+    return int(text)
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not hexadecimal") from None
+
+
+if __name__ == "__main__":  # pragma: no cover  # securefs/__main__.py is the way in
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""``securefs demo``: the reference app on this machine, ready to try, in one command.
+
+Everything lives in one private folder: a file key, a token, the app's data, the journal. The second start finds what the first
+made. The token is kept there in clear, as a header line for curl, so that it can be shown again: for a demo only; the app
+itself keeps no token. It listens on 127.0.0.1 alone, and this process becomes the server, so Ctrl-C reaches it directly.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import socket
+import stat
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from securefs.database import DATA_VARIABLE, data_directory, open_database
+from securefs.errors import ConfigurationError
+from securefs.files import write_atomically
+from securefs.keys import PRIMARY_VARIABLE, generate_key
+from securefs.tokens import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Demo", "banner", "default_folder", "listen", "prepare", "run", "server_command"]
+
+ADDRESS: Final = "127.0.0.1"
+PRINCIPAL: Final = "demo"
+BACKLOG: Final = 256  # connections
+NEEDED: Final = ("gunicorn", "werkzeug", "multipart")
+_HEADER: Final = "Authorization: Bearer "
+# Whatever the caller's environment says about another installation is not for the demo.
+_OURS: Final = ("SECUREFS_", PRIMARY_VARIABLE, "GUNICORN_", "WEB_CONCURRENCY")
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A demo folder that is ready to be served."""
+
+    folder: Path
+
+    @property
+    def key_file(self) -> Path:
+        """The file key, in base64."""
+        return self.folder / "file.key"
+
+    @property
+    def header_file(self) -> Path:
+        """A header line for ``curl -H @…``: so the token is on no command line and in no shell history."""
+        return self.folder / "authorization"
+
+    @property
+    def data(self) -> Path:
+        """The app's ``SECUREFS_DATA_DIR``."""
+        return self.folder / "data"
+
+    @property
+    def journal(self) -> Path:
+        """The app's ``SECUREFS_AUDIT_DIR``."""
+        return self.folder / "journal"
+
+    @property
+    def token(self) -> str:
+        """The demo user's token."""
+        return self.header_file.read_text("ascii").strip().removeprefix(_HEADER)
+
+
+def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where the demo lives unless told otherwise (XDG base directories: relative paths are ignored)."""
+    state = environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(state):  # noqa: PTH117  # a question about the text
+        return Path(state, "securefs-demo")
+    try:
+        return Path.home() / ".local" / "state" / "securefs-demo"
+    except RuntimeError:
+        raise ConfigurationError("there is no home folder: name one with --dir") from None
+
+
+def prepare(folder: Path) -> Demo:
+    """Make the demo folder, its key and its token where they are missing; return it.
+
+    :raises ConfigurationError: the server extra is not installed, or the folder is not this user's alone.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(f"{' and '.join(missing)} not installed: run pip install 'securefs[server]'")
+    demo = Demo(folder.absolute())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in (demo.folder, demo.data, demo.journal):
+        path.mkdir(mode=0o700, exist_ok=True)
+    if demo.folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigurationError(
+            f"other users can access {demo.folder}: run chmod 700 on it, or name another with --dir"
+        )
+    if not demo.key_file.exists():
+        _write(demo.key_file, generate_key())
+    _prepare_token(demo)
+    return demo
+
+
+def _prepare_token(demo: Demo) -> None:
+    tokens = Tokens(open_database(data_directory({DATA_VARIABLE: str(demo.data)})))
+    if demo.header_file.exists() and tokens.authenticate(demo.token) is not None:
+        return
+    # Missing, revoked, or the data folder was deleted: tokens of an earlier start are worth nothing any more.
+    tokens.revoke(PRINCIPAL)
+    _write(demo.header_file, _HEADER + tokens.issue(PRINCIPAL).secret)
+
+
+def _write(path: Path, text: str) -> None:
+    with write_atomically(path, overwrite=True) as file:
+        file.write(text.encode("ascii") + b"\n")
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on 127.0.0.1; port 0 lets the system choose.
+
+    :raises ConfigurationError: the port is in use or not allowed, in one line that names it.
+    """
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # As gunicorn does: a port whose last connections are still closing may be taken again.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((ADDRESS, port))
+        server.listen(BACKLOG)
+    except OSError as error:
+        server.close()
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        raise ConfigurationError(f"port {port} of {ADDRESS} {why}: choose another one with --port") from None
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def banner(demo: Demo, port: int) -> str:
+    """Return what the user needs to know: where, with which token, and lines to paste into another terminal."""
+    address = f"http://{ADDRESS}:{port}"
+    curl = f"curl -sS -H @{shlex.quote(str(demo.header_file))}"
+    newest = f"\"{address}$({curl} {address}/files | grep -o '/files/[0-9a-f]*' | head -n 1)\""
+    return f"""
+  securefs demo: open {address} in a browser
+
+  token      {demo.token}
+             (kept in {demo.folder}, so that it can be shown again; for this demo only)
+
+  Or paste into another terminal:
+
+  upload     {curl} -F files=@/etc/hostname {address}/files
+  list       {curl} {address}/files
+  download   {curl} -OJ {newest}
+  evidence   securefs audit verify {shlex.quote(str(demo.journal))}
+
+  Ctrl-C ends it. The files, encrypted, stay in {demo.data / "files"}
+"""
+
+
+def server_command(
+    demo: Demo, descriptor: int, environ: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return (command, environment) of the server that takes over the listening socket ``descriptor``."""
+    config = Path(__file__).with_name("gunicorn.conf.py")
+    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--bind", f"fd://{descriptor}"]
+    ours = {
+        f"{PRIMARY_VARIABLE}_FILE": str(demo.key_file),
+        DATA_VARIABLE: str(demo.data),
+        "SECUREFS_AUDIT_DIR": str(demo.journal),
+    }
+    kept = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
+    return [*command, "--log-level", "warning"], kept | ours
+
+
+def run(folder: Path | None, port: int) -> None:
+    """Prepare the demo, say where it is, and become the server. Returns only by an exception."""
+    demo = prepare(folder or default_folder())
+    with listen(port) as server:
+        command, environ = server_command(demo, server.fileno(), os.environ)
+        sys.stdout.write(banner(demo, server.getsockname()[1]))
+        sys.stdout.flush()
+        server.set_inheritable(True)
+        os.execve(command[0], command, environ)  # noqa: S606  # our own interpreter, no shell, nothing of a user's  # nosec B606

@@ -1,0 +1,236 @@
+"""Where the reference app keeps encrypted files: ``files/<object id>.enc`` under ``SECUREFS_DATA_DIR``, and whose they are.
+
+An upload goes straight into a hidden temporary file, is flushed to disk, renamed, and only then becomes a row of the
+database: nothing half-stored can be listed. An upload of several files is stored whole or not at all. What a process
+that died left behind is removed at the next start, if nobody holds its lock; a finished file without a row, which a
+crash between the two steps leaves, is never removed, since a restored older database would look the same.
+
+File names are not here: they are sealed inside each file. Object ids are checked before they become part of a path.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from securefs.database import StorageError, transaction
+from securefs.errors import ConfigurationError, FormatError
+from securefs.header import FIXED_SIZE, header_length, parse_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["PAGE_SIZE", "Incoming", "Storage", "StoredFile"]
+
+PAGE_SIZE: Final = 100  # files in one listing: each one's header is opened to show its name
+STALE_AFTER: Final = 60.0  # seconds in which a new temporary file may still be without its lock
+
+_OBJECT_ID: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{32}\.tmp", re.ASCII)
+# A file larger than the process or the file system may write is no different from a full disk to a user.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One row: ``size`` is the plaintext's in bytes, ``created`` in seconds since the epoch."""
+
+    object_id: str
+    size: int
+    created: int
+
+
+class Incoming:
+    """A file being received: what Werkzeug's parser writes a part into. It vanishes unless it is stored."""
+
+    def __init__(self, path: Path) -> None:
+        with _explained(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(path, flags, 0o600)
+        self._path: Path | None = path
+        # The lock tells the sweep of another process that this one lives; it ends with the process.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def write(self, data: bytes) -> int:
+        """Write all of ``data``; raise :class:`StorageError` where the disk takes less."""
+        rest = memoryview(data)
+        with _explained(self._path):
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position in bytes."""
+        return os.lseek(self._file, offset, whence)
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes of the ciphertext."""
+        return os.read(self._file, size)
+
+    @property
+    def size(self) -> int:
+        """Bytes received so far."""
+        return os.fstat(self._file).st_size
+
+    @property
+    def object_id(self) -> str:
+        """The id in the file's own header.
+
+        :raises FormatError: what came is not encrypted: the middleware is not in front of this app.
+        """
+        length = header_length(os.pread(self._file, FIXED_SIZE, 0))
+        return parse_header(os.pread(self._file, length, 0)).object_id
+
+    def move_to(self, target: Path) -> None:
+        """Flush the file to disk and give it its final name."""
+        with _explained(target):
+            os.fsync(self._file)
+            if self._path is not None:
+                self._path.rename(target)
+        self._path = None
+
+    def close(self) -> None:
+        """Do nothing: :meth:`discard` ends the file, not the parser that filled it."""
+
+    def discard(self) -> None:
+        """Close the file, and remove it where it was not moved to its final name."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        if self._path is not None:
+            with suppress(OSError):  # the next start sweeps what can't be removed now
+                self._path.unlink()
+            self._path = None
+
+
+class Storage:
+    """The files of one data folder, each belonging to one owner. Every method raises :class:`StorageError` on failure."""
+
+    def __init__(self, directory: Path, database: Path) -> None:
+        self._database = database
+        self._files = directory / "files"
+        try:
+            self._files.mkdir(mode=0o700, exist_ok=True)
+            self._sweep()
+        except OSError as error:
+            raise ConfigurationError(f"cannot use {self._files}: {error.strerror}") from None
+
+    def _sweep(self) -> None:
+        """Remove what dead processes left: our own name pattern, old enough to be locked, and not locked."""
+        for path in self._files.iterdir():
+            if _TEMPORARY.fullmatch(path.name) is None:
+                continue
+            with suppress(OSError):  # another process sweeps too, or the upload lives: both leave it alone
+                file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    if time.time() - os.fstat(file).st_mtime > STALE_AFTER:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
+                finally:
+                    os.close(file)
+
+    def receive(self) -> Incoming:
+        """Return an empty temporary file."""
+        return Incoming(self._files / f".upload-{secrets.token_hex(16)}.tmp")
+
+    def path(self, object_id: str) -> Path:
+        """Return where a file is kept. The id must be 64 hex digits: it becomes part of a path."""
+        if _OBJECT_ID.fullmatch(object_id) is None:
+            raise ValueError("not an object id")
+        return self._files / f"{object_id}.enc"
+
+    def store(self, owner: str, received: Sequence[Incoming], sizes: Mapping[str, int]) -> list[StoredFile]:
+        """Keep what was received, all or nothing; return it in order. ``sizes`` are the plaintexts', by object id."""
+        now = int(time.time())
+        stored: list[StoredFile] = []
+        try:
+            for incoming in received:
+                try:
+                    object_id = incoming.object_id
+                    stored.append(StoredFile(object_id, sizes[object_id], now))
+                except (FormatError, KeyError):
+                    # The app would be running without the middleware, or something got past it.
+                    raise StorageError("a part arrived that the middleware has not encrypted") from None
+                incoming.move_to(self.path(object_id))
+            self._sync()
+            with transaction(self._database) as database:
+                database.executemany(
+                    "INSERT INTO files (object_id, owner, size, created) VALUES (?, ?, ?, ?)",
+                    [(file.object_id, owner, file.size, file.created) for file in stored],
+                )
+        except BaseException:
+            for file in stored:
+                with suppress(OSError):  # the first error is the one to tell
+                    self.path(file.object_id).unlink()
+            raise
+        return stored
+
+    def _sync(self) -> None:
+        """Flush the new names to disk, before the database says that they are there."""
+        with _explained(self._files):
+            descriptor = os.open(self._files, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def page(self, owner: str, number: int) -> tuple[list[StoredFile], bool]:
+        """Return page ``number`` (from 1) of the owner's files, newest first, and whether there are more."""
+        with transaction(self._database, write=False) as database:
+            rows = database.execute(
+                "SELECT object_id, size, created FROM files WHERE owner = ?"
+                " ORDER BY created DESC, object_id LIMIT ? OFFSET ?",
+                (owner, PAGE_SIZE + 1, (number - 1) * PAGE_SIZE),
+            ).fetchall()
+        return [StoredFile(*row) for row in rows[:PAGE_SIZE]], len(rows) > PAGE_SIZE
+
+    def find(self, owner: str, object_id: str) -> StoredFile | None:
+        """Return the owner's file with this id, None where there is none or it is somebody else's."""
+        with transaction(self._database, write=False) as database:
+            row = database.execute(
+                "SELECT object_id, size, created FROM files WHERE owner = ? AND object_id = ?",
+                (owner, object_id),
+            ).fetchone()
+        return StoredFile(*row) if row else None
+
+    def open(self, file: StoredFile) -> BinaryIO:
+        """Return the ciphertext, to be closed by the caller."""
+        path = self.path(file.object_id)
+        with _explained(path, "read"):
+            return path.open("rb")
+
+    def delete(self, file: StoredFile) -> None:
+        """Remove a file, then its row: a crash in between shows a file that is missing, never keeps one in secret."""
+        path = self.path(file.object_id)
+        with _explained(path):
+            path.unlink(missing_ok=True)
+        with transaction(self._database) as database:
+            database.execute("DELETE FROM files WHERE object_id = ?", (file.object_id,))
+
+    def check(self) -> None:
+        """Raise :class:`StorageError` where a file could not be stored now."""
+        probe = self.receive()
+        try:
+            probe.write(b"ready")
+        finally:
+            probe.discard()
+        with transaction(self._database) as database:
+            database.execute("SELECT count(*) FROM files WHERE object_id = ''").fetchone()
+
+
+@contextmanager
+def _explained(path: Path | None, verb: str = "store") -> Iterator[None]:
+    """Turn the system's refusal into one line for the operator's log."""
+    try:
+        yield
+    except OSError as error:
+        name = path.name if path is not None else "a file"
+        raise StorageError(f"cannot {verb} {name}: {error.strerror}", full=error.errno in _FULL) from error

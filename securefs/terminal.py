@@ -1,0 +1,197 @@
+"""How the command line reads and writes: one clear line for every error, standard streams, a progress bar on a terminal.
+
+Nothing that a file name or a message holds reaches the terminal as a control sequence or a second line: :func:`shown` escapes it.
+A target is written by :func:`securefs.files.write_atomically`: whole, or not at all. Standard output can't be taken
+back: what fails after some of it was written says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+from securefs.errors import ConfigurationError
+from securefs.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+__all__ = [
+    "STREAM",
+    "Progress",
+    "abandon_output",
+    "complain",
+    "flush_output",
+    "label",
+    "named",
+    "open_source",
+    "open_target",
+    "reading",
+    "say",
+    "say_json",
+    "shown",
+]
+
+STREAM: Final = "-"  # the name of standard input and output
+BAR_WIDTH: Final = 30  # characters
+
+
+def shown(text: str) -> str:
+    """Return ``text`` as one line that a terminal only prints: what is not printable is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def say(text: str) -> None:
+    """Print one line, escaped by :func:`shown`."""
+    _output().write((shown(text) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def say_json(document: Mapping[str, object]) -> None:
+    """Print a JSON document in ASCII, indented."""
+    _output().write(json.dumps(document, indent=2).encode("ascii") + b"\n")
+
+
+def complain(text: str) -> None:
+    """Print one line on standard error, where there is one."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # there is nobody left to tell
+            line = f"securefs: {shown(text)}\n"
+            sys.stderr.write(line.encode("ascii", "backslashreplace").decode("ascii"))
+            sys.stderr.flush()
+
+
+def _output() -> BinaryIO:
+    # Python sets sys.stdout to None where the descriptor was closed by the caller.
+    if sys.stdout is None:
+        raise ConfigurationError("standard output is closed: say with -o where to write")
+    return cast("BinaryIO", sys.stdout.buffer)
+
+
+def flush_output() -> None:
+    """Write out what is buffered for standard output: only then is it known to have arrived."""
+    if sys.stdout is not None:
+        with named("standard output"):
+            sys.stdout.flush()
+
+
+def abandon_output() -> None:
+    """Let nothing more be written to a standard output that failed, so that Python's own flush at exit can't fail too."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """Give an OSError that names no file, or only our temporary one, the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).endswith(".tmp"):
+            raise OSError(error.errno, error.strerror or str(error), name) from None
+        raise
+
+
+class _Named:
+    """A binary stream whose errors say which stream it was. It closes nothing."""
+
+    def __init__(self, file: BinaryIO, name: str, progress: Progress) -> None:
+        self._file, self._name, self._progress = file, name, progress
+
+    def read(self, size: int) -> bytes:
+        """Read as the stream does."""
+        with named(self._name):
+            data = self._file.read(size)
+        self._progress.add(len(data))
+        return data
+
+
+class Progress:
+    """A bar on standard error while it is a terminal, nothing elsewhere. ``total`` is in bytes, 0 where it is unknown."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total if total > 0 and sys.stderr is not None and sys.stderr.isatty() else 0
+        self._done = 0
+        self._percent = -1
+
+    def add(self, size: int) -> None:
+        """Count ``size`` more bytes."""
+        self._done += size
+        if not self._total:
+            return
+        percent = min(100, 100 * self._done // self._total)
+        if percent != self._percent:
+            self._percent = percent
+            filled = BAR_WIDTH * percent // 100
+            sys.stderr.write(f"\r[{'#' * filled}{' ' * (BAR_WIDTH - filled)}] {percent:3d} %")
+            sys.stderr.flush()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wipe the bar: the line belongs to what comes next."""
+        if self._percent >= 0:
+            sys.stderr.write("\r" + " " * (BAR_WIDTH + 8) + "\r")
+            sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def reading(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Yield an open file to be read once, with a progress bar, and with errors that say its name."""
+    with Progress(_regular_size(file)) as progress:
+        yield cast("BinaryIO", _Named(file, label(name), progress))
+
+
+def label(name: str) -> str:
+    """Return what a source is called in messages."""
+    return "standard input" if name == STREAM else name
+
+
+@contextlib.contextmanager
+def open_source(name: str) -> Iterator[BinaryIO]:
+    """Yield a binary file for reading; ``-`` is standard input, which is not closed."""
+    if name == STREAM:
+        if sys.stdin is None:  # closed by the caller
+            raise ConfigurationError("standard input is closed: name a file")
+        yield cast("BinaryIO", sys.stdin.buffer)
+    else:
+        with Path(name).open("rb") as file:
+            yield file
+
+
+def _regular_size(file: BinaryIO) -> int:
+    try:
+        status = os.fstat(file.fileno())
+    except (OSError, ValueError):
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+@contextlib.contextmanager
+def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
+    """Yield a file to be written, which appears only when the block ends well; ``-`` is standard output.
+
+    :raises ConfigurationError: it exists and ``force`` is false, or it is something other than a file.
+    """
+    if name == STREAM:
+        output = _output()
+        with named("standard output"):
+            yield output
+            output.flush()
+        return
+    path = Path(name)
+    if force and path.exists() and not path.is_file():
+        # A rename over /dev/null or a named pipe would replace it for everybody.
+        raise ConfigurationError(f"{name} is not a regular file and will not be replaced")
+    with named(name), write_atomically(path, overwrite=force) as file:
+        yield file

@@ -1,0 +1,128 @@
+"""Sign-in for the reference app: tokens for people and programs, and the browser sessions that they open.
+
+A token is ``sfs_<id>_<secret>``: the id, 64 bits, finds the row and may be shown; the secret has 256 bits from the system's
+CSPRNG. Stored is only the SHA-256 of the whole, compared in constant time: who reads the database can sign in as
+nobody. (A slow password hash would add nothing: 256 random bits can't be guessed.) A session is a token with a parent and
+an end; it dies with its parent, is accepted only from a cookie, and a token only outside of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from securefs.database import transaction
+from securefs.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ANONYMOUS", "SESSION_LIFETIME", "Token", "Tokens"]
+
+ANONYMOUS: Final = "anonymous"  # whom the journal names on public pages; nobody may be called so
+SESSION_LIFETIME: Final = 12 * 60 * 60  # seconds
+ID_SIZE: Final = 8  # bytes
+SECRET_SIZE: Final = 32  # bytes
+MAX_PRINCIPAL: Final = 64  # characters
+
+_TOKEN: Final = re.compile(r"sfs_([0-9a-f]{16})_[0-9a-f]{64}", re.ASCII)
+_ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it is known afterwards. ``secret`` is the whole text, known only at its making, and never shown in a repr."""
+
+    id: str
+    principal: str
+    created: int  # seconds since the epoch
+    expires: int | None = None  # seconds since the epoch; sessions only
+    secret: str = field(default="", repr=False)
+
+
+class Tokens:
+    """The tokens of one data folder. ``database`` is what :func:`securefs.database.open_database` returned."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+
+    def issue(self, principal: str) -> Token:
+        """Return a new token for ``principal``: the only moment at which its secret is known.
+
+        :raises ConfigurationError: the name is empty, too long, not printable, reserved, or looks like a token's id.
+        """
+        if not principal.isprintable() or not 1 <= len(principal.strip()) <= len(principal) <= MAX_PRINCIPAL:
+            raise ConfigurationError(
+                f"a name has 1 to {MAX_PRINCIPAL} printable characters, other than spaces only"
+            )
+        if principal == ANONYMOUS or _ID.fullmatch(principal):
+            raise ConfigurationError(f"{principal} cannot be somebody's name: choose another one")
+        return self._insert(principal, None, None)
+
+    def open_session(self, token: Token) -> Token:
+        """Return a new session for whom ``token`` signed in: it ends after 12 hours, or with the token."""
+        return self._insert(token.principal, token.id, int(time.time()) + SESSION_LIFETIME)
+
+    def _insert(self, principal: str, parent: str | None, expires: int | None) -> Token:
+        identity = secrets.token_hex(ID_SIZE)
+        token = Token(
+            id=identity,
+            principal=principal,
+            created=int(time.time()),
+            expires=expires,
+            secret=f"sfs_{identity}_{secrets.token_hex(SECRET_SIZE)}",
+        )
+        with transaction(self._database) as database:
+            database.execute("DELETE FROM tokens WHERE expires <= ?", (token.created,))
+            database.execute(
+                "INSERT INTO tokens (id, digest, principal, parent, created, expires) VALUES (?, ?, ?, ?, ?, ?)",
+                (identity, _digest(token.secret), principal, parent, token.created, expires),
+            )
+        return token
+
+    def authenticate(self, secret: str, *, session: bool = False) -> Token | None:
+        """Return the token (or with ``session`` the session) whose secret this is; None if there is none such today."""
+        match = _TOKEN.fullmatch(secret)
+        if match is None:
+            return None
+        with transaction(self._database, write=False) as database:
+            row = database.execute(
+                "SELECT digest, principal, created, expires FROM tokens WHERE id = ? AND (parent IS NOT NULL) = ?",
+                (match[1], session),
+            ).fetchone()
+        # The id is public and may be looked up in variable time; only the comparison of the secret must not leak.
+        if row is None or not hmac.compare_digest(row[0], _digest(secret)):
+            return None
+        token = Token(id=match[1], principal=row[1], created=row[2], expires=row[3])
+        return token if token.expires is None or token.expires > time.time() else None
+
+    def close_session(self, token: Token) -> None:
+        """End one session."""
+        with transaction(self._database) as database:
+            database.execute("DELETE FROM tokens WHERE id = ? AND parent IS NOT NULL", (token.id,))
+
+    def revoke(self, who: str) -> int:
+        """Revoke the token with the id ``who``, or all tokens of the principal ``who``; return how many there were."""
+        with transaction(self._database) as database:
+            # The rows of their sessions go with them: ON DELETE CASCADE.
+            cursor = database.execute(
+                "DELETE FROM tokens WHERE parent IS NULL AND (id = ? OR principal = ?)", (who, who)
+            )
+            return cursor.rowcount
+
+    def list(self) -> list[Token]:
+        """Return all tokens, oldest first; sessions are not listed."""
+        with transaction(self._database, write=False) as database:
+            rows = database.execute(
+                "SELECT id, principal, created FROM tokens WHERE parent IS NULL ORDER BY created, id"
+            ).fetchall()
+        return [Token(id=row[0], principal=row[1], created=row[2]) for row in rows]
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("ascii")).digest()

@@ -1,0 +1,381 @@
+"""The journal of one process: settings, failing closed, and what the next chain says of a broken one."""
+
+import gc
+import json
+import os
+import signal
+import stat
+
+import pytest
+
+from journals import all_records, chain_files, file_size_limit, only_chain, records, run_script, unprivileged
+from securefs.audit import Journal, verify_journal
+from securefs.audit.folder import _refuse_stranger
+from securefs.audit.journal import _version
+from securefs.audit.record import line_hash
+from securefs.errors import ConfigurationError, JournalError, Reason
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "journal"
+
+
+def open_descriptors():
+    return set(os.listdir("/dev/fd"))
+
+
+def test_chain_opens_with_the_first_record(folder):
+    journal = Journal(folder, sync="record", names="clear", on_failure="continue")
+    assert os.listdir(folder) == []
+    journal.record(
+        "file.rejected",
+        outcome="failure",
+        severity=3,
+        reason=Reason.LIMIT,
+        obj={"name": "a.pdf", "parts": 2},
+        actor="alice",
+        request_id="r1",
+        address="192.0.2.7",
+        http={"method": "POST", "path": "/u", "status": 413},
+    )
+    journal.close()
+    start, record, stop = records(only_chain(folder))
+    assert start["event"] == "server.start"
+    assert start["obj"] == {"names": "clear", "sync": "record", "on_failure": "continue"}
+    assert record["obj"] == {"name": "a.pdf", "parts": 2}
+    assert record["actor"] == {"id": "alice"}
+    assert record["http"] == {"method": "POST", "path": "/u", "status": 413}
+    assert record["src"]["addr"] == "192.0.2.7"
+    assert record["src"]["pid"] == os.getpid()
+    assert (record["reason"], record["req"], record["sev"], record["outcome"]) == ("limit", "r1", 3, "failure")
+    assert stop["event"] == "server.stop"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_names_and_principals_are_pseudonyms_by_default(folder):
+    journal = Journal(folder)
+    journal.record("auth.denied", outcome="failure", obj={"name": "plan.pdf", "field": "f"}, actor="alice")
+    journal.record("auth.denied", outcome="failure", obj={"field": "f"})
+    journal.close()
+    named, bare = records(only_chain(folder))[1:3]
+    assert named["obj"]["name"].startswith("hmac-sha256:")
+    assert named["actor"]["id"].startswith("hmac-sha256:")
+    assert named["obj"]["field"] == "f"
+    assert "actor" not in bare
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({"event": "server.start"}, id="own-event"),
+        pytest.param({"event": "no.event"}, id="event"),
+        pytest.param({"event": "key.use", "obj": {"other": 1}}, id="key"),
+        pytest.param({"event": "key.use", "obj": {"name": 1}}, id="name-type"),
+        pytest.param({"event": "key.use", "actor": 1}, id="actor-type"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["closed", "continue"])
+def test_programming_errors_are_never_swallowed(folder, arguments, mode):
+    journal = Journal(folder, on_failure=mode)
+    with pytest.raises(ValueError):
+        journal.record(**arguments)
+    journal.record("key.use")
+    journal.close()
+    assert verify_journal(folder).intact
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"names": "plain"}, "names is 'plain'", id="names"),
+        pytest.param({"sync": "always"}, "sync is 'always'", id="sync"),
+        pytest.param({"on_failure": "ignore\n"}, r"on_failure is 'ignore\\n'", id="on-failure"),
+        pytest.param({"directory": "x", "stream": 1}, "one of the two", id="both"),
+        pytest.param({"directory": "/dev/null"}, "is not a folder", id="device"),
+        pytest.param({"directory": "/no/such/parent"}, "No such file", id="parent"),
+        pytest.param({"directory": "a\0b"}, "null", id="nul"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(arguments, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        Journal(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_folder_that_others_can_write_to_is_refused(folder, mode):
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.raises(ConfigurationError, match="others can write"):
+        Journal(folder)
+
+
+@pytest.mark.parametrize(
+    ("owner", "user", "fit"),
+    [
+        pytest.param(1000, 1000, True, id="own"),
+        pytest.param(0, 1000, True, id="of-root"),
+        pytest.param(1000, 0, True, id="root-for-another"),
+        pytest.param(1001, 1000, False, id="of-another"),
+    ],
+)
+def test_folder_of_a_stranger_is_refused(folder, owner, user, fit):
+    if fit:
+        _refuse_stranger(folder, owner, user)
+        return
+    with pytest.raises(ConfigurationError, match="belongs to user 1001"):
+        _refuse_stranger(folder, owner, user)
+
+
+def test_environment(folder):
+    environ = {"SECUREFS_AUDIT_DIR": str(folder), "SECUREFS_AUDIT_SYNC": "record", "SECUREFS_AUDIT_NAMES": "clear"}
+    assert repr(Journal.from_env(environ)) == (
+        f"<Journal to {folder}: names=clear, sync=record, on_failure=closed>"
+    )
+    assert repr(Journal.from_env({})) == "<Journal to a stream: names=pseudonym, sync=buffered, on_failure=closed>"
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        pytest.param({"SECUREFS_AUDIT_DIR": " "}, "SECUREFS_AUDIT_DIR is empty", id="empty"),
+        pytest.param({"SECUREFS_AUDIT_DIR": "/dev/null"}, "SECUREFS_AUDIT_DIR: the journal", id="folder"),
+        pytest.param({"SECUREFS_AUDIT_SYNC": "yes"}, "SECUREFS_AUDIT_SYNC is 'yes'", id="sync"),
+        pytest.param({"SECUREFS_AUDIT_NAMES": ""}, "SECUREFS_AUDIT_NAMES is ''", id="names"),
+    ],
+)
+def test_bad_variable_is_named(environ, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Journal.from_env(environ)
+
+
+def test_without_a_folder_lines_go_to_standard_error(capfd):
+    journal = Journal()
+    journal.record("key.use", actor="alice")
+    journal.close()
+    lines = capfd.readouterr().err.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["server.start", "key.use", "server.stop"]
+    assert json.loads(lines[1])["prev"] == line_hash(lines[0].encode())
+    assert "alice" not in lines[1]
+
+
+def test_a_given_stream_takes_the_lines(tmp_path):
+    with (tmp_path / "log").open("wb") as stream:
+        journal = Journal(stream=stream)
+        journal.record("key.use")
+        journal.check()
+        journal.close()
+    assert len(records(tmp_path / "log")) == 3
+
+
+def test_stream_without_descriptor_is_refused(tmp_path):
+    with (tmp_path / "log").open("wb") as stream:
+        pass
+    with pytest.raises(ConfigurationError, match="no file descriptor"):
+        Journal(stream=stream)
+
+
+def test_full_stream_fails_closed():
+    with open("/dev/full", "wb", buffering=0) as stream:
+        journal = Journal(stream=stream)
+        with pytest.raises(JournalError, match="No space left on device"):
+            journal.record("key.use")
+        with pytest.raises(JournalError):
+            journal.check()
+        with pytest.raises(JournalError):
+            journal.close()
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "why"),
+    [
+        pytest.param(lambda path: path.unlink(), "unlinked", id="unlinked"),
+        pytest.param(lambda path: path.rename(path.with_suffix(".old")), "moved", id="renamed"),
+    ],
+)
+def test_lost_file_fails_closed_and_the_next_chain_says_so(folder, obstacle, why):
+    journal = Journal(folder)
+    journal.record("key.use")
+    path = only_chain(folder)
+    *_, last = path.read_bytes().split(b"\n")[:-1]
+    obstacle(path)
+    with pytest.raises(JournalError, match="cannot be written"):
+        journal.record("key.use")
+    journal.record("key.use")
+    journal.close()
+    start, *rest = records(only_chain(folder))
+    assert start["obj"] == {
+        "names": "pseudonym", "sync": "buffered", "on_failure": "closed",
+        "replaces": path.name[:32], "replaces_seq": 1, "replaces_hash": line_hash(last), "why": why, "lost": 1,
+    }  # fmt: skip
+    assert start["sev"] == 4
+    assert [record["event"] for record in rest] == ["key.use", "server.stop"]
+    assert [finding.code for finding in verify_journal(folder).findings] == ["missing_chain"]
+
+
+def test_full_disk_fails_closed_and_is_no_tampering(folder):
+    journal = Journal(folder)
+    journal.record("key.use")
+    path = only_chain(folder)
+    size = path.stat().st_size
+    with file_size_limit(size + 10):
+        with pytest.raises(JournalError, match="10 of"):
+            journal.record("key.use")
+    assert path.stat().st_size == size + 10
+    with file_size_limit(0):
+        for _ in range(3):
+            with pytest.raises(JournalError, match="File too large"):
+                journal.record("key.use")
+        with pytest.raises(JournalError):
+            journal.check()
+    assert chain_files(folder) == [path]
+    journal.record("key.use")
+    journal.close()
+    start = records(chain_files(folder)[1])[0]["obj"]
+    # The first cause stands: what failed after it is its consequence.
+    assert (start["why"], start["lost"], start["replaces"]) == ("short_write", 4, path.name[:32])
+    report = verify_journal(folder)
+    assert report.intact
+    assert [(tail.file, tail.size) for tail in report.torn] == [(path.name, 10)]
+    assert report.exit_code == 4
+
+
+def test_disk_full_from_the_start(folder):
+    journal = Journal(folder)
+    with file_size_limit(0), pytest.raises(JournalError):
+        journal.record("key.use")
+    journal.record("key.use")
+    journal.close()
+    start = records(only_chain(folder))[0]["obj"]
+    assert (start["why"], start["error"], start["lost"]) == ("write_failed", "EFBIG", 1)
+    assert "replaces" not in start
+
+
+def test_read_only_folder_fails_closed(open_folder):
+    with unprivileged(open_folder):
+        journal = Journal(open_folder)
+        open_folder.chmod(0o500)
+        with pytest.raises(JournalError, match="Permission denied"):
+            journal.record("key.use")
+        with pytest.raises(JournalError):
+            journal.check()
+        open_folder.chmod(0o700)
+        journal.check()
+        journal.close()
+    start = all_records(open_folder)[0]["obj"]
+    assert (start["why"], start["error"], start["lost"]) == ("open_failed", "EACCES", 1)
+
+
+def test_continue_counts_what_was_lost(folder):
+    journal = Journal(folder, on_failure="continue")
+    journal.record("key.use")
+    with file_size_limit(0):
+        journal.record("key.use")
+        journal.record("key.use")
+    journal.close()
+    second = records(chain_files(folder)[1])
+    assert second[0]["obj"]["lost"] == 2
+    assert second[0]["obj"]["on_failure"] == "continue"
+    assert second[1]["event"] == "server.stop"
+    assert verify_journal(folder).intact
+
+
+def test_continue_swallows_a_failing_close(folder):
+    journal = Journal(folder, on_failure="continue")
+    journal.record("key.use")
+    only_chain(folder).unlink()
+    journal.close()
+    assert chain_files(folder) == []
+
+
+def test_check_opens_a_chain_and_heals_a_lost_one(folder):
+    journal = Journal(folder)
+    journal.check()
+    first = only_chain(folder)
+    journal.check()
+    first.unlink()
+    journal.check()
+    journal.record("key.use")
+    journal.close()
+    start = records(only_chain(folder))[0]["obj"]
+    assert (start["replaces"], start["why"]) == (first.name[:32], "unlinked")
+    assert "lost" not in start
+
+
+def test_closed_journal_refuses(folder):
+    journal = Journal(folder)
+    journal.close()
+    journal.close()
+    assert chain_files(folder) == []
+    with pytest.raises(JournalError, match="closed"):
+        journal.record("key.use")
+    with pytest.raises(JournalError, match="closed"):
+        journal.check()
+
+
+def test_dropped_journal_lets_its_file_go(folder):
+    before = open_descriptors()
+    journal = Journal(folder)
+    journal.record("key.use")
+    assert verify_journal(folder).chains[0].live
+    del journal
+    gc.collect()
+    assert open_descriptors() == before
+    assert not verify_journal(folder).chains[0].live
+
+
+def test_signal_handler_that_interrupts_the_journal_is_refused(folder):
+    """It gets an error, not a deadlock and not a second record with the same number."""
+    journal = Journal(folder)
+    journal.record("key.use")
+
+    def handler(number, frame):
+        journal.close()
+
+    previous = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with journal._exclusive(), pytest.raises(JournalError, match="signal handler"):
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    journal.record("key.use")
+    journal.close()
+    assert verify_journal(folder).records == 4
+
+
+def test_exceptions_out_of_signal_handlers_never_look_like_tampering(folder):
+    """An interrupted chain is left, and its successor says so: no sequence number is used twice."""
+    code = """
+import signal, sys
+from securefs.audit import Journal, verify_journal
+class Interrupted(BaseException): pass
+armed = False
+def handler(number, frame):
+    if armed:
+        raise Interrupted
+signal.signal(signal.SIGALRM, handler)
+journal = Journal(sys.argv[1])
+hits = done = 0
+signal.setitimer(signal.ITIMER_REAL, 0.0011, 0.00073)
+while hits < 300:
+    try:
+        armed = True
+        while True:
+            journal.record("key.use", obj={"size": done})
+            done += 1
+    except Interrupted:
+        armed = False
+        hits += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+journal.close()
+report = verify_journal(sys.argv[1])
+print(len(report.chains) > 1, report.records >= done, [f.message for f in report.findings], sum(t.size for t in report.torn))
+"""
+    out, _ = run_script(code, folder)
+    assert out == b"True True [] 0\n"
+
+
+def test_version_of_a_distribution_that_is_not_installed():
+    assert _version("no-such-distribution-of-securefs") == "unknown"
+    assert _version("pytest") == pytest.__version__

@@ -1,0 +1,226 @@
+"""One record as bytes."""
+
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from securefs.audit.record import (
+    MAX_INT,
+    MAX_LINE,
+    NO_LINE,
+    Entry,
+    Position,
+    RecordError,
+    Source,
+    build_line,
+    line_hash,
+    parse_line,
+)
+from securefs.errors import Reason
+
+CHAIN = "0123456789abcdef" * 2
+TIME = 1_795_461_300_123_456_789
+SOURCE = Source(host="files-1", pid=4711, version="0.1.0")
+FULL = Entry(
+    event="file.decrypt",
+    outcome="failure",
+    severity=4,
+    reason=Reason.TAG_MISMATCH,
+    obj={"id": "ab" * 32, "segment": 3, "size": 70_000, "name": "r\u00e9sum\u00e9\n.pdf"},
+    actor="alice",
+    request_id="req-1",
+    address="192.0.2.7",
+    http={"method": "GET", "path": "/f/1", "status": 500},
+)
+GOLDEN = (
+    b'{"actor":{"id":"alice"},"chain":"0123456789abcdef0123456789abcdef","event":"file.decrypt",'
+    b'"http":{"method":"GET","path":"/f/1","status":500},'
+    b'"obj":{"id":"abababababababababababababababababababababababababababababababab",'
+    b'"name":"r\\u00e9sum\\u00e9\\n.pdf","segment":3,"size":70000},'
+    b'"outcome":"failure","prev":"0000000000000000000000000000000000000000000000000000000000000000",'
+    b'"reason":"tag_mismatch","req":"req-1","seq":0,"sev":4,'
+    b'"src":{"addr":"192.0.2.7","host":"files-1","pid":4711,"version":"0.1.0"},'
+    b'"time":"2026-11-23T19:15:00.123456789Z","v":1}\n'
+)
+MINIMAL = build_line(Position(CHAIN), SOURCE, TIME, Entry("key.use"))[:-1]
+
+
+def build(entry):
+    return build_line(Position(CHAIN), SOURCE, TIME, entry)
+
+
+def changed(**fields):
+    """The minimal record with other fields (None: without), spelled canonically."""
+    record = {**json.loads(MINIMAL), **fields}
+    record = {key: value for key, value in record.items() if value is not None}
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_golden_line():
+    assert build(FULL) == GOLDEN
+
+
+def test_golden_hash():
+    """The hash is part of the format: SHA-256 over a zero byte and the line without its end."""
+    assert line_hash(b"abc") == "609f6e36d2405585188d5cfd761f407c7cc46a7d3f314c88270469dde315fcd1"
+
+
+def test_optional_fields_are_left_out():
+    assert json.loads(MINIMAL).keys() == {
+        "v", "time", "seq", "chain", "prev", "event", "outcome", "sev", "src",
+    }  # fmt: skip
+
+
+def test_position_is_written():
+    line = build_line(Position(CHAIN, 7, "ef" * 32), SOURCE, TIME, Entry("key.use"))
+    assert parse_line(line[:-1])["seq"] == 7
+    assert parse_line(line[:-1])["prev"] == "ef" * 32
+
+
+hostile = st.text(
+    st.one_of(
+        st.characters(),
+        st.sampled_from("\n\r\x00\x1b\x7f\x85\u2028\u2029\u202e\"\\"),
+        st.integers(0xD800, 0xDFFF).map(chr),  # halves of surrogate pairs, alone and together
+    ),
+    max_size=600,
+)
+PRINTABLE = set(string.printable.encode()) - set(b"\t\n\r\x0b\x0c")
+
+
+@given(name=hostile, path=hostile, actor=hostile, request=hostile)
+def test_hostile_strings_give_one_ascii_line_that_is_accepted(name, path, actor, request):
+    line = build(
+        Entry("file.encrypt", obj={"name": name}, http={"path": path}, actor=actor, request_id=request, address=name)
+    )
+    assert line.endswith(b"\n")
+    assert set(line[:-1]) <= PRINTABLE
+    record = parse_line(line[:-1])
+    joined = name.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    assert record["obj"]["name"] == joined[:256]
+    assert record["obj"].get("name_len", len(joined)) == len(joined)
+    assert record.keys() <= json.loads(GOLDEN).keys() | {"req_len"}
+
+
+@pytest.mark.parametrize(
+    ("length", "members"),
+    [
+        pytest.param(256, {"name": "x" * 256}, id="at-limit"),
+        pytest.param(257, {"name": "x" * 256, "name_len": 257}, id="one-over"),
+        pytest.param(1_000_000, {"name": "x" * 256, "name_len": 1_000_000}, id="one-megabyte"),
+    ],
+)
+def test_long_strings_are_cut_with_their_length_beside(length, members):
+    assert parse_line(build(Entry("key.use", obj={"name": "x" * length}))[:-1])["obj"] == members
+
+
+def test_long_request_id_is_cut():
+    record = parse_line(build(Entry("key.use", request_id="r" * 300))[:-1])
+    assert (record["req"], record["req_len"]) == ("r" * 256, 300)
+
+
+def test_longest_record_fits():
+    """Every string at its longest and of the widest escape: still shorter than what the verifier takes."""
+    wide = "\U0001f600" * 1000
+    obj = dict.fromkeys(
+        ("id key_id suite digest name field role names sync on_failure replaces replaces_hash why error").split(), wide
+    )
+    obj |= dict.fromkeys("format size segment parts replaces_seq lost".split(), MAX_INT)
+    entry = Entry(
+        "file.integrity_failure", "failure", 5, Reason.CIPHERTEXT_INJECTION, obj, wide, wide, wide,
+        {"method": wide, "path": wide, "status": MAX_INT},
+    )  # fmt: skip
+    line = build_line(Position(CHAIN, MAX_INT, NO_LINE), Source(wide, MAX_INT, wide), TIME, entry)
+    assert len(line) <= MAX_LINE
+    parse_line(line[:-1])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(Entry("file.delete"), id="event"),
+        pytest.param(Entry(["file.encrypt"]), id="event-type"),
+        pytest.param(Entry("key.use", "maybe"), id="outcome"),
+        pytest.param(Entry("key.use", severity=0), id="severity-low"),
+        pytest.param(Entry("key.use", severity=6), id="severity-high"),
+        pytest.param(Entry("key.use", severity=True), id="severity-bool"),
+        pytest.param(Entry("key.use", reason=Reason.LIMIT), id="reason-of-a-success"),
+        pytest.param(Entry("key.use", "started", reason=Reason.LIMIT), id="reason-of-a-start"),
+        pytest.param(Entry("key.use", "failure", reason="because"), id="reason"),
+        pytest.param(Entry("key.use", obj={"password": "x"}), id="unknown-key"),
+        pytest.param(Entry("key.use", obj={"x\ny": "x"}), id="hostile-key"),
+        pytest.param(Entry("key.use", obj={"size": "1"}), id="string-for-integer"),
+        pytest.param(Entry("key.use", obj={"size": True}), id="bool"),
+        pytest.param(Entry("key.use", obj={"size": 1.0}), id="float"),
+        pytest.param(Entry("key.use", obj={"size": -1}), id="negative"),
+        pytest.param(Entry("key.use", obj={"size": MAX_INT + 1}), id="too-large"),
+        pytest.param(Entry("key.use", obj={"name": 1}), id="integer-for-string"),
+        pytest.param(Entry("key.use", obj={"name": None}), id="none"),
+        pytest.param(Entry("key.use", obj={"name": ["x"]}), id="list"),
+        pytest.param(Entry("key.use", obj={"name": "x", "name_len": 300}), id="length-without-cut"),
+        pytest.param(Entry("key.use", obj={"size_len": 300}), id="length-of-an-integer"),
+        pytest.param(Entry("key.use", obj={1: 1}), id="key-not-a-string"),
+        pytest.param(Entry("key.use", http={"query": "a=b"}), id="http-key"),
+    ],
+)
+def test_programming_errors_are_refused(entry):
+    with pytest.raises(ValueError):
+        build(entry)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        pytest.param(b"", "not_json", id="empty"),
+        pytest.param(MINIMAL[:-1], "not_json", id="cut"),
+        pytest.param(b"[]", "not_json", id="array"),
+        pytest.param(b"[" * 100_000, "not_json", id="deep"),
+        pytest.param(b"1" * 100_000, "not_json", id="long-number"),
+        pytest.param(MINIMAL.replace(b"files-1", b"files-\xc3\xa9"), "not_json", id="utf-8"),
+        pytest.param(MINIMAL.replace(b'"seq":0', b'"seq":0.0'), "not_json", id="float"),
+        pytest.param(MINIMAL.replace(b'"seq":0', b'"seq":NaN'), "not_json", id="nan"),
+        pytest.param(b"x" * MAX_LINE, "too_long", id="long"),
+        pytest.param(MINIMAL + b"\r", "not_canonical", id="carriage-return"),
+        pytest.param(MINIMAL + b" ", "not_canonical", id="space"),
+        pytest.param(MINIMAL.replace(b'"v":1', b'"v":1,"v":1'), "not_canonical", id="doubled-key"),
+        pytest.param(MINIMAL.replace(b'"files-1"', b'"\\u0066iles-1"'), "not_canonical", id="needless-escape"),
+        pytest.param(json.dumps(json.loads(MINIMAL)).encode(), "not_canonical", id="spacing"),
+        pytest.param(changed(v=2), "version", id="version"),
+        pytest.param(changed(v=True), "version", id="version-bool"),
+        pytest.param(changed(src=None), "bad_field", id="no-source"),
+        pytest.param(changed(src=[]), "bad_field", id="source-type"),
+        pytest.param(changed(src={"host": "x", "pid": 1}), "bad_field", id="source-without-version"),
+        pytest.param(changed(note="x"), "bad_field", id="unknown-field"),
+        pytest.param(changed(time="2026-11-23T19:15:00Z"), "bad_field", id="time-without-nanoseconds"),
+        pytest.param(changed(time="2026-13-23T19:15:00.123456789Z"), "bad_field", id="month"),
+        pytest.param(changed(chain="AB" * 16), "bad_field", id="chain-upper-case"),
+        pytest.param(changed(prev="ab" * 32 + "\n"), "bad_field", id="prev"),
+        pytest.param(changed(prev=1), "bad_field", id="prev-type"),
+        pytest.param(changed(seq=-1), "bad_field", id="seq"),
+        pytest.param(changed(obj={}), "bad_field", id="empty-section"),
+        pytest.param(changed(reason="limit"), "bad_field", id="reason-of-a-success"),
+        pytest.param(changed(outcome="failure", reason=["limit"]), "bad_field", id="reason-type"),
+        pytest.param(changed(req="r", req_len=300), "bad_field", id="length-without-cut"),
+        pytest.param(changed(req_len=300), "bad_field", id="length-alone"),
+        pytest.param(changed(obj={"name": "x" * 257}), "bad_field", id="not-cut"),
+    ],
+)
+def test_what_is_not_a_record_is_refused(line, code):
+    with pytest.raises(RecordError) as caught:
+        parse_line(line)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("position", range(0, len(MINIMAL), 3))
+def test_no_other_byte_is_the_same_record(position):
+    """A record has one spelling: a changed byte is refused, or gives another record with another hash."""
+    other = bytearray(MINIMAL)
+    other[position] ^= 1
+    try:
+        record = parse_line(bytes(other))
+    except RecordError:
+        return
+    assert record != parse_line(MINIMAL)

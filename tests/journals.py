@@ -1,0 +1,90 @@
+"""Helpers for tests of the audit journal: scripts in processes of their own, and hands that tamper with files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import securefs.errors
+
+ROOT = Path(securefs.errors.__file__).parents[1]  # what must be on a child's path
+NOBODY = 65534  # user id
+
+
+def start_script(code, *args):
+    """Start ``code`` as a Python program that can import securefs."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run_script(code, *args):
+    """Run ``code`` to its end, and return its standard output and standard error."""
+    with start_script(code, *args) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    return out, err
+
+
+def wait_until(condition, seconds=60):
+    """Return once ``condition()`` is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+
+
+def chain_files(folder):
+    """Return the files of all chains, oldest first."""
+    return sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def only_chain(folder):
+    """Return the file of the only chain."""
+    (path,) = chain_files(folder)
+    return path
+
+
+def records(path):
+    """Return the records of one file."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def all_records(folder):
+    """Return the records of all chains, oldest chain first."""
+    return [record for path in chain_files(folder) for record in records(path)]
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Let no file of this process grow beyond ``size`` bytes: what a full disk looks like."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def unprivileged(folder):
+    """Be a user for whom modes count: root, who may do anything, becomes nobody and gives it ``folder``."""
+    if os.geteuid() != 0:
+        yield
+        return
+    print("root ignores modes: going on as nobody")
+    os.chown(folder, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

@@ -1,0 +1,143 @@
+"""A second decryptor that follows docs/format.md: it imports nothing of securefs and shares no library with its default.
+
+It works on whole files in memory, checks in the order in which the page does, and knows two outcomes: the plaintext, or
+:class:`Rejected`. If a reader of the page would go wrong somewhere, so does this, and the vectors show it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.constant_time import bytes_eq
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512
+from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+MAGIC = b"\x89SFS2\r\n\x1a"
+
+
+class Rejected(Exception):  # noqa: N818  # the page's own word
+    """The file is not to be used, and no plaintext of it either."""
+
+
+def must(condition: bool, why: str) -> None:
+    if not condition:
+        raise Rejected(why)
+
+
+def u(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def hkdf(ikm: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    return HKDF(SHA256(), length, salt or None, info).derive(ikm)
+
+
+def gcm_open(key: bytes, nonce: bytes, sealed: bytes) -> bytes:
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, None)
+    except (InvalidTag, ValueError) as error:
+        raise Rejected("GCM tag") from error
+
+
+def cbc_hmac_open(enc_key: bytes, mac_key: bytes, prefix: bytes, sealed: bytes) -> bytes:
+    """Open ``IV ‖ C ‖ T`` whose tag covers ``prefix ‖ IV ‖ C``: Format 1 as a whole, or one segment of suite 1."""
+    must(len(sealed) >= 64 and len(sealed) % 16 == 0, "length")
+    mac = HMAC(mac_key, SHA256())
+    mac.update(prefix + sealed[:-32])
+    try:
+        mac.verify(sealed[-32:])
+    except InvalidSignature as error:
+        raise Rejected("HMAC tag") from error
+    decryptor = Cipher(algorithms.AES(enc_key), modes.CBC(sealed[:16])).decryptor()
+    padded = decryptor.update(sealed[16:-32]) + decryptor.finalize()
+    count = padded[-1]
+    must(1 <= count <= 16 and padded[-count:] == bytes([count]) * count, "padding")
+    return padded[:-count]
+
+
+def open_format_1(data: bytes, keys: list[bytes]) -> bytes:
+    for key in keys:
+        try:
+            return cbc_hmac_open(key, key, b"", data)
+        except Rejected as error:
+            if str(error) == "padding":
+                raise
+    raise Rejected("no key's tag")
+
+
+def parse_slot(slot: bytes) -> tuple[int, int, bytes, bytes, bytes] | None:
+    kind, size = slot[0], u(slot[2:4])
+    if kind == 0:
+        must(not any(slot), "empty slot")
+        return None
+    must(kind in {1, 2, 3} and slot[1] == 0 and size <= len(slot) - 24, "slot head")
+    must(not any(slot[24 + size :]), "slot filling")
+    must({1: size == 80, 2: size >= 3, 3: size == 1168}[kind], "payload length")
+    return u(slot[4:8]), kind, slot[8:24], slot[:24], slot[24 : 24 + size]
+
+
+def unwrap(slots: list[tuple[int, int, bytes, bytes, bytes]], preamble: bytes, keys: list[bytes]) -> bytes:
+    ring = {hkdf(key, b"", b"securefs/2 key-id\0", 16): key for key in keys if len(key) == 32}
+    for _, kind, key_id, head, payload in sorted(slots, reverse=True):
+        if kind != 1 or key_id not in ring:
+            continue
+        okm = hkdf(ring[key_id], payload[:32], b"securefs/2 wrap\0" + preamble + head, 44)
+        try:
+            return gcm_open(okm[:32], okm[32:], payload[32:])
+        except Rejected:
+            continue
+    raise Rejected("no slot opens")
+
+
+def open_format_2(data: bytes, keys: list[bytes], context: bytes = b"") -> tuple[bytes, dict[str, object]]:
+    """Return (plaintext, metadata) of a Format 2 file."""
+    must(len(data) >= 56 and data[:8] == MAGIC and data[8] == 2 and data[9] in {1, 2}, "preamble")
+    preamble, suite, meta_len = data[:48], data[9], u(data[12:16])
+    count, slot_size = data[48], u(data[50:52])
+    must(u(data[10:12]) == 0 and (meta_len == 0 or 17 <= meta_len <= 65_536), "preamble fields")
+    must(1 <= count <= 8 and 104 <= slot_size <= 4096 and data[49] == 0 and u(data[52:56]) == 0, "slot table")
+    table_end = 56 + count * slot_size
+    start = table_end + meta_len
+    must(len(data) >= start + 57 and data[-1:] == b"\x5a", "cut, or no trailer")
+    slots = [parse_slot(data[at : at + slot_size]) for at in range(56, table_end, slot_size)]
+    dek = unwrap([slot for slot in slots if slot], preamble, keys)
+    metadata: dict[str, object] = {}
+    if meta_len:
+        okm = hkdf(dek, data[16:48], b"securefs/2 meta\0" + preamble, 44)
+        try:
+            metadata = json.loads(gcm_open(okm[:32], okm[32:], data[table_end:start]))
+        except ValueError as error:
+            raise Rejected("metadata") from error
+        must(isinstance(metadata, dict), "metadata is an object")
+    ctx = b"securefs/2 body\0" + preamble + len(context).to_bytes(4, "big") + context
+    return open_body(suite, dek, ctx, data[start:-1]), metadata
+
+
+def open_body(suite: int, dek: bytes, ctx: bytes, body: bytes) -> bytes:
+    """Open ``salt ‖ commitment ‖ segments``; for suite 2 that is one message of c2sp.org/chunked-encryption@v1."""
+    must(len(body) >= 56, "cut")
+    label = {
+        1: b"securefs/2+AES_256_CBC_HMAC_SHA256\0",
+        2: b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0",
+    }
+    okm = HKDFExpand(SHA512(), {1: 96, 2: 76}[suite], label[suite] + body[:24] + ctx).derive(dek)
+    must(bytes_eq(okm[-32:], body[24:56]), "commitment")
+    stored, plain = {1: (65_600, 65_536), 2: (16_400, 16_384)}[suite]
+    full = (len(body) - 56) // stored
+    output = []
+    for index in range(full + 1):
+        segment = body[56 + index * stored : 56 + (index + 1) * stored]
+        must(len(segment) >= 16, "no final segment")
+        if suite == 2:
+            nonce = (u(okm[32:44]) ^ index).to_bytes(12, "big")
+            piece = gcm_open(okm[:32], nonce, segment)
+        else:
+            prefix = index.to_bytes(8, "big") + (b"\1" if index == full else b"\0")
+            piece = cbc_hmac_open(okm[:32], okm[32:64], prefix, segment)
+        must(len(piece) < plain if index == full else len(piece) == plain, "segment length")
+        output.append(piece)
+    return b"".join(output)
