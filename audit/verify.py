@@ -122,6 +122,10 @@ class ChainVerifier:
         """Say what was found, after the last byte."""
         if self._long is not None:
             self._find("too_long", None, f"no record is longer than {MAX_LINE} bytes, not even a torn one")
+        torn = self._torn_tail()
+        if torn is not None and self._ended:
+            # A writer lets the file go after server.stop: no crash leaves bytes there.
+            self._find("stop", None, "nothing can follow server.stop, not even a torn record")
         return ChainSummary(
             chain=self.chain,
             file=self.file,
@@ -129,7 +133,7 @@ class ChainVerifier:
             head=self._head,
             before_head=self._before_head,
             ended=self._ended,
-            torn=self._torn_tail(),
+            torn=torn,
             claim=self._claim,
         )
 

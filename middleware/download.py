@@ -1,8 +1,8 @@
 """Downloads: ciphertext from the app in, verified plaintext out.
 
-No byte leaves before the tag over it was verified. A body of up to ``Policy.verify_first`` bytes is verified whole before the
-status line, so that a tampered file is a clean 500 with no byte of it. A longer one is sent segment by segment; a failure
-then breaks the connection off, so that no client can take the part for the whole.
+No byte leaves before the tag over it was verified. What is to be sent, up to ``Policy.verify_first`` bytes of it, is verified
+whole before the status line, so that a tampered file is a clean 500 with no byte of it. What is longer is sent segment by
+segment; a failure then breaks the connection off, so that no client can take the part for the whole.
 
 The journal has the start of an operation before its first byte, and its outcome before its last segment is released.
 """
@@ -11,18 +11,23 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain
+from secrets import token_hex
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Final
 
 from securefs.errors import FormatError, IntegrityError, JournalError, Reason, SecureFSError
 from securefs.header import MAGIC
+from securefs.middleware.filename import attachment
+from securefs.middleware.multipart import MEDIA_TYPE
 from securefs.middleware.problem import Refusal
+from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
 from securefs.middleware.response import HELD_IN_MEMORY, READ_SIZE
 from securefs.reader import open_encrypted
 from securefs.stream import TRAILER, Decryptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from securefs.keys import Keyring
     from securefs.middleware.exchange import Exchange
@@ -30,11 +35,19 @@ if TYPE_CHECKING:
     from securefs.middleware.response import Headers, Response
     from securefs.reader import EncryptedFile, SeekableFile
 
-__all__ = ["Delivery", "open_download"]
+__all__ = ["Delivery", "open_download", "record_failure"]
 
 # They describe the ciphertext (RFC 9530, RFC 1864), or ranges of it.
 _STALE_HEADERS: Final = frozenset(
-    {"content-length", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"}
+    {
+        "content-length",
+        "content-md5",
+        "digest",
+        "content-digest",
+        "repr-digest",
+        "accept-ranges",
+        "content-range",
+    }
 )
 FILE_ID_START: Final = 16  # offsets in a Format 2 file
 FILE_ID_END: Final = 48
@@ -43,14 +56,20 @@ FILE_ID_END: Final = 48
 class Delivery:
     """The plaintext of one file on its way to the client, as an iterable of chunks.
 
-    :param size: bytes of plaintext, None where the end alone will tell.
+    :ivar status: the status line that replaces the app's, None where its own stands.
+    :ivar about: the file, for the journal.
     """
 
-    def __init__(self, exchange: Exchange, about: dict[str, str | int], size: int | None) -> None:
-        self.size = size
-        self._exchange = exchange
+    status: str | None = None
+
+    def __init__(
+        self, exchange: Exchange, about: dict[str, str | int], metadata: Mapping[str, object]
+    ) -> None:
         self.about = about
+        self._metadata = metadata
+        self._exchange = exchange
         self._open = False
+        self._restored: Headers = []
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -70,16 +89,39 @@ class Delivery:
         return data
 
     def _read(self) -> tuple[bytes, bool]:
-        """Return the next verified plaintext, and whether it is the last."""
+        """Return the next verified bytes to send, and whether they are the last."""
         raise NotImplementedError  # pragma: no cover  # abstract
 
-    def verify(self, limit: int | None) -> None:
-        """Verify the whole file before anything is sent, where it has no more than ``limit`` bytes (None: always)."""
+    def headers(self, headers: Headers) -> Headers:
+        """Return the app's headers as they are true of what is sent."""
+        stale = _STALE_HEADERS | {name.lower() for name, _ in self._restored}
+        return [*((name, value) for name, value in headers if name.lower() not in stale), *self._restored]
 
-    def begin(self) -> None:
-        """Record that the operation starts; raise :class:`JournalError` where that can't be."""
+    def restore(self) -> None:
+        """Take the file's type and name from its sealed metadata. It is offered for saving, never shown inline."""
+        name, media_type = self._metadata.get("name"), self._metadata.get("type")
+        if isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type):
+            self._restored.append(("Content-Type", media_type))
+        if isinstance(name, str) and name:
+            self._restored.append(("Content-Disposition", attachment(name)))
+        # The type was the uploader's claim: a browser must not find another one by looking at the bytes.
+        self._restored.append(("X-Content-Type-Options", "nosniff"))
+
+    def begin(self, limit: int | None) -> None:
+        """Record that the operation starts, then verify what will be sent, up to ``limit`` bytes (None: all).
+
+        :raises JournalError: it can't be recorded. :raises IntegrityError: it must not be sent.
+        """
         self._record("started")
         self._open = True
+        try:
+            self._verify(limit)
+        except BaseException:
+            self._open = False
+            raise
+
+    def _verify(self, limit: int | None) -> None:
+        pass
 
     def close(self) -> None:
         """Note that the client went away, where the last byte was not handed out."""
@@ -89,11 +131,6 @@ class Delivery:
             with suppress(JournalError):
                 self._record("failure", severity=2, reason=Reason.CLIENT_GONE)
 
-    def headers(self, headers: Headers) -> Headers:
-        """Return the app's headers as they are true of the plaintext."""
-        kept = [(name, value) for name, value in headers if name.lower() not in _STALE_HEADERS]
-        return kept if self.size is None else [*kept, ("Content-Length", str(self.size))]
-
     def _record(self, outcome: str, *, severity: int = 1, reason: Reason | None = None) -> None:
         self._exchange.record(
             "file.decrypt", outcome=outcome, severity=severity, reason=reason, about=self.about
@@ -101,34 +138,102 @@ class Delivery:
 
 
 class _FileDelivery(Delivery):
-    """From a source that can seek, or was spooled: its end is known to be there before its first byte goes out."""
+    """From a source that can seek, or was held: its end is known to be there before its first byte goes out."""
 
     def __init__(self, exchange: Exchange, file: EncryptedFile, held: IO[bytes] | None) -> None:
-        super().__init__(exchange, _about(file), file.size)
+        about: dict[str, str | int] = {"key_id": file.key_id, "format": file.format, "size": file.size}
+        if file.object_id:
+            about |= {"id": file.object_id, "suite": file.suite}
+        super().__init__(exchange, about, file.metadata)
         self._file = file
         self._held = held
-        self._kept: bytes | None = None
+        # What is sent: spans of the plaintext, and bytes between them.
+        self._plan: list[range | bytes] = [range(file.size)]
+        self._added: Headers = []
+        self._media_type: str | None = None
 
-    def verify(self, limit: int | None) -> None:
-        # What fits one read is read once, to be verified and to be sent.
-        if self._file.size <= READ_SIZE:
-            self._kept = self._file.read()
-        elif self._file.format != 1 and (limit is None or self._file.size <= limit):
-            self._file.check()
+    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
+        """Choose the ranges that the request asks for, where the response is one that may be sent in part."""
+        header = asked.get("HTTP_RANGE")
+        validators = response.header("etag"), response.header("last-modified")
+        if header is None or not response.status.startswith("200"):
+            return
+        if not if_range_holds(asked.get("HTTP_IF_RANGE"), *validators):
+            return
+        size = self._file.size
+        try:
+            spans = parse_ranges(header, size, limit)
+        except UnsatisfiableRangeError:
+            self.status, self._plan = "416 Range Not Satisfiable", []
+            self._added = [("Content-Range", f"bytes */{size}")]
+            return
+        if spans is None:
+            return
+        self.status = "206 Partial Content"
+        if len(spans) == 1:
+            self._plan = [spans[0]]
+            self._added = [("Content-Range", _content_range(spans[0], size))]
+        else:
+            types = [
+                value for name, value in self.headers(response.headers) if name.lower() == "content-type"
+            ]
+            self._plan_parts(spans, types)
+
+    def _plan_parts(self, spans: list[range], types: list[str]) -> None:
+        """Plan a ``multipart/byteranges`` answer (RFC 9110 section 14.6)."""
+        boundary = token_hex(16)
+        self._plan = []
+        for span in spans:
+            lines = ["", f"--{boundary}", *(f"Content-Type: {media_type}" for media_type in types)]
+            lines += [f"Content-Range: {_content_range(span, self._file.size)}", "", ""]
+            self._plan += ["\r\n".join(lines).encode("latin-1"), span]
+        self._plan.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
+        self._media_type = f"multipart/byteranges; boundary={boundary}"
+
+    def headers(self, headers: Headers) -> Headers:
+        kept = super().headers(headers)
+        if self._media_type is not None:
+            kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
+            kept.append(("Content-Type", self._media_type))
+        length = sum(map(len, self._plan))
+        return [*kept, *self._added, ("Accept-Ranges", "bytes"), ("Content-Length", str(length))]
+
+    def _verify(self, limit: int | None) -> None:
+        length = sum(map(len, self._plan))
+        if length <= READ_SIZE:
+            # What fits one read is read once, to be verified and to be sent.
+            self._plan = [
+                b"".join(item if isinstance(item, bytes) else self._span(item) for item in self._plan)
+            ]
+        elif limit is None or length <= limit:
+            for item in self._plan:
+                if isinstance(item, range):
+                    self._file.check(item.start, item.stop)
+
+    def _span(self, span: range) -> bytes:
+        self._file.seek(span.start)
+        return self._file.read(len(span))
+
+    def _read(self) -> tuple[bytes, bool]:
+        item = self._plan.pop(0)
+        if isinstance(item, bytes):
+            return item, not self._plan
+        now, later = item[:READ_SIZE], item[READ_SIZE:]
+        if later:
+            self._plan.insert(0, later)
+        return self._span(now), not self._plan
 
     def close(self) -> None:
         super().close()
         if self._held is not None:
             self._held.close()
 
-    def _read(self) -> tuple[bytes, bool]:
-        data = self._file.read(READ_SIZE) if self._kept is None else self._kept
-        self._kept = None
-        return data, self._file.tell() == self._file.size
-
 
 class _StreamDelivery(Delivery):
-    """From a source that comes once and is too long to hold: each segment goes out when it is verified."""
+    """From a source that comes once and is too long to hold: each segment goes out when it is verified.
+
+    :param length: what the app announced as the ciphertext's length in bytes.
+    """
 
     def __init__(
         self, exchange: Exchange, chunks: Iterator[bytes], decryptor: Decryptor, length: int | None
@@ -140,18 +245,18 @@ class _StreamDelivery(Delivery):
             self._ready = decryptor.update(chunk)
         unlocked = decryptor.unlocked
         if unlocked is None:
-            # The body ended inside its header: say where.
+            # The body ended inside its header: let the parser say where.
             decryptor.finalize()
             raise IntegrityError("the file ends where its header does", Reason.TRUNCATED)
         header = unlocked.header
+        about: dict[str, str | int] = {"id": header.object_id, "key_id": unlocked.key_id, "format": 2}
+        super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)
         body = None if length is None else length - header.length - len(TRAILER)
-        about: dict[str, str | int] = {
-            "id": header.object_id,
-            "key_id": unlocked.key_id,
-            "format": 2,
-            "suite": header.suite.label,
-        }
-        super().__init__(exchange, about, None if body is None else header.suite.plaintext_length(body))
+        self._size = None if body is None else header.suite.plaintext_length(body)
+
+    def headers(self, headers: Headers) -> Headers:
+        kept = super().headers(headers)
+        return kept if self._size is None else [*kept, ("Content-Length", str(self._size))]
 
     def _read(self) -> tuple[bytes, bool]:
         ready, self._ready = self._ready, b""
@@ -163,11 +268,6 @@ class _StreamDelivery(Delivery):
         return ready, False
 
 
-def _about(file: EncryptedFile) -> dict[str, str | int]:
-    about: dict[str, str | int] = {"key_id": file.key_id, "format": file.format, "size": file.size}
-    return about | ({"id": file.object_id, "suite": file.suite} if file.object_id else {})
-
-
 def open_download(
     response: Response,
     exchange: Exchange,
@@ -175,13 +275,14 @@ def open_download(
     keyring: Keyring,
     context: bytes,
     *,
+    asked: Mapping[str, Any],
     format_1: bool,
-    head: bool,
 ) -> Delivery:
     """Return the plaintext of the app's response, verified as far as the policy asks, its start recorded.
 
-    For a HEAD request (``head``) only what the headers need is read, and nothing is recorded: no content goes out.
+    For a HEAD request only what the headers need is read, and nothing is recorded: no content goes out.
 
+    :param asked: the server's environ, with the ranges that the app never saw.
     :raises Refusal: the response must not be sent; the journal has the reason.
     """
     about: dict[str, str | int] = {}
@@ -205,9 +306,12 @@ def open_download(
         about = delivery.about
         if exchange.expected is not None and about.get("id") != exchange.expected:
             raise IntegrityError("the file is not the one that was asked for", Reason.WRONG_OBJECT)
-        if not head:
-            delivery.begin()
-            delivery.verify(policy.verify_first)
+        if policy.restore_metadata:
+            delivery.restore()
+        if asked.get("REQUEST_METHOD") != "HEAD":
+            if isinstance(delivery, _FileDelivery):
+                delivery.select(response, asked, policy.max_ranges)
+            delivery.begin(policy.verify_first)
     except (SecureFSError, OSError) as error:
         if held is not None:
             held.close()
@@ -215,8 +319,12 @@ def open_download(
     return delivery
 
 
+def _content_range(span: range, size: int) -> str:
+    return f"bytes {span.start}-{span.stop - 1}/{size}"
+
+
 def _check_servable(response: Response) -> None:
-    """Refuse what would make the client decode plaintext as something that it is not."""
+    """Refuse what would make the client take plaintext for something that it is not."""
     if response.status.startswith("206"):
         raise FormatError(
             "the app answered a part of a ciphertext; ranges are ours to serve", Reason.BAD_HEADER
@@ -258,6 +366,7 @@ def _drain(held: IO[bytes]) -> Iterator[bytes]:
 
 def _peek(source: SeekableFile) -> dict[str, str | int]:
     """Return the object id that a file claims, for the record of its failure."""
+    source.seek(0)
     start = source.read(FILE_ID_END)
     return (
         {"id": start[FILE_ID_START:].hex()} if start.startswith(MAGIC) and len(start) == FILE_ID_END else {}
@@ -276,7 +385,7 @@ def record_failure(
     else:
         refusal = Refusal.of(error)
         event, severity = "file.integrity_failure", 3 if refusal.reason is Reason.UNKNOWN_KEY else 4
-    details = dict(about)
+    details: dict[str, str | int] = dict(about)
     if isinstance(error, IntegrityError) and error.segment is not None:
         details["segment"] = error.segment
         details["digest"] = error.digest or ""

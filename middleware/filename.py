@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import quote
 
-__all__ = ["decode", "normalise"]
+__all__ = ["attachment", "decode", "normalise"]
 
 # C:\…, \\server\…, and steps upwards: the backslash is a separator there. Elsewhere it is a character of the name,
 # as it is for browsers on Linux.
@@ -26,3 +27,10 @@ def normalise(filename: str) -> str:
 def decode(filename: str) -> str:
     """Return the name that a person gave the file: browsers write a double quote as %22 (WHATWG HTML)."""
     return filename.replace("%22", '"')
+
+
+def attachment(name: str) -> str:
+    """Return the Content-Disposition that offers a download for saving as ``name`` (RFC 6266, RFC 8187)."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
+    encoded = quote(name, safe="!#$&+-.^_`|~", errors="replace")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"

@@ -23,7 +23,16 @@ from securefs.errors import LimitExceededError, Reason, SecureFSError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Data", "Event", "MalformedBodyError", "MultipartParser", "Part", "PartEnd", "parse_boundary"]
+__all__ = [
+    "MEDIA_TYPE",
+    "Data",
+    "Event",
+    "MalformedBodyError",
+    "MultipartParser",
+    "Part",
+    "PartEnd",
+    "parse_boundary",
+]
 
 
 class MalformedBodyError(SecureFSError):
@@ -80,7 +89,7 @@ _PARAMETERS: Final = tuple(
     re.compile(rf"{_NAME}(?:=(?:{quoted}|([^\s\";,=\\]+)))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
 )
 # media-type = type "/" subtype parameters (RFC 9110 section 8.3.1), of a length that fits the sealed metadata
-_MEDIA_TYPE: Final = re.compile(
+MEDIA_TYPE: Final = re.compile(
     r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     r"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[^\"\\\x00-\x1f\x7f-\xff]*\"))*"
 )
@@ -258,7 +267,7 @@ def _parse_header(block: bytes, size: int) -> Part:
     content_type = headers.get(b"content-type", b"").decode("latin-1")
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
-    if len(content_type) > _MAX_MEDIA_TYPE or not _MEDIA_TYPE.fullmatch(content_type):
+    if len(content_type) > _MAX_MEDIA_TYPE or not MEDIA_TYPE.fullmatch(content_type):
         content_type = _DEFAULT_TYPE
     return Part(parameters["name"], parameters.get("filename"), content_type, size)
 

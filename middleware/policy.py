@@ -40,6 +40,10 @@ class Policy:
     verify_first: int | None = (
         64 * MIB
     )  # bytes of ciphertext verified whole before the status line; None: always all
+    max_ranges: int = 16  # ranges in one request; who asks for more gets the whole file
+    restore_metadata: bool = (
+        False  # set Content-Type and Content-Disposition of downloads from the sealed metadata
+    )
     suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
     format: int = 2  # of new files: 1 or 2
     format_1_paths: tuple[str, ...] = ()  # responses there may be Format 1, and must be encrypted
@@ -54,6 +58,7 @@ class Policy:
             "max_field_bytes",
             "max_part_header",
             "max_filename",
+            "max_ranges",
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"Policy.{name} must be at least 1")

@@ -187,9 +187,10 @@ class SecureFS:
             self._policy,
             self._keyring,
             self._context_of(inner),
+            asked=environ,
             format_1=self._rule(exchange, inner) == 1,
-            head=is_head,
         )
+        response.status = delivery.status or response.status
         response.headers = delivery.headers(response.headers)
         response.begin()
         return Closing(() if is_head else delivery, delivery.close, lambda: _finish(response, body))

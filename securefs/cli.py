@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse names no public type
+    Commands = argparse._SubParsersAction[_Parser]  # noqa: SLF001  # argparse names no public type
 
 
 def _command(commands: Commands, name: str, run: str, text: str) -> argparse.ArgumentParser:
@@ -187,7 +187,7 @@ def _file_commands(commands: Commands) -> None:
     _json_option(command)
 
 
-def _target_options(command: argparse.ArgumentParser, default: str) -> argparse._MutuallyExclusiveGroup:  # noqa: SLF001  # no public type
+def _target_options(command: argparse.ArgumentParser, default: str) -> argparse._MutuallyExclusiveGroup:
     command.add_argument("--force", action="store_true", help="replace an existing file")
     group = command.add_mutually_exclusive_group()
     group.add_argument("-o", "--output", metavar="DST", help=f"default: {default}; - for standard output")

@@ -17,7 +17,7 @@ from securefs.errors import ConfigurationError, SecureFSError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["DATA_VARIABLE", "DATABASE_NAME", "StorageError", "data_directory", "open_database", "transaction"]
+__all__ = ["DATABASE_NAME", "DATA_VARIABLE", "StorageError", "data_directory", "open_database", "transaction"]
 
 DATA_VARIABLE: Final = "SECUREFS_DATA_DIR"
 DATABASE_NAME: Final = "securefs.sqlite3"
@@ -34,12 +34,13 @@ CREATE TABLE tokens (
     expires INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE files (
-    object_id TEXT PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    object_id TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     size INTEGER NOT NULL,
     created INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX files_by_owner ON files (owner, created DESC, object_id);
+);
+CREATE INDEX files_by_owner ON files (owner, number);
 """
 
 

@@ -1,7 +1,7 @@
 """The reference app's pages: plain HTML that needs no script, and the headers that allow it nothing more.
 
 Everything that came from a user is escaped by Markup.format, and a file name is isolated with <bdi>, so that neither
-markup nor a right-to-left override in a name can change what the page around it says. The only style sheet is inline and
+markup nor the direction of a script in a name can change what the page around it says; overrides of it are shown as such. The only style sheet is inline and
 allowed by its hash; scripts, frames, images and foreign forms are not allowed at all.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -18,9 +19,12 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PAGE_HEADERS", "Row", "error_page", "list_page", "login_page"]
+__all__ = ["PAGE_HEADERS", "Row", "error_page", "harmless", "list_page", "login_page"]
 
-_CSS: Final = """
+# Control characters, and those that turn the direction of text: inv<U+202E>fdp.exe would be shown as invexe.pdf.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+_CSS: Final = Markup("""
 :root { color-scheme: light dark; --ink: #1d2530; --soft: #5b6675; --line: #dfe4ea; --back: #f4f6f8; --card: #fff;
   --act: #0b5fb4; --on-act: #fff; --bad: #a4161a; --bad-back: #fdeeee; --good: #1b6b3a; --good-back: #eaf6ee; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa7b8; --line: #323c49; --back: #12161c;
@@ -31,7 +35,7 @@ body { margin: 0; background: var(--back); color: var(--ink); font: 1rem/1.5 sys
 header, main { max-width: 58rem; margin: 0 auto; padding: 1rem 1.25rem; }
 header { display: flex; align-items: center; gap: .75rem; flex-wrap: wrap; }
 header strong { font-size: 1.15rem; margin-right: auto; }
-h1 { font-size: 1.4rem; margin: 0 0 .75rem; }
+h1, h2 { font-size: 1.4rem; margin: 0 0 .75rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; padding: 1.25rem;
   margin-bottom: 1.25rem; }
 .narrow { max-width: 28rem; margin: 6vh auto 0; }
@@ -58,7 +62,7 @@ nav { display: flex; justify-content: space-between; margin-top: 1rem; }
 @media (max-width: 40rem) { thead { display: none; } tr { display: block; border-top: 1px solid var(--line);
   padding: .6rem 0; } td { display: block; border: 0; padding: .1rem 0; width: auto; text-align: left; }
   .actions { justify-content: flex-start; margin-top: .35rem; } }
-"""
+""")
 
 _CSS_HASH: Final = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
 
@@ -71,7 +75,7 @@ PAGE_HEADERS: Final = {
 }
 
 _PAGE: Final = Markup(
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title} – securefs</title><link rel="icon" href="data:,">'
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title} · securefs</title><link rel="icon" href="data:,">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><style>{css}</style></head>\n'
     "<body>{header}<main>{body}</main></body></html>\n"
 )
@@ -87,7 +91,7 @@ _LOGIN: Final = Markup(
     "Ask whoever runs this server for a token.</p></section>"
 )
 _LIST: Final = Markup(
-    '{notice}{alert}<section><h1>Upload</h1><form class="row" method="post" action="/files" enctype="multipart/form-data">'
+    '{notice}{alert}<section><h2>Upload</h2><form class="row" method="post" action="/files" enctype="multipart/form-data">'
     '<div><label for="files">Files to encrypt and store</label>'
     '<input id="files" name="files" type="file" multiple required></div><button>Upload</button></form></section>'
     "\n<section><h1>Your files</h1>{files}{more}</section>"
@@ -158,15 +162,20 @@ def error_page(title: str, detail: str) -> str:
     return _page(title, _ERROR.format(title=title, detail=detail))
 
 
+def harmless(name: str, replacement: str = "\ufffd") -> str:
+    """Return a file name without characters that are there to deceive whoever reads it."""
+    return _CONTROLS.sub(replacement, name)
+
+
 def _page(title: str, body: Markup, header: Markup | str = "") -> str:
-    return _PAGE.format(title=title, css=Markup(_CSS), header=header, body=body)  # noqa: S704  # a constant of ours
+    return _PAGE.format(title=title, css=_CSS, header=header, body=body)
 
 
 def _row(row: Row) -> Markup:
-    stored = time.gmtime(row.created)
-    download = "" if row.broken else _DOWNLOAD.format(object_id=row.object_id, name=row.name)
+    stored, name = time.gmtime(row.created), harmless(row.name)
+    download = "" if row.broken else _DOWNLOAD.format(object_id=row.object_id, name=name)
     return _ROW.format(
-        name=row.name,
+        name=name,
         flaw=_FLAW if row.broken else "",
         size=_human(row.size),
         iso=time.strftime("%Y-%m-%dT%H:%M:%SZ", stored),

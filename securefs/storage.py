@@ -187,7 +187,7 @@ class Storage:
         with transaction(self._database, write=False) as database:
             rows = database.execute(
                 "SELECT object_id, size, created FROM files WHERE owner = ?"
-                " ORDER BY created DESC, object_id LIMIT ? OFFSET ?",
+                " ORDER BY number DESC LIMIT ? OFFSET ?",
                 (owner, PAGE_SIZE + 1, (number - 1) * PAGE_SIZE),
             ).fetchall()
         return [StoredFile(*row) for row in rows[:PAGE_SIZE]], len(rows) > PAGE_SIZE

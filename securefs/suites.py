@@ -216,7 +216,12 @@ def body_context(preamble: bytes, context: bytes) -> bytes:
 def derive(
     suite: Suite, dek: bytes, salt: bytes, ctx: bytes, primitives: Primitives, draw_iv: Callable[[], bytes]
 ) -> tuple[SegmentCipher, bytes]:
-    """Return (the cipher for a file's segments, the commitment to its key) for a DEK (32 bytes) and salt (24)."""
+    """Return (the cipher for a file's segments, the commitment to its key) for a DEK (32 bytes) and salt (24).
+
+    :raises ValueError: the DEK has another size: nothing shorter may pass for a 256-bit key.
+    """
+    if len(dek) != KEY_SIZE:
+        raise ValueError(f"a data encryption key has {KEY_SIZE} bytes, not {len(dek)}")
     if suite is Suite.CBC_HMAC:
         okm = hkdf_expand("sha512", dek, _SUITE_1_INFO + salt + ctx, 2 * KEY_SIZE + COMMITMENT_SIZE)
         return _CbcHmac(okm[:-COMMITMENT_SIZE], primitives, draw_iv), okm[-COMMITMENT_SIZE:]

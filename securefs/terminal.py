@@ -133,7 +133,7 @@ class Progress:
             sys.stderr.write(f"\r[{'#' * filled}{' ' * (BAR_WIDTH - filled)}] {percent:3d} %")
             sys.stderr.flush()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Progress:  # noqa: PYI034  # typing.Self is newer than Python 3.10
         return self
 
     def __exit__(
@@ -190,7 +190,11 @@ def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
             output.flush()
         return
     path = Path(name)
-    if force and path.exists() and not path.is_file():
+    if path.exists() and not force:
+        raise ConfigurationError(
+            f"{name} exists already: name another target with -o, or replace it with --force"
+        )
+    if path.exists() and not path.is_file():
         # A rename over /dev/null or a named pipe would replace it for everybody.
         raise ConfigurationError(f"{name} is not a regular file and will not be replaced")
     with named(name), write_atomically(path, overwrite=force) as file:

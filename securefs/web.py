@@ -13,7 +13,7 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.wrappers import Request, Response
 
 from securefs.database import StorageError
-from securefs.pages import PAGE_HEADERS, error_page
+from securefs.pages import PAGE_HEADERS, error_page, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,6 +122,7 @@ def cookie_name(request: Request) -> str:
 
 def attachment(name: str) -> str:
     """Return the Content-Disposition that saves a download as ``name`` (RFC 6266, RFC 8187)."""
+    name = harmless(name, "_")
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
     encoded = quote(name, safe="!#$&+-.^_`|~", errors="replace")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"

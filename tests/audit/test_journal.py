@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import stat
+from pathlib import Path
 
 import pytest
-
 from journals import all_records, chain_files, file_size_limit, only_chain, records, run_script, unprivileged
+
 from securefs.audit import Journal, verify_journal
+from securefs.audit.chain import FileSink
 from securefs.audit.folder import _refuse_stranger
 from securefs.audit.journal import _version
 from securefs.audit.record import line_hash
@@ -22,12 +24,12 @@ def folder(tmp_path):
 
 
 def open_descriptors():
-    return set(os.listdir("/dev/fd"))
+    return {path.name for path in Path("/dev/fd").iterdir()}
 
 
 def test_chain_opens_with_the_first_record(folder):
     journal = Journal(folder, sync="record", names="clear", on_failure="continue")
-    assert os.listdir(folder) == []
+    assert list(folder.iterdir()) == []
     journal.record(
         "file.rejected",
         outcome="failure",
@@ -48,7 +50,12 @@ def test_chain_opens_with_the_first_record(folder):
     assert record["http"] == {"method": "POST", "path": "/u", "status": 413}
     assert record["src"]["addr"] == "192.0.2.7"
     assert record["src"]["pid"] == os.getpid()
-    assert (record["reason"], record["req"], record["sev"], record["outcome"]) == ("limit", "r1", 3, "failure")
+    assert (record["reason"], record["req"], record["sev"], record["outcome"]) == (
+        "limit",
+        "r1",
+        3,
+        "failure",
+    )
     assert stop["event"] == "server.stop"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -129,11 +136,18 @@ def test_folder_of_a_stranger_is_refused(folder, owner, user, fit):
 
 
 def test_environment(folder):
-    environ = {"SECUREFS_AUDIT_DIR": str(folder), "SECUREFS_AUDIT_SYNC": "record", "SECUREFS_AUDIT_NAMES": "clear"}
+    environ = {
+        "SECUREFS_AUDIT_DIR": str(folder),
+        "SECUREFS_AUDIT_SYNC": "record",
+        "SECUREFS_AUDIT_NAMES": "clear",
+    }
     assert repr(Journal.from_env(environ)) == (
         f"<Journal to {folder}: names=clear, sync=record, on_failure=closed>"
     )
-    assert repr(Journal.from_env({})) == "<Journal to a stream: names=pseudonym, sync=buffered, on_failure=closed>"
+    assert (
+        repr(Journal.from_env({}))
+        == "<Journal to a stream: names=pseudonym, sync=buffered, on_failure=closed>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +191,7 @@ def test_stream_without_descriptor_is_refused(tmp_path):
 
 
 def test_full_stream_fails_closed():
-    with open("/dev/full", "wb", buffering=0) as stream:
+    with Path("/dev/full").open("wb", buffering=0) as stream:
         journal = Journal(stream=stream)
         with pytest.raises(JournalError, match="No space left on device"):
             journal.record("key.use")
@@ -219,9 +233,8 @@ def test_full_disk_fails_closed_and_is_no_tampering(folder):
     journal.record("key.use")
     path = only_chain(folder)
     size = path.stat().st_size
-    with file_size_limit(size + 10):
-        with pytest.raises(JournalError, match="10 of"):
-            journal.record("key.use")
+    with file_size_limit(size + 10), pytest.raises(JournalError, match="10 of"):
+        journal.record("key.use")
     assert path.stat().st_size == size + 10
     with file_size_limit(0):
         for _ in range(3):
@@ -344,6 +357,33 @@ def test_signal_handler_that_interrupts_the_journal_is_refused(folder):
     assert verify_journal(folder).records == 4
 
 
+class InterruptedSink(FileSink):
+    """A file whose writer is interrupted once the line is out, before it could take note of that."""
+
+    def write(self, line):
+        super().write(line)
+        raise KeyboardInterrupt
+
+
+def test_chain_whose_writer_was_interrupted_is_left(folder):
+    """The line may be out though its number was not counted: a second one with that number would look forged."""
+    journal = Journal(folder)
+    journal.record("key.use")
+    journal._chain.sink.__class__ = InterruptedSink
+    with pytest.raises(KeyboardInterrupt):
+        journal.record("key.use")
+    journal.record("key.use")
+    journal.close()
+    by_seq = {path.name[:32]: records(path) for path in chain_files(folder)}
+    first = next(name for name, found in by_seq.items() if "replaces" not in found[0]["obj"])
+    (second,) = by_seq.keys() - {first}
+    start = by_seq[second][0]["obj"]
+    assert (start["replaces"], start["replaces_seq"], start["why"]) == (first, 1, "interrupted")
+    assert "lost" not in start
+    assert len(by_seq[first]) == 3
+    assert verify_journal(folder).intact
+
+
 def test_exceptions_out_of_signal_handlers_never_look_like_tampering(folder):
     """An interrupted chain is left, and its successor says so: no sequence number is used twice."""
     code = """
@@ -356,6 +396,7 @@ def handler(number, frame):
         raise Interrupted
 signal.signal(signal.SIGALRM, handler)
 journal = Journal(sys.argv[1])
+journal.record("key.use")
 hits = done = 0
 signal.setitimer(signal.ITIMER_REAL, 0.0011, 0.00073)
 while hits < 300:
@@ -370,10 +411,10 @@ while hits < 300:
 signal.setitimer(signal.ITIMER_REAL, 0)
 journal.close()
 report = verify_journal(sys.argv[1])
-print(len(report.chains) > 1, report.records >= done, [f.message for f in report.findings], sum(t.size for t in report.torn))
+print(report.records >= done, [f.message for f in report.findings], sum(t.size for t in report.torn))
 """
     out, _ = run_script(code, folder)
-    assert out == b"True True [] 0\n"
+    assert out == b"True [] 0\n"
 
 
 def test_version_of_a_distribution_that_is_not_installed():

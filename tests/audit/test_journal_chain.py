@@ -3,8 +3,8 @@
 import os
 
 import pytest
-
 from journals import file_size_limit, records, unprivileged
+
 from securefs.audit.chain import Chain, ChainBrokenError, FileSink, StreamSink, chain_file_name
 from securefs.audit.record import Entry, Source
 
@@ -125,7 +125,7 @@ def test_folder_that_cannot_be_flushed_leaves_no_file(open_folder):
             FileSink(open_folder, NAME)
         assert (caught.value.why, caught.value.error) == ("open_failed", "EACCES")
         open_folder.chmod(0o700)
-        assert os.listdir(open_folder) == []
+        assert list(open_folder.iterdir()) == []
 
 
 def test_an_entry_that_is_no_record_leaves_the_chain_usable(chain, path):

@@ -1,8 +1,8 @@
 """Threads, forks and kills: every process has its own chain, and no record of one is lost."""
 
 import pytest
-
 from journals import all_records, chain_files, records, run_script, start_script, wait_until
+
 from securefs.audit import verify_journal
 
 
@@ -167,7 +167,8 @@ while True:
 """
     for number in range(10):
         with start_script(code, folder) as process:
-            wait_until(lambda: sum(path.stat().st_size for path in chain_files(folder)[number:]) > 5000 * number)
+            # A little further each time, so that the kills fall on different places.
+            wait_until(lambda at=number: sum(p.stat().st_size for p in chain_files(folder)[at:]) > 5000 * at)
             process.kill()
             process.communicate(timeout=60)
         report = verify_journal(folder)

@@ -6,8 +6,8 @@ import os
 import stat
 
 import pytest
-
 from journals import run_script, unprivileged
+
 from securefs.audit import Journal, hash_name
 from securefs.audit.pseudonym import KEY_FILE, Pseudonyms, load_or_create, random_pseudonyms
 from securefs.errors import ConfigurationError
@@ -23,7 +23,11 @@ def test_golden_pseudonym():
 
 
 def test_kinds_and_keys_keep_pseudonyms_apart():
-    made = {Pseudonyms(KEY).of("name", "x"), Pseudonyms(KEY).of("principal", "x"), random_pseudonyms().of("name", "x")}
+    made = {
+        Pseudonyms(KEY).of("name", "x"),
+        Pseudonyms(KEY).of("principal", "x"),
+        random_pseudonyms().of("name", "x"),
+    }
     assert len(made) == 3
 
 
@@ -42,7 +46,7 @@ def test_key_is_made_once_for_its_owner_only(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_bytes() == first.key
     assert len(first.key) == 32
-    assert os.listdir(tmp_path) == [KEY_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
 
 
 def test_workers_that_race_agree_on_one_key(tmp_path):
@@ -66,7 +70,7 @@ for pid in children:
     out, _ = run_script(code, tmp_path)
     assert len(out.split()) == 8
     assert len(set(out.split())) == 1
-    assert os.listdir(tmp_path) == [KEY_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
 
 
 def test_slower_worker_takes_the_key_of_the_faster(tmp_path):
@@ -75,7 +79,7 @@ def test_slower_worker_takes_the_key_of_the_faster(tmp_path):
     first = load_or_create(tmp_path)
     _create(tmp_path / KEY_FILE)
     assert load_or_create(tmp_path) == first
-    assert os.listdir(tmp_path) == [KEY_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
 
 
 def test_hash_name_finds_what_was_recorded(tmp_path):
@@ -92,7 +96,7 @@ def test_hash_name_finds_what_was_recorded(tmp_path):
 def test_hash_name_makes_no_key(tmp_path):
     with pytest.raises(ConfigurationError, match=r"cannot read the pseudonym key .*No such file"):
         hash_name(tmp_path, "x")
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def _mode(path):

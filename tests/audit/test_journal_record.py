@@ -83,7 +83,7 @@ def test_position_is_written():
 hostile = st.text(
     st.one_of(
         st.characters(),
-        st.sampled_from("\n\r\x00\x1b\x7f\x85\u2028\u2029\u202e\"\\"),
+        st.sampled_from('\n\r\x00\x1b\x7f\x85\u2028\u2029\u202e"\\'),
         st.integers(0xD800, 0xDFFF).map(chr),  # halves of surrogate pairs, alone and together
     ),
     max_size=600,
@@ -94,7 +94,14 @@ PRINTABLE = set(string.printable.encode()) - set(b"\t\n\r\x0b\x0c")
 @given(name=hostile, path=hostile, actor=hostile, request=hostile)
 def test_hostile_strings_give_one_ascii_line_that_is_accepted(name, path, actor, request):
     line = build(
-        Entry("file.encrypt", obj={"name": name}, http={"path": path}, actor=actor, request_id=request, address=name)
+        Entry(
+            "file.encrypt",
+            obj={"name": name},
+            http={"path": path},
+            actor=actor,
+            request_id=request,
+            address=name,
+        )
     )
     assert line.endswith(b"\n")
     assert set(line[:-1]) <= PRINTABLE
@@ -126,9 +133,25 @@ def test_longest_record_fits():
     """Every string at its longest and of the widest escape: still shorter than what the verifier takes."""
     wide = "\U0001f600" * 1000
     obj = dict.fromkeys(
-        ("id key_id suite digest name field role names sync on_failure replaces replaces_hash why error").split(), wide
+        [
+            "id",
+            "key_id",
+            "suite",
+            "digest",
+            "name",
+            "field",
+            "role",
+            "names",
+            "sync",
+            "on_failure",
+            "replaces",
+            "replaces_hash",
+            "why",
+            "error",
+        ],
+        wide,
     )
-    obj |= dict.fromkeys("format size segment parts replaces_seq lost".split(), MAX_INT)
+    obj |= dict.fromkeys(["format", "size", "segment", "parts", "replaces_seq", "lost"], MAX_INT)
     entry = Entry(
         "file.integrity_failure", "failure", 5, Reason.CIPHERTEXT_INJECTION, obj, wide, wide, wide,
         {"method": wide, "path": wide, "status": MAX_INT},
@@ -186,7 +209,9 @@ def test_programming_errors_are_refused(entry):
         pytest.param(MINIMAL + b"\r", "not_canonical", id="carriage-return"),
         pytest.param(MINIMAL + b" ", "not_canonical", id="space"),
         pytest.param(MINIMAL.replace(b'"v":1', b'"v":1,"v":1'), "not_canonical", id="doubled-key"),
-        pytest.param(MINIMAL.replace(b'"files-1"', b'"\\u0066iles-1"'), "not_canonical", id="needless-escape"),
+        pytest.param(
+            MINIMAL.replace(b'"files-1"', b'"\\u0066iles-1"'), "not_canonical", id="needless-escape"
+        ),
         pytest.param(json.dumps(json.loads(MINIMAL)).encode(), "not_canonical", id="spacing"),
         pytest.param(changed(v=2), "version", id="version"),
         pytest.param(changed(v=True), "version", id="version-bool"),

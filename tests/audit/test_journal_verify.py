@@ -6,8 +6,8 @@ import os
 import shutil
 
 import pytest
-
 from journals import chain_files, only_chain, records, unprivileged
+
 from securefs.audit import Journal, verify_journal
 from securefs.audit.record import MAX_LINE, NO_LINE, Entry, Position, Source, build_line, line_hash
 from securefs.audit.verify import MAX_FINDINGS, ChainVerifier
@@ -144,7 +144,7 @@ def test_finding_says_where(folder):
     assert path.read_bytes()[finding.offset :].startswith(path.read_bytes().split(b"\n")[5])
 
 
-@pytest.mark.parametrize("cut", [1, 100, 400])
+@pytest.mark.parametrize("cut", [1, 100, 250])
 def test_torn_last_line_is_no_tampering(folder, cut):
     path = only_chain(folder)
     data = path.read_bytes()
@@ -157,6 +157,14 @@ def test_torn_last_line_is_no_tampering(folder, cut):
     assert (tail.offset, tail.size) == (start, len(data) - start - cut)
     assert tail.digest == hashlib.sha256(data[start:-cut]).hexdigest()
     assert report.records == 9
+
+
+def test_torn_bytes_after_an_orderly_end_are_tampering(folder):
+    path = only_chain(folder)
+    path.write_bytes(path.read_bytes() + b"x")
+    report = verify_journal(folder)
+    assert codes(report) == [("stop", None)]
+    assert report.exit_code == 1
 
 
 def test_tampering_outweighs_a_torn_tail(folder):
@@ -285,18 +293,21 @@ def test_chain_that_cannot_be_read_is_a_usage_error(open_folder):
     path = open_folder / f"{CHAIN}-0.jsonl"
     path.write_bytes(chain_bytes(Entry("server.start")))
     path.chmod(0)
-    with unprivileged(open_folder), pytest.raises(ConfigurationError, match="cannot read .*Permission denied"):
+    with (
+        unprivileged(open_folder),
+        pytest.raises(ConfigurationError, match=r"cannot read .*Permission denied"),
+    ):
         verify_journal(open_folder)
 
 
 def test_report_as_json(folder):
-    rewrite(folder, _edit)
+    rewrite(folder, lambda lines: (_edit(lines), lines.pop()))
     path = only_chain(folder)
     path.write_bytes(path.read_bytes() + b"torn")
     (folder / "other").write_text("x")
     found = json.loads(json.dumps(verify_journal(folder).to_json()))
     assert (found["integrity"], found["completeness"], found["exit_code"]) == ("tampered", "not proven", 1)
-    assert (found["records"], found["finding_count"], found["unknown_files"]) == (10, 1, ["other"])
+    assert (found["records"], found["finding_count"], found["unknown_files"]) == (9, 1, ["other"])
     assert found["findings"][0]["code"] == "link"
     assert found["torn"][0]["size"] == 4
     assert found["chains"][0]["file"] == path.name
@@ -305,7 +316,8 @@ def test_report_as_json(folder):
 
 def test_report_as_text(folder):
     assert any(line.startswith("integrity: holds") for line in verify_journal(folder).lines())
-    rewrite(folder, _edit_into_no_record)
+    assert any(line.endswith("10 records, ended") for line in verify_journal(folder).lines())
+    rewrite(folder, lambda lines: (_edit_into_no_record(lines), lines.pop()))
     path = only_chain(folder)
     path.write_bytes(path.read_bytes() + b"torn")
     text = "\n".join(verify_journal(folder).lines())
@@ -313,7 +325,7 @@ def test_report_as_text(folder):
     assert ", record 5: link: " in text
     assert "completeness: not proven" in text
     assert "4 bytes of a record that was not written whole" in text
-    assert "10 records, not ended in order" in text
+    assert "9 records, not ended in order" in text
 
 
 def test_findings_are_counted_beyond_what_is_kept(tmp_path):

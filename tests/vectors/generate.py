@@ -104,6 +104,7 @@ def positive() -> list[Vector]:
     for bits in (128, 192):
         add(f"format-1/aes-{bits}", 17, key(2, bits // 8), format=1)
     add("format-1/retired-key", 17, format=1, keyring=[key(3).hex(), key(2, 16).hex(), key(1).hex()])
+    add("format-1/worked-example", 5, bytes(range(32)), format=1, plaintext=b"hello".hex())
     for name, suite in SUITES.items():
         two: Vector = {"format": 2, "suite": suite.value}
         full = suite.segment_size

@@ -1,0 +1,54 @@
+# The two commands of the README are `make demo` and `make test`. Both make .venv, install what they need and run; the second
+# time they find it done. They need Python 3.10 or later with venv, and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+QUIET := --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## list these commands
+	@echo "securefs: encrypts what your users upload"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## start the reference app on 127.0.0.1 with a key and a token of its own
+	@$(BIN)/securefs demo
+
+test: $(VENV)/.test ## run all tests with coverage
+	@echo "Running the tests (a few minutes) ..."
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q --durations=5 $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+lint: $(VENV)/.test ## check style, types, dependency rules and known insecure patterns
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict
+	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive securefs/*.py middleware audit gunicorn.conf.py
+
+bench: $(VENV)/.test ## measure, side by side with peers
+	@$(BIN)/python -m bench
+
+clean: ## remove .venv and everything that the other commands made
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "securefs needs Python 3.10 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	@echo "Installing securefs and its server into $(VENV) (once, about half a minute) ..."
+	@$(BIN)/python -m pip install $(QUIET) --editable '.[fast,server]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	@echo "Installing securefs and what its tests need into $(VENV) (once, about a minute) ..."
+	@$(BIN)/python -m pip install $(QUIET) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
