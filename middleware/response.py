@@ -85,13 +85,15 @@ class Response:
 
     :param hold: keep all that the app writes, whatever it begins with, until the app returns: on paths where
         plaintext is refused.
+    :param is_head: the client asked for headers only.
     """
 
-    def __init__(self, start_response: StartResponse, *, hold: bool) -> None:
+    def __init__(self, start_response: StartResponse, *, hold: bool, is_head: bool) -> None:
         self.status = ""
         self.headers: Headers = []
         self._start_response = start_response
         self._hold = hold
+        self._is_head = is_head
         self._result: Iterable[bytes] = ()
         self._server_write: Callable[[bytes], object] | None = None
         self._written: IO[bytes] | None = None
@@ -125,16 +127,23 @@ class Response:
     def write(self, data: bytes) -> None:
         """Be the app's ``write``: pass plaintext on, keep what may be ciphertext until the app returns."""
         if self._server_write is not None:
-            self._server_write(data)
+            self._write_through(data)
             return
         if self._written is None:
             self._written = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed by close()
         self._written.write(data)
         self._head += data[: len(MAGIC) - len(self._head)]
         if not self._hold and not MAGIC.startswith(self._head):
+            # Plaintext after all: from here on everything goes straight through.
             self.begin()
             for held in self._replay_written():
-                self._server_write(held)  # type: ignore[misc]  # begin() has just set it
+                self._write_through(held)
+            self._written.close()
+            self._written = None
+
+    def _write_through(self, data: bytes) -> None:
+        if self._server_write is not None and not self._is_head:
+            self._server_write(data)
 
     def receive(self, result: Iterable[bytes]) -> bytes:
         """Take what the app returned; return the first bytes of the body, eight or more unless it is shorter.
@@ -182,7 +191,7 @@ class Response:
 
     def known_length(self) -> int | None:
         """Return the length in bytes of a body that is a list or tuple, else None."""
-        if isinstance(self._result, (list, tuple)) and self._written is None:
+        if isinstance(self._result, (list, tuple)) and self._written is None and not self.started:
             return sum(map(len, self._result))
         return None
 

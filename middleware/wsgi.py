@@ -80,11 +80,12 @@ class SecureFS:
         inner = {name: value for name, value in environ.items() if name not in _HIDDEN}
         inner["securefs"] = exchange
         inner["wsgi.file_wrapper"] = FileWrapper
-        if environ.get("REQUEST_METHOD") == "HEAD":
+        is_head = environ.get("REQUEST_METHOD") == "HEAD"
+        if is_head:
             # Only a GET shows whether the answer is ciphertext, and so how long the plaintext is.
             inner["REQUEST_METHOD"] = "GET"
         body: RewrittenBody | GuardedInput | None = None
-        response = Response(start_response, hold=self._rule(exchange, inner) is not None)
+        response = Response(start_response, hold=self._rule(exchange, inner) is not None, is_head=is_head)
         try:
             self._admit(inner, exchange)
             body = self._receive(inner, exchange)

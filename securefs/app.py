@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
-from werkzeug.routing import Map, Rule
+from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import wrap_file
@@ -155,6 +155,8 @@ class App:
             endpoint, arguments = self._urls.bind_to_environ(request.environ).match()
             view: Callable[..., Response] = getattr(self, f"_{endpoint}")
             return view(request, **arguments)
+        except RequestRedirect as error:
+            return redirect(error.new_url, 308)
         except HTTPException as error:
             response = problem(request, error.code or 500, error.name, error.description or "")
             response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")

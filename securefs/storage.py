@@ -55,7 +55,8 @@ class Incoming:
         with _explained(path):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(path, flags, 0o600)
-        self._path: Path | None = path
+        self._path = path
+        self._temporary = True
         # The lock tells the sweep of another process that this one lives; it ends with the process.
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
@@ -93,9 +94,8 @@ class Incoming:
         """Flush the file to disk and give it its final name."""
         with _explained(target):
             os.fsync(self._file)
-            if self._path is not None:
-                self._path.rename(target)
-        self._path = None
+            self._path.rename(target)
+        self._temporary = False
 
     def close(self) -> None:
         """Do nothing: :meth:`discard` ends the file, not the parser that filled it."""
@@ -105,10 +105,10 @@ class Incoming:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        if self._path is not None:
+        if self._temporary:
             with suppress(OSError):  # the next start sweeps what can't be removed now
                 self._path.unlink()
-            self._path = None
+            self._temporary = False
 
 
 class Storage:
@@ -227,10 +227,11 @@ class Storage:
 
 
 @contextmanager
-def _explained(path: Path | None, verb: str = "store") -> Iterator[None]:
+def _explained(path: Path, verb: str = "store") -> Iterator[None]:
     """Turn the system's refusal into one line for the operator's log."""
     try:
         yield
     except OSError as error:
-        name = path.name if path is not None else "a file"
-        raise StorageError(f"cannot {verb} {name}: {error.strerror}", full=error.errno in _FULL) from error
+        raise StorageError(
+            f"cannot {verb} {path.name}: {error.strerror}", full=error.errno in _FULL
+        ) from error

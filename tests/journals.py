@@ -17,21 +17,34 @@ ROOT = Path(securefs.errors.__file__).parents[1]  # what must be on a child's pa
 NOBODY = 65534  # user id
 
 
-def start_script(code, *args):
-    """Start ``code`` as a Python program that can import securefs."""
+def start_script(code, *args, measured=True):
+    """Start ``code`` as a Python program that can import securefs.
+
+    ``measured=False`` keeps coverage out of it: an exception out of a signal handler can fall into the tracer, which
+    then waits for its own lock for ever.
+    """
+    environ = {key: value for key, value in os.environ.items() if measured or not key.startswith("COVERAGE_")}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
 
 
-def run_script(code, *args):
+def run_script(code, *args, measured=True):
     """Run ``code`` to its end, and return its standard output and standard error."""
-    with start_script(code, *args) as process:
-        out, err = process.communicate(timeout=120)
+    return finish(start_script(code, *args, measured=measured))
+
+
+def finish(process):
+    """Wait for the end of what :func:`start_script` started, for two minutes at most."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 0, err.decode()
     return out, err
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 30.0  # seconds until a server that does not answer, or a process that does not end, is a failure
+BOUNDARY = b"----WebKitFormBoundary0123456789abcdef"  # as long as a browser's
 
 
 @dataclass(slots=True)
@@ -186,12 +187,14 @@ def multipart(files, fields=()) -> tuple[bytes, str]:
     lines = []
     for name, value in fields:
         lines += [
-            b"--boundary",
+            b"--" + BOUNDARY,
             f'Content-Disposition: form-data; name="{name}"'.encode(),
             b"",
             value.encode(),
         ]
     for name, content in files:
         head = f'Content-Disposition: form-data; name="files"; filename="{name}"'.encode()
-        lines += [b"--boundary", head, b"Content-Type: text/plain", b"", content]
-    return b"\r\n".join([*lines, b"--boundary--", b""]), "multipart/form-data; boundary=boundary"
+        lines += [b"--" + BOUNDARY, head, b"Content-Type: text/plain", b"", content]
+    return b"\r\n".join(
+        [*lines, b"--" + BOUNDARY + b"--", b""]
+    ), f"multipart/form-data; boundary={BOUNDARY.decode()}"

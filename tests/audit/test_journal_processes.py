@@ -1,7 +1,7 @@
 """Threads, forks and kills: every process has its own chain, and no record of one is lost."""
 
 import pytest
-from journals import all_records, chain_files, records, run_script, start_script, wait_until
+from journals import all_records, chain_files, finish, records, run_script, start_script, wait_until
 
 from securefs.audit import verify_journal
 
@@ -143,9 +143,7 @@ journal.close()
 """
     processes = [start_script(code, folder) for _ in range(4)]
     for process in processes:
-        with process:
-            _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err.decode()
+        finish(process)
     report = verify_journal(folder)
     assert report.exit_code == 3
     written = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import resource
 import sqlite3
 
 import pytest
@@ -234,6 +235,20 @@ def test_a_refused_upload_leaves_nothing(site):
     assert site.get("/files").json["files"] == []
 
 
+@pytest.mark.parametrize("headers", [{}, HTML], ids=["program", "browser"])
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(site, headers):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512 * 1024, before[1]))
+    try:
+        response = site.upload(("small", b"1"), ("big", bytes(3_000_000)), headers={**site.alice, **headers})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert response.status_code == 507
+    assert "There is no space left. Nothing was stored." in response.text
+    assert site.stored() == []
+    assert site.get("/files").json["files"] == []
+
+
 def test_ciphertext_that_comes_as_a_raw_body_is_refused(site, tmp_path):
     (file,) = site.upload(("x", b"1")).json["files"]
     raw = (site.files / f"{file['id']}.enc").read_bytes()
@@ -414,7 +429,7 @@ def test_a_revoked_token_ends_its_sessions_too(site):
         ("GET", "/login", 405),
         ("GET", "/files/..%2f..%2fetc", 404),
         ("GET", "/files/" + "0" * 64, 404),
-        ("GET", "//files", 404),
+        ("GET", "/files//", 404),
     ],
 )
 def test_errors_are_a_page_for_people_and_a_problem_for_programs(site, method, path, status):
@@ -426,6 +441,12 @@ def test_errors_are_a_page_for_people_and_a_problem_for_programs(site, method, p
     with site.client.open(path, method=method, headers={**site.alice, **HTML}) as response:
         assert response.status_code == status
         assert 'role="alert"' in response.text
+
+
+@pytest.mark.parametrize(("path", "status"), [("//files", 200), ("", 308)])
+def test_odd_slashes_need_a_token_like_all_others(site, path, status):
+    with site.client.get("/", headers=site.alice, environ_overrides={"PATH_INFO": path}) as response:
+        assert response.status_code == status
 
 
 def test_health_needs_nothing_and_readiness_all(site):

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from securefs import Keyring
+from securefs.audit import Journal
+
+
+@pytest.fixture(scope="session")
+def keyring():
+    return Keyring(bytes(range(32)), [bytes(range(1, 33))])
+
+
+class Evidence(Journal):
+    """A real journal that can read back what it wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, names="clear")
+        self.folder = folder
+
+    def lines(self) -> list[dict]:
+        text = "".join(path.read_text() for path in sorted(self.folder.glob("*.jsonl")))
+        return [json.loads(line) for line in text.splitlines()]
+
+    def events(self) -> list[tuple]:
+        """Return (event, outcome, reason) of every record of a request."""
+        return [
+            (line["event"], line["outcome"], line.get("reason"))
+            for line in self.lines()
+            if not line["event"].startswith("server.")
+        ]
+
+
+@pytest.fixture
+def journal(tmp_path):
+    evidence = Evidence(tmp_path / "audit")
+    yield evidence
+    evidence.close()

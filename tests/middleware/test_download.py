@@ -1,0 +1,755 @@
+"""What the app serves: decrypted where it is ours, refused where it was changed, untouched where it is not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+from wsgiref.util import FileWrapper as ServerWrapper
+from wsgiref.validate import validator
+
+import pytest
+from wsgi_client import call
+
+from securefs import Encryptor, Keyring, Suite
+from securefs.files import format_1_sealer
+from securefs.middleware import Policy, SecureFS
+
+MIB = 1024 * 1024
+TEXT = bytes(os.urandom(3 * 65_536 + 100))
+OK = [
+    ("file.decrypt", "started", None),
+    ("file.decrypt", "success", None),
+]
+
+
+def seal(keyring, data=TEXT, suite=Suite.CBC_HMAC, context=b"", metadata=None):
+    encryptor = Encryptor(keyring, suite, context, metadata)
+    return encryptor.update(data) + encryptor.finalize()
+
+
+def seal_format_1(keyring, data=TEXT):
+    sealer = format_1_sealer(keyring)
+    return sealer.update(data) + sealer.finalize()
+
+
+class Closable:
+    """An iterable that counts how often it is closed."""
+
+    def __init__(self, chunks):
+        self.chunks = iter(chunks)
+        self.closed = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.chunks)
+
+    def close(self):
+        self.closed += 1
+
+
+def pieces(data, size):
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+def file_source(data):
+    return lambda environ, write: environ["wsgi.file_wrapper"](io.BytesIO(data), 8192)
+
+
+class OneWay(io.BytesIO):
+    def seekable(self):
+        return False
+
+
+SOURCES = {
+    "file wrapper": file_source,
+    "file that can't seek": lambda data: (
+        lambda environ, write: environ["wsgi.file_wrapper"](OneWay(data), 1000)
+    ),
+    "file read in part": lambda data: (
+        lambda environ, write: environ["wsgi.file_wrapper"](started_file(data), 1000)
+    ),
+    "list of one": lambda data: lambda environ, write: [data],
+    "tuple": lambda data: lambda environ, write: tuple(pieces(data, 70_000)),
+    "generator of 7": lambda data: lambda environ, write: (piece for piece in pieces(data, 7)),
+    "generator with empty chunks": lambda data: (
+        lambda environ, write: (chunk for piece in pieces(data, 5000) for chunk in (b"", piece))
+    ),
+    "iterator of all": lambda data: lambda environ, write: Closable([data]),
+    "write()": lambda data: lambda environ, write: [write(piece) for piece in pieces(data, 5)][:0],
+    "write() and list": lambda data: lambda environ, write: (write(data[:3]), [data[3:]])[1],
+}
+
+
+def started_file(data):
+    """A file whose first byte was read and pushed in front again: it can seek, but does not stand at its start."""
+    file = io.BytesIO(b"?" + data)
+    file.read(1)
+    return file
+
+
+def app_of(source, status="200 OK", headers=(), *, length=None):
+    """A WSGI app that answers ``source``; it remembers what it returned."""
+
+    def app(environ, start_response):
+        sent = [("Content-Type", "image/png"), *headers]
+        if length is not None:
+            sent.append(("Content-Length", str(length)))
+        write = start_response(status, sent)
+        app.result = source(environ, write)
+        return app.result
+
+    return app
+
+
+def wrap(app, keyring, journal, **kwargs):
+    policy = kwargs.pop("policy", Policy())
+    return SecureFS(app, keyring=keyring, journal=journal, policy=policy, **kwargs)
+
+
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("source", SOURCES)
+def test_ciphertext_of_any_source_arrives_as_plaintext(source, suite, keyring, journal):
+    stored = seal(keyring, TEXT[:70_000] if source == "generator of 7" else TEXT, suite)
+    expected = TEXT[:70_000] if source == "generator of 7" else TEXT
+    app = wrap(app_of(SOURCES[source](stored), length=len(stored)), keyring, journal)
+    answer = call(app, path="/x")
+    assert (answer.status, answer.error) == (200, None)
+    assert answer.body == expected
+    assert answer.headers["content-length"] == str(len(expected))
+    assert answer.headers["content-type"] == "image/png"
+    assert journal.events() == OK
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100_000])
+@pytest.mark.parametrize("source", SOURCES)
+def test_plaintext_of_any_source_passes_untouched(source, size, keyring, journal):
+    data = TEXT[:size].replace(b"\x89", b"x")
+    answer = call(wrap(app_of(SOURCES[source](data), length=size), keyring, journal))
+    assert (answer.status, answer.body) == (200, data)
+    assert answer.headers == {"content-type": "image/png", "content-length": str(size)}
+    assert journal.lines() == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_bytes_that_only_begin_like_the_magic_pass(source, keyring, journal):
+    for data in (b"\x89", b"\x89SFS2\r\n", b"\x89PNG\r\n\x1a\n" + TEXT):
+        answer = call(wrap(app_of(SOURCES[source](data)), keyring, journal))
+        assert (answer.status, answer.body) == (200, data)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_tampered_file_is_a_clean_500_with_no_byte_of_it(source, keyring, journal):
+    stored = bytearray(seal(keyring))
+    segment = 376 + 56 + 2 * 65_600
+    stored[segment + 50] ^= 1
+    answer = call(wrap(app_of(SOURCES[source](bytes(stored))), keyring, journal))
+    assert answer.status == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert b"tag" not in answer.body
+    assert all(TEXT[i : i + 16] not in answer.body for i in range(0, 1000, 16))
+    failures = [line for line in journal.lines() if line["event"] == "file.integrity_failure"]
+    assert len(failures) == 1
+    assert failures[0]["reason"] == "tag_mismatch"
+    assert failures[0]["obj"]["segment"] == 2
+    assert failures[0]["obj"]["digest"] == hashlib.sha256(stored[segment : segment + 65_600]).hexdigest()
+    assert failures[0]["http"]["status"] == 500
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_the_app_returned_is_closed_once(source, keyring, journal):
+    for stored in (seal(keyring), b"plain", seal(keyring)[:-1]):
+        app = app_of(SOURCES[source](stored))
+        closed = []
+
+        def closing(environ, start_response, app=app, closed=closed):
+            result = app(environ, start_response)
+            if hasattr(result, "file"):
+                result.close = lambda: closed.append(1)
+                return result
+            counted = Closable(result)
+            counted.close = lambda: closed.append(1)
+            return counted
+
+        call(wrap(closing, keyring, journal))
+        assert closed == [1]
+
+
+def test_the_list_that_an_app_returned_reaches_the_server_itself(keyring, journal):
+    """A server sets Content-Length for a list of one item, and knows nothing of a wrapper's items."""
+    given = [b"hello"]
+    app = wrap(app_of(lambda environ, write: given), keyring, journal)
+    assert app({"REQUEST_METHOD": "GET"}, lambda status, headers, exc_info=None: None) is given
+
+
+def test_a_plain_file_reaches_the_servers_own_file_wrapper(keyring, journal):
+    file = io.BytesIO(b"plain")
+    app = wrap(app_of(lambda environ, write: environ["wsgi.file_wrapper"](file, 99)), keyring, journal)
+    environ = {"REQUEST_METHOD": "GET", "wsgi.file_wrapper": ServerWrapper}
+    result = app(environ, lambda status, headers, exc_info=None: None)
+    assert isinstance(result, ServerWrapper)
+    assert (result.filelike, result.blksize, file.tell()) == (file, 99, 0)
+
+
+def test_the_servers_environ_is_left_as_it_is(keyring, journal):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    environ = {
+        "REQUEST_METHOD": "HEAD",
+        "HTTP_RANGE": "bytes=0-1",
+        "HTTP_IF_RANGE": "x",
+        "wsgi.file_wrapper": ServerWrapper,
+    }
+    before = dict(environ)
+    wrap(app, keyring, journal)(environ, lambda status, headers, exc_info=None: None)
+    assert environ == before
+    assert not {"HTTP_RANGE", "HTTP_IF_RANGE"} & seen[0].keys()
+    assert seen[0]["REQUEST_METHOD"] == "GET"
+    assert seen[0]["wsgi.file_wrapper"] is not ServerWrapper
+
+
+@pytest.mark.parametrize("suite", Suite)
+def test_a_long_body_that_comes_once_streams_segment_by_segment(suite, keyring, journal):
+    stored = seal(keyring, suite=suite)
+    drawn = []
+
+    def source(environ, write):
+        for piece in pieces(stored, 1000):
+            drawn.append(len(piece))
+            yield piece
+
+    policy = Policy(verify_first=0)
+    app = wrap(app_of(source, length=len(stored)), keyring, journal, policy=policy)
+    answer = call(app)
+    assert answer.body == TEXT
+    assert answer.headers.get("content-length") == (str(len(TEXT)) if suite is Suite.GCM else None)
+    drawn.clear()
+    assert TEXT.startswith(call(app, chunks=1).body)
+    assert sum(drawn) < 140_000, "the client took one segment and the next is ready"
+    assert journal.events()[-1] == ("file.decrypt", "failure", "client_gone")
+
+
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_failure_in_mid_stream_breaks_off(suite, known, keyring, journal):
+    """Neither a full length nor a proper end: no client can take the part for the whole."""
+    stored = bytearray(seal(keyring, suite=suite))
+    stored[-1000] ^= 1
+    chunks = Closable(pieces(bytes(stored), 1000))
+    policy = Policy(verify_first=100)
+    app = wrap(
+        app_of(lambda *_: chunks, length=len(stored) if known else None), keyring, journal, policy=policy
+    )
+    answer = call(app)
+    assert answer.broken_off
+    assert TEXT.startswith(answer.body)
+    assert len(answer.body) < len(TEXT)
+    assert chunks.closed == 1
+    assert journal.events() == [
+        ("file.decrypt", "started", None),
+        ("file.integrity_failure", "failure", "tag_mismatch"),
+    ]
+
+
+def test_a_long_seekable_file_knows_its_end_before_its_first_byte(keyring, journal):
+    stored = seal(keyring)
+    for cut in (1, 65_600, len(stored) - 500):
+        answer = call(
+            wrap(app_of(file_source(stored[:-cut])), keyring, journal, policy=Policy(verify_first=0))
+        )
+        assert answer.status == 500
+
+
+def test_a_long_seekable_file_is_sent_while_it_is_verified(keyring, journal):
+    data = os.urandom(3 * MIB)
+    stored = bytearray(seal(keyring, data))
+    policy = Policy(verify_first=MIB)
+    assert call(wrap(app_of(file_source(bytes(stored))), keyring, journal, policy=policy)).body == data
+    stored[-100_000] ^= 1
+    answer = call(wrap(app_of(file_source(bytes(stored))), keyring, journal, policy=policy))
+    assert answer.broken_off
+    assert answer.status == 200
+    assert data.startswith(answer.body)
+    clean = call(wrap(app_of(file_source(bytes(stored))), keyring, journal, policy=Policy(verify_first=None)))
+    assert (clean.status, clean.broken_off) == (500, False)
+
+
+@pytest.mark.parametrize("source", ["file wrapper", "generator with empty chunks", "write()"])
+def test_head_gives_the_headers_that_get_would(source, keyring, journal):
+    for stored in (seal(keyring), b"plain text"):
+        app = wrap(app_of(SOURCES[source](stored), headers=[("ETag", '"x"')]), keyring, journal)
+        get, head = call(app), call(app, "HEAD")
+        assert head.body == b""
+        assert (head.status, head.headers) == (get.status, get.headers)
+
+
+def test_head_of_a_list_has_the_length_that_a_server_would_count(keyring, journal):
+    app = wrap(app_of(lambda *_: [b"four", b"!"]), keyring, journal)
+    assert call(app, "HEAD").headers["content-length"] == "5"
+
+
+def test_head_of_a_broken_file_is_a_500_without_content(keyring, journal):
+    answer = call(wrap(app_of(file_source(seal(keyring)[:-1])), keyring, journal), "HEAD")
+    assert (answer.status, answer.body) == (500, b"")
+    assert journal.events() == [("file.integrity_failure", "failure", "truncated")]
+
+
+def ranged(app, header, **kwargs):
+    return call(app, headers=[("Range", header), *kwargs.pop("headers", ())], **kwargs)
+
+
+@pytest.mark.parametrize("suite", Suite)
+def test_a_range_is_of_the_plaintext(suite, keyring, journal):
+    app = wrap(app_of(file_source(seal(keyring, suite=suite)), headers=[("ETag", '"t"')]), keyring, journal)
+    answer = ranged(app, "bytes=65530-65550")
+    assert (answer.status, answer.body) == (206, TEXT[65_530:65_551])
+    assert answer.headers["content-range"] == f"bytes 65530-65550/{len(TEXT)}"
+    assert answer.headers["content-length"] == "21"
+    assert answer.headers["etag"] == '"t"'
+    assert ranged(app, "bytes=-5").body == TEXT[-5:]
+    assert ranged(app, "bytes=5-4").body == TEXT
+    assert ranged(app, "bytes=0-1", headers=[("If-Range", '"t"')]).status == 206
+    assert ranged(app, "bytes=0-1", headers=[("If-Range", '"other"')]).status == 200
+    assert ranged(app, "bytes=0-1", method="HEAD").status == 200
+
+
+def test_several_ranges_come_as_parts(keyring, journal):
+    app = wrap(app_of(file_source(seal(keyring))), keyring, journal)
+    answer = ranged(app, "bytes=0-3,70000-70003,-2")
+    kind, _, boundary = answer.headers["content-type"].partition("; boundary=")
+    assert (answer.status, kind) == (206, "multipart/byteranges")
+    parts = [
+        b"\r\n--%s\r\nContent-Type: image/png\r\nContent-Range: bytes %d-%d/%d\r\n\r\n"
+        % (boundary.encode(), first, last - 1, len(TEXT))
+        + TEXT[first:last]
+        for first, last in [(0, 4), (70_000, 70_004), (len(TEXT) - 2, len(TEXT))]
+    ]
+    assert answer.body == b"".join(parts) + b"\r\n--%s--\r\n" % boundary.encode()
+    assert answer.headers["content-length"] == str(len(answer.body))
+
+
+def test_more_ranges_than_allowed_get_the_whole_file(keyring, journal):
+    app = wrap(app_of(file_source(seal(keyring))), keyring, journal, policy=Policy(max_ranges=2))
+    assert ranged(app, "bytes=0-1,4-5,8-9").body == TEXT
+
+
+def test_a_range_beyond_the_end_is_416(keyring, journal):
+    answer = ranged(wrap(app_of(file_source(seal(keyring))), keyring, journal), f"bytes={len(TEXT)}-")
+    assert (answer.status, answer.body) == (416, b"")
+    assert answer.headers["content-range"] == f"bytes */{len(TEXT)}"
+    assert answer.headers["content-length"] == "0"
+
+
+def test_a_long_range_is_sent_in_pieces(keyring, journal):
+    data = os.urandom(3 * MIB)
+    app = wrap(app_of(file_source(seal(keyring, data))), keyring, journal)
+    assert ranged(app, "bytes=10-2500000").body == data[10:2_500_001]
+    answer = ranged(app, "bytes=0-2000000,2500000-")
+    assert answer.body.count(data[:2_000_001]) == answer.body.count(data[2_500_000:]) == 1
+
+
+def test_only_other_segments_being_broken_does_not_spoil_a_range(keyring, journal):
+    stored = bytearray(seal(keyring))
+    stored[376 + 56 + 100] ^= 1
+    app = wrap(app_of(file_source(bytes(stored))), keyring, journal)
+    assert ranged(app, "bytes=-5").body == TEXT[-5:]
+    assert ranged(app, "bytes=0-5").status == 500
+
+
+class Counting(io.BytesIO):
+    def __init__(self, data):
+        super().__init__(data)
+        self.count = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def test_a_range_costs_the_segments_that_it_touches(keyring, journal):
+    for size in (4 * MIB, 16 * MIB):
+        file = Counting(seal(keyring, bytes(size)))
+        app = wrap(
+            app_of(lambda environ, write, file=file: environ["wsgi.file_wrapper"](file)), keyring, journal
+        )
+        assert len(ranged(app, "bytes=-1000").body) == 1000
+        assert file.count < 4 * 65_600
+
+
+@pytest.mark.parametrize(
+    "header", ["bytes=" + ",".join(f"{n}-" for n in range(16)), "bytes=0-,0-,0-", "bytes=-1,0-"]
+)
+def test_no_header_makes_a_file_be_read_more_than_twice(header, keyring, journal):
+    stored = seal(keyring, bytes(4 * MIB))
+    file = Counting(stored)
+    app = wrap(app_of(lambda environ, write: environ["wsgi.file_wrapper"](file)), keyring, journal)
+    assert ranged(app, header).status == 206
+    assert file.count < 2 * len(stored) + 4 * 65_600
+
+
+def test_format_1_is_served_where_a_path_says_so(keyring, journal):
+    policy = Policy(format_1_paths=("/old/*",))
+    stored = seal_format_1(keyring)
+    app = wrap(app_of(file_source(stored)), keyring, journal, policy=policy)
+    assert call(app, path="/old/x").body == TEXT
+    assert ranged(app, "bytes=5-9", path="/old/x").body == TEXT[5:10]
+    assert call(app, path="/new/x").body == stored, "elsewhere it is not ours to guess"
+    both = wrap(app_of(file_source(seal(keyring))), keyring, journal, policy=policy)
+    assert call(both, path="/old/x").body == TEXT, "Format 2 is told by its magic"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_on_a_format_1_path_what_is_no_good_file_is_refused(source, keyring, journal):
+    policy = Policy(format_1_paths=("/old/*",))
+    stored = seal_format_1(keyring)
+    for bad in (
+        b"",
+        b"plaintext",
+        stored[:-1],
+        stored[:-16],
+        stored[:-1] + b"\0",
+        stored[:40] + b"?" + stored[41:],
+    ):
+        answer = call(wrap(app_of(SOURCES[source](bad)), keyring, journal, policy=policy), path="/old/x")
+        assert answer.status == 500
+        assert answer.body.startswith(b'{"type"')
+    errors = wrap(
+        app_of(SOURCES[source](b"no such file"), status="404 Not Found"), keyring, journal, policy=policy
+    )
+    assert call(errors, path="/old/x").body == b"no such file"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_on_a_protected_path_plaintext_is_refused(source, keyring, journal):
+    policy = Policy(protected_paths=("/files/*",))
+    app = wrap(app_of(SOURCES[source](b"plaintext of a forgotten import")), keyring, journal, policy=policy)
+    answer = call(app, path="/files/1")
+    assert (answer.status, b"forgotten" in answer.body) == (500, False)
+    assert journal.events() == [("file.integrity_failure", "failure", "not_encrypted")]
+    assert call(app, "POST", path="/files/1").status == 200, "the rule is for what is served"
+
+
+@pytest.mark.parametrize("header", ["X-Sendfile", "X-Accel-Redirect"])
+def test_leaving_a_protected_file_to_the_proxy_is_refused(header, keyring, journal):
+    policy = Policy(protected_paths=("/files/*",))
+    app = app_of(lambda *_: [], headers=[(header, "/srv/x.enc")])
+    assert call(wrap(app, keyring, journal, policy=policy), path="/files/1").status == 500
+    assert call(wrap(app, keyring, journal, policy=policy), path="/other").status == 200
+
+
+def test_no_content_on_a_protected_path_passes(keyring, journal):
+    policy = Policy(protected_paths=("/files/*",))
+    for status in ("204 No Content", "304 Not Modified", "302 Found", "412 Precondition Failed"):
+        app = app_of(lambda *_: [], status=status)
+        assert call(wrap(app, keyring, journal, policy=policy), path="/files/1").status == int(status[:3])
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        pytest.param("206 Partial Content", [], id="the app cut the ciphertext"),
+        pytest.param("200 OK", [("Content-Encoding", "gzip")], id="content encoding"),
+    ],
+)
+def test_ciphertext_in_another_wrapping_is_refused(status, headers, keyring, journal):
+    app = wrap(app_of(file_source(seal(keyring)), status=status, headers=headers), keyring, journal)
+    assert call(app).status == 500
+    assert journal.events() == [("file.integrity_failure", "failure", "bad_header")]
+
+
+def test_headers_that_describe_the_ciphertext_are_dropped(keyring, journal):
+    stale = ["Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Accept-Ranges"]
+    kept = [
+        ("ETag", '"e"'),
+        ("Last-Modified", "Mon, 23 Nov 2026 10:00:00 GMT"),
+        ("Content-Encoding", "identity"),
+    ]
+    app = app_of(file_source(seal(keyring)), headers=[*((name, "x") for name in stale), *kept])
+    headers = call(wrap(app, keyring, journal)).headers
+    assert headers["accept-ranges"] == "bytes"
+    assert headers["etag"] == '"e"'
+    assert not {"content-md5", "digest", "content-digest", "repr-digest"} & headers.keys()
+
+
+def test_an_unknown_key_is_its_own_reason(keyring, journal):
+    other = Keyring(os.urandom(32))
+    assert call(wrap(app_of(file_source(seal(other))), keyring, journal)).status == 500
+    assert journal.events() == [("file.integrity_failure", "failure", "unknown_key")]
+
+
+def test_a_retired_key_opens(keyring, journal):
+    stored = seal(Keyring(bytes(range(1, 33))))
+    assert call(wrap(app_of(file_source(stored)), keyring, journal)).body == TEXT
+
+
+def test_a_context_must_match(keyring, journal):
+    app = app_of(file_source(seal(keyring, context=b"alice")))
+    for name, status in (("alice", 200), ("bob", 500)):
+        wrapped = wrap(app, keyring, journal, context=lambda environ, name=name: name.encode())
+        assert call(wrapped).status == status
+    assert journal.events()[-1] == ("file.integrity_failure", "failure", "commitment_mismatch")
+
+
+def test_the_file_that_the_app_expects_is_served_and_no_other(keyring, journal):
+    encryptor = Encryptor(keyring)
+    stored = encryptor.update(TEXT) + encryptor.finalize()
+
+    def app_expecting(object_id, body):
+        def app(environ, start_response):
+            environ["securefs"].expect(object_id)
+            start_response("200 OK", [])
+            return [body]
+
+        return wrap(app, keyring, journal)
+
+    assert call(app_expecting(encryptor.object_id, stored)).body == TEXT
+    assert call(app_expecting("0" * 64, stored)).status == 500
+    assert call(app_expecting(encryptor.object_id, b"plain")).status == 500
+    streaming = replace(Policy(), verify_first=0)
+    app = wrap(
+        app_of(lambda environ, write: (environ["securefs"].expect("0" * 64), iter([stored]))[1]),
+        keyring,
+        journal,
+        policy=streaming,
+    )
+    assert call(app).status == 500
+    reasons = [event[2] for event in journal.events() if event[1] == "failure"]
+    assert reasons == ["wrong_object", "not_encrypted", "wrong_object"]
+
+
+@pytest.mark.parametrize("lengths", ["12", "-1", "x", None])
+def test_the_length_that_an_app_claims_of_its_ciphertext_is_no_matter(lengths, keyring, journal):
+    app = app_of(lambda *_: iter([seal(keyring)]), headers=[("Content-Length", lengths)] if lengths else [])
+    answer = call(wrap(app, keyring, journal))
+    assert (answer.body, answer.headers["content-length"]) == (TEXT, str(len(TEXT)))
+
+
+def test_a_stream_that_ends_in_its_header_is_refused(keyring, journal):
+    stored = seal(keyring)
+    for cut in (8, 20, 56, 400, 432):
+        app = app_of(lambda *_, cut=cut: iter([stored[:cut]]))
+        assert call(wrap(app, keyring, journal, policy=Policy(verify_first=0))).status == 500
+
+
+def test_a_file_that_cannot_be_read_is_a_500(keyring, journal):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 400:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    app = wrap(
+        app_of(lambda environ, write: environ["wsgi.file_wrapper"](Broken(seal(keyring)))), keyring, journal
+    )
+    assert call(app).status == 500
+    assert journal.events() == [("file.decrypt", "failure", "io_error")]
+
+
+def test_metadata_is_restored_where_the_policy_says_so(keyring, journal):
+    stored = seal(keyring, metadata={"name": 'übel "x".html', "type": "text/html"})
+    app = app_of(
+        file_source(stored), headers=[("Content-Disposition", "inline"), ("X-Content-Type-Options", "x")]
+    )
+    plain = call(wrap(app, keyring, journal)).headers
+    assert (plain["content-type"], plain["content-disposition"]) == ("image/png", "inline")
+    policy = Policy(restore_metadata=True)
+    for method, header in (("GET", None), ("HEAD", None), ("GET", "bytes=0-1")):
+        headers = call(
+            wrap(app, keyring, journal, policy=policy), method, headers=[("Range", header)] if header else []
+        ).headers
+        assert headers["content-type"] == "text/html"
+        assert headers["content-disposition"].startswith(
+            "attachment; filename=\"_bel _x_.html\"; filename*=UTF-8''%C3%BCbel"
+        )
+        assert headers["x-content-type-options"] == "nosniff"
+    parts = ranged(wrap(app, keyring, journal, policy=policy), "bytes=0-1,100-101")
+    assert parts.body.count(b"\r\nContent-Type: text/html\r\n") == 2
+    for metadata in ({}, {"name": 5, "type": 5}, {"type": "text/html\r\nX: y", "name": ""}):
+        app = wrap(app_of(file_source(seal(keyring, metadata=metadata))), keyring, journal, policy=policy)
+        assert call(app).headers["content-type"] == "image/png"
+
+
+def test_a_client_that_goes_away_is_noted(keyring, journal):
+    data = bytes(3 * MIB)
+    answer = call(wrap(app_of(file_source(seal(keyring, data))), keyring, journal), chunks=1)
+    assert len(answer.body) < len(data)
+    assert journal.events() == [("file.decrypt", "started", None), ("file.decrypt", "failure", "client_gone")]
+
+
+def validated_inside(app):
+    """Let wsgiref.validate look at what an app inside is given.
+
+    It wants a string under every name without a dot, which PEP 3333 asks of CGI variables only: ``environ["securefs"]``
+    goes by another name here.
+    """
+    checked = validator(app)
+
+    def renamed(environ, start_response):
+        environ["securefs.exchange"] = environ.pop("securefs")
+        return checked(environ, start_response)
+
+    return renamed
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_keeps_to_the_protocol(source, keyring, journal):
+    """PEP 3333 as wsgiref.validate checks it, inside and outside of the middleware."""
+    for stored in (seal(keyring), b"plain text"):
+        app = app_of(SOURCES[source](stored))
+        if "wrapper" in source or "file" in source:
+            outside = validator(wrap(app, keyring, journal))
+        else:
+            outside = validator(wrap(validated_inside(app), keyring, journal))
+        for method in ("GET", "HEAD"):
+            answer = call(outside, method)
+            assert answer.error is None
+            assert answer.status == 200
+
+
+def test_a_second_start_response_is_an_error_of_the_app(keyring, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        start_response("200 OK", [])
+        return []
+
+    with pytest.raises(AssertionError, match="twice"):
+        call(wrap(app, keyring, journal))
+
+
+def test_an_error_page_may_replace_what_was_not_sent_yet(keyring, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [("X-A", "1")])
+        try:
+            raise KeyError("inside")
+        except KeyError as error:
+            start_response("500 Oops", [("X-B", "2")], (KeyError, error, error.__traceback__))
+        return [b"sorry"]
+
+    answer = call(wrap(app, keyring, journal))
+    assert (answer.status, answer.headers, answer.body) == (500, {"x-b": "2"}, b"sorry")
+
+
+def test_an_error_after_the_first_bytes_is_the_servers_to_handle(keyring, journal):
+    def app(environ, start_response):
+        write = start_response("200 OK", [])
+        write(b"begun")
+        try:
+            raise KeyError("inside")
+        except KeyError as error:
+            start_response("500 Oops", [], (KeyError, error, error.__traceback__))
+        return []
+
+    with pytest.raises(KeyError):
+        call(wrap(app, keyring, journal))
+
+
+def test_the_apps_own_errors_pass_through(keyring, journal):
+    def app(environ, start_response):
+        raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        call(wrap(app, keyring, journal))
+
+
+def test_a_generator_that_fails_before_its_first_bytes_is_closed(keyring, journal):
+    closed = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+
+        def body():
+            try:
+                raise KeyError("inside")
+                yield b""
+            finally:
+                closed.append(1)
+
+        return body()
+
+    with pytest.raises(KeyError):
+        call(wrap(app, keyring, journal))
+    assert closed == [1]
+
+
+def test_no_more_of_a_generator_is_drawn_than_it_takes(keyring, journal):
+    """Server-sent events must arrive one by one."""
+    drawn = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        for number in range(3):
+            drawn.append(number)
+            yield b"%d" % number
+
+    result = wrap(app, keyring, journal)({"REQUEST_METHOD": "GET"}, lambda *args: None)
+    assert drawn == [0]
+    iterator = iter(result)
+    assert next(iterator) == b"0"
+    assert drawn == [0]
+    result.close()
+
+
+def test_the_journal_failing_at_the_start_holds_every_byte_back(keyring, journal, tmp_path):
+    app = wrap(app_of(file_source(seal(keyring))), keyring, journal)
+    assert call(app).body == TEXT
+    for path in journal.folder.glob("*.jsonl"):
+        path.unlink()
+    answer = call(app)
+    assert answer.status == 503
+    assert b"cannot be recorded" in answer.body
+
+
+def test_the_journal_failing_at_the_end_holds_the_last_bytes_back(keyring, journal):
+    data = os.urandom(3 * MIB)
+    app = wrap(app_of(file_source(seal(keyring, data))), keyring, journal)
+    result = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *args: None)
+    iterator = iter(result)
+    got = [next(iterator), next(iterator)]
+    for path in journal.folder.glob("*.jsonl"):
+        path.unlink()
+    with pytest.raises(Exception, match="journal|chain|record"):
+        next(iterator)
+    result.close()
+    assert b"".join(got) == data[: 2 * MIB]
+
+
+def test_the_journal_failing_at_a_failure_is_a_503(keyring, journal):
+    journal.check()
+    for path in journal.folder.glob("*.jsonl"):
+        path.unlink()
+    assert call(wrap(app_of(file_source(seal(keyring)[:-1])), keyring, journal)).status == 503
+
+
+def test_a_download_needs_little_memory(keyring, journal, tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "big.enc"
+    encryptor = Encryptor(keyring, Suite.GCM)
+    with path.open("wb") as file:
+        for _ in range(32):
+            file.write(encryptor.update(bytes(MIB)))
+        file.write(encryptor.finalize())
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](Path(path).open("rb"))
+
+    wrapped = wrap(app, keyring, journal)
+    tracemalloc.start()
+    result = wrapped({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *args: None)
+    total = sum(map(len, result))
+    result.close()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == 32 * MIB
+    assert peak < 4 * MIB

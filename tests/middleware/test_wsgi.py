@@ -1,0 +1,187 @@
+"""The four gates of SecureFS: who asks, what comes in, what the app made of it, what goes out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from wsgi_client import call, multipart
+
+from securefs import ConfigurationError, Keyring
+from securefs.middleware import Policy, SecureFS
+from securefs.middleware.response import Closing, FileWrapper
+
+KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello " + (environ["securefs"].principal or "nobody").encode()]
+
+
+def reading(environ, start_response):
+    """An app that stores what it is sent, in memory."""
+    reading.body = environ["wsgi.input"].read()
+    start_response("200 OK", [])
+    return [b"stored"]
+
+
+def test_all_settings_come_from_the_environment_where_none_are_given(monkeypatch, capfd):
+    monkeypatch.setenv("FILE_KEY_BASE64", KEY)
+    monkeypatch.setenv("SECUREFS_SUITE", "aes-256-gcm")
+    monkeypatch.delenv("SECUREFS_AUDIT_DIR", raising=False)
+    app = SecureFS(reading)
+    kind, body = multipart(("f", "a.txt", b"canary" * 100))
+    assert call(app, "POST", body=body, headers=[("Content-Type", kind)]).status == 200
+    assert b"canary" not in reading.body
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines] == ["server.start", "file.encrypt", "file.encrypt"]
+    assert lines[1]["obj"]["suite"] == "aes-256-gcm"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        pytest.param({}, "FILE_KEY_BASE64", id="no key"),
+        pytest.param({"FILE_KEY_BASE64": "AAAA"}, "FILE_KEY_BASE64", id="short key"),
+        pytest.param({"FILE_KEY_BASE64": KEY, "SECUREFS_SUITE": "rot13"}, "SECUREFS_SUITE", id="suite"),
+        pytest.param({"FILE_KEY_BASE64": KEY, "SECUREFS_FORMAT": "3"}, "SECUREFS_FORMAT", id="format"),
+        pytest.param(
+            {"FILE_KEY_BASE64": KEY, "SECUREFS_AUDIT_DIR": "/nowhere/at/all"},
+            "SECUREFS_AUDIT_DIR",
+            id="journal",
+        ),
+    ],
+)
+def test_a_bad_setting_stops_the_program_in_one_line(variables, message, monkeypatch):
+    for name in ("FILE_KEY_BASE64", "SECUREFS_SUITE", "SECUREFS_FORMAT", "SECUREFS_AUDIT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        SecureFS(hello)
+    assert "\n" not in str(caught.value)
+    assert variables.get("FILE_KEY_BASE64", "?") not in str(caught.value)
+
+
+def test_a_key_that_cannot_seal_is_found_at_start(journal):
+    short = Keyring(bytes(range(16)))
+    with pytest.raises(ConfigurationError, match="Format 1 only"):
+        SecureFS(hello, keyring=short, journal=journal, policy=Policy())
+    SecureFS(hello, keyring=short, journal=journal, policy=Policy(format=1))
+
+
+def test_no_principal_is_a_401_before_the_app_runs(keyring, journal):
+    def never(environ, start_response):
+        raise AssertionError("the app ran")
+
+    app = SecureFS(never, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: None)
+    for method in ("GET", "HEAD", "POST"):
+        answer = call(app, method)
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert (answer.body == b"") == (method == "HEAD")
+    assert [event[:2] for event in journal.events()] == [("auth.denied", "failure")] * 3
+
+
+def test_a_principal_reaches_app_and_journal(keyring, journal):
+    app = SecureFS(
+        hello, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: "alice"
+    )
+    assert call(app).body == b"hello alice"
+    kind, body = multipart(("f", "a.txt", b"data"))
+    app = SecureFS(
+        reading, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: "alice"
+    )
+    call(app, "POST", body=body, headers=[("Content-Type", kind)])
+    assert {line["actor"]["id"] for line in journal.lines()[1:]} == {"alice"}
+
+
+def test_an_app_that_does_its_own_login_names_the_principal(keyring, journal):
+    def app(environ, start_response):
+        environ["securefs"].principal = "bob"
+        return reading(environ, start_response)
+
+    kind, body = multipart(("f", "a.txt", bytes(3 * 1024 * 1024)), boundary="-" * 40)
+    call(
+        SecureFS(app, keyring=keyring, journal=journal, policy=Policy()),
+        "POST",
+        body=body,
+        headers=[("Content-Type", kind)],
+    )
+    assert journal.lines()[-1]["actor"] == {"id": "bob"}
+
+
+def test_a_denial_that_cannot_be_recorded_is_a_503(keyring, journal):
+    journal.check()
+    for path in journal.folder.glob("*.jsonl"):
+        path.unlink()
+    app = SecureFS(hello, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: None)
+    assert call(app).status == 503
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        pytest.param("trace-0123456789", True, id="well-formed"),
+        pytest.param("short", False, id="too short"),
+        pytest.param("x" * 65, False, id="too long"),
+        pytest.param('a"b\r\nX: y 0123456789', False, id="hostile"),
+    ],
+)
+def test_a_request_id_is_the_clients_only_if_well_formed(given, kept, keyring, journal):
+    app = SecureFS(hello, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: None)
+    answer = call(app, headers=[("X-Request-ID", given)])
+    named = json.loads(answer.body)["request_id"]
+    assert (named == given) is kept
+    assert answer.headers["x-request-id"] == named == journal.lines()[-1]["req"]
+
+
+def test_a_request_without_a_body_is_not_touched(keyring, journal):
+    """Some clients send a multipart Content-Type with GET."""
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ)
+        return hello(environ, start_response)
+
+    wrapped = SecureFS(app, keyring=keyring, journal=journal, policy=Policy())
+    for length in (None, 0):
+        assert call(wrapped, headers=[("Content-Type", "multipart/form-data")], length=length).status == 200
+    assert {environ["CONTENT_TYPE"] for environ in seen} == {"multipart/form-data"}
+
+
+def test_another_multipart_type_is_refused_on_a_protected_path_only(keyring, journal):
+    app = SecureFS(reading, keyring=keyring, journal=journal, policy=Policy(protected_paths=("/files/*",)))
+    headers = [("Content-Type", "multipart/mixed; boundary=x")]
+    assert call(app, "GET", "/other", body=b"data", headers=headers).status == 200
+    assert reading.body == b"data"
+    answer = call(app, "POST", "/files/1", body=b"data", headers=headers)
+    assert answer.status == 400
+    assert journal.events() == [("file.rejected", "failure", "malformed_multipart")]
+
+
+def test_closing_does_all_there_is_to_do_once():
+    done = []
+
+    def failing():
+        done.append("failing")
+        raise KeyError("app")
+
+    closing = Closing([b"a"], failing, lambda: done.append("second"))
+    assert list(closing) == [b"a"]
+    with pytest.raises(KeyError):
+        closing.close()
+    closing.close()
+    assert done == ["failing", "second"]
+
+
+def test_a_file_without_close_needs_none():
+    class Bare:
+        def read(self, size):
+            return b""
+
+    wrapper = FileWrapper(Bare())
+    assert list(wrapper) == []
+    assert not hasattr(wrapper, "close")
+    assert wrapper.seekable_file() is None

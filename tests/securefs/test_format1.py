@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sealing import KEY, LIBRARIES, OTHER_KEY, PRIMITIVES, RING, CountingFile, pattern, seal, seal_1
+from second_decryptor import open_format_1
+
+from securefs import FormatError, IntegrityError, Keyring, Reason, open_encrypted, verify
+from securefs.files import format_1_sealer
+from securefs.format1 import Format1Sealer, ciphertext_size, sealed_length
+from securefs.reader import FORMAT_1_BLOCK
+
+MIB = FORMAT_1_BLOCK
+SIZES = [0, 1, 15, 16, 17, 4096, MIB - 17, MIB - 16, MIB - 1, MIB, MIB + 1, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1]
+
+
+def open_1(data, ring=RING, **options):
+    return open_encrypted(io.BytesIO(data), ring, format_1=True, **options)
+
+
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+@pytest.mark.parametrize("size", SIZES)
+def test_round_trip(size, primitives):
+    plaintext = pattern(size)
+    data = seal_1(plaintext, primitives=primitives)
+    assert len(data) == sealed_length(size)
+    with open_1(data, primitives=primitives) as file:
+        assert (file.size, file.format, file.suite, file.object_id, file.metadata) == (
+            size,
+            1,
+            "format-1",
+            "",
+            {},
+        )
+        assert file.read() == plaintext
+        file.check()
+    assert open_format_1(data, [KEY]) == plaintext
+
+
+@pytest.mark.parametrize("step", [1, 7, 15, 16, 17, 4096, 10_000])
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 31, 32, 33, 10_000])
+def test_pieces_of_any_size_give_the_same_bytes(size, step):
+    plaintext = pattern(size)
+    for library in LIBRARIES:
+        sealer = Format1Sealer(KEY, pattern(16, "iv"), library)
+        pieces = [sealer.update(plaintext[at : at + step]) for at in range(0, size, step)]
+        assert b"".join(pieces) + sealer.finalize() == seal_1(plaintext)
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_keys_of_all_three_sizes_seal_and_open(size):
+    key = KEY[:size]
+    sealer = format_1_sealer(Keyring(key))
+    data = sealer.update(b"hello") + sealer.finalize()
+    with open_1(data, Keyring(OTHER_KEY, [KEY, key, KEY[:16]])) as file:
+        assert file.read() == b"hello"
+        assert file.key_id == Keyring(key).primary_id.hex()
+
+
+def test_the_iv_is_new_for_every_file():
+    sealers = [format_1_sealer(RING) for _ in range(2)]
+    first, second = (sealer.update(b"hello") + sealer.finalize() for sealer in sealers)
+    assert first[:16] != second[:16]
+    assert first[16:] != second[16:]
+
+
+@pytest.mark.parametrize("length", [*range(64), 65, 72, 79, 81])
+def test_a_length_that_no_writer_makes_is_refused_before_anything_else(length):
+    with pytest.raises(FormatError, match="can't be Format 1") as caught:
+        open_1(bytes(length))
+    assert caught.value.reason is Reason.TRUNCATED
+    with pytest.raises(FormatError):
+        ciphertext_size(length)
+
+
+def test_every_cut_and_every_extension_is_refused():
+    data = seal_1(pattern(50))
+    for length in range(len(data)):
+        with pytest.raises((FormatError, IntegrityError)):
+            open_1(data[:length])
+    for more in (b"\0", bytes(16), bytes(32), data):
+        with pytest.raises((FormatError, IntegrityError)):
+            open_1(data + more)
+
+
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+def test_every_flipped_bit_is_refused(primitives):
+    data = seal_1(pattern(40))
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(IntegrityError) as caught:
+            open_1(changed, primitives=primitives)
+        assert caught.value.reason is Reason.TAG_MISMATCH
+
+
+def test_a_key_that_is_not_held_looks_like_a_changed_file():
+    """Format 1 does not name its key, so the two can't be told apart."""
+    with pytest.raises(IntegrityError, match="under no key of the keyring"):
+        open_1(seal_1(b"hello"), Keyring(OTHER_KEY))
+
+
+@pytest.mark.parametrize("block", [pytest.param(bytes(16), id="0"), pytest.param(b"\x11" * 16, id="17")])
+def test_bad_padding_under_a_good_tag_is_refused(block):
+    stored = bytes(16) + LIBRARIES[0].cbc_encryptor(KEY, bytes(16))(block)
+    with pytest.raises(IntegrityError, match="PKCS#7"):
+        open_1(stored + hmac.digest(KEY, stored, "sha256"))
+
+
+def test_nothing_is_decrypted_before_the_tag_was_compared():
+    """A library that decrypts would be called; this one has no decryptor at all."""
+
+    class NoDecryption:
+        name = "none"
+
+    with pytest.raises(IntegrityError):
+        open_1(seal_1(b"hello")[:-1] + b"\0", primitives=NoDecryption())
+
+
+def test_format_1_is_never_guessed():
+    with pytest.raises(FormatError) as caught:
+        open_encrypted(io.BytesIO(seal_1(b"hello")), RING)
+    assert caught.value.reason is Reason.NOT_ENCRYPTED
+
+
+def test_format_2_is_read_where_format_1_was_expected():
+    with open_1(seal(b"hello")) as file:
+        assert (file.format, file.read()) == (2, b"hello")
+
+
+def test_a_broken_format_2_file_is_not_tried_as_format_1():
+    data = bytearray(seal(b"hello"))
+    data[500 - 30] ^= 1
+    with pytest.raises(IntegrityError) as caught:
+        open_1(data)
+    assert caught.value.segment == 0
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 2 * MIB + 100), st.integers(0, MIB + 10)), max_size=6))
+def test_reads_at_any_place_equal_those_of_the_plaintext(moves):
+    plaintext = _PLAIN
+    with open_1(_SEALED) as file:
+        for offset, size in moves:
+            file.seek(offset)
+            assert file.read(size) == plaintext[offset : offset + size]
+
+
+_PLAIN = pattern(2 * MIB + 37)
+_SEALED = seal_1(_PLAIN)
+
+
+class Exchanged(CountingFile):
+    """A file whose content someone exchanges while it is open."""
+
+    def exchange(self, data: bytes) -> None:
+        self.seek(0)
+        self.truncate()
+        self.write(data)
+
+
+def test_a_file_exchanged_while_open_is_not_decrypted():
+    """The other file is good and under the same key; yet it is not the one whose tag was checked."""
+    source = Exchanged(_SEALED)
+    with open_encrypted(source, RING, format_1=True) as file:
+        source.exchange(seal_1(pattern(2 * MIB + 37, "other")))
+        with pytest.raises(IntegrityError, match="block 0 changed while the file was open") as caught:
+            file.read(1)
+        assert caught.value.segment == 0
+        assert len(caught.value.digest or "") == 64
+
+
+def test_a_file_cut_while_open_is_refused():
+    source = Exchanged(_SEALED)
+    with open_encrypted(source, RING, format_1=True) as file:
+        source.exchange(_SEALED[: MIB + 100])
+        assert file.read(10) == _PLAIN[:10]
+        file.seek(MIB)
+        with pytest.raises(IntegrityError):
+            file.read(1)
+
+
+def test_check_reads_nothing_again_since_opening_verified_it_all():
+    source = CountingFile(_SEALED)
+    with open_encrypted(source, RING, format_1=True) as file:
+        source.reads.clear()
+        file.check()
+        assert source.reads == []
+
+
+def test_verify_tells_what_the_file_is():
+    info = verify(io.BytesIO(seal_1(b"hello")), RING, format_1=True)
+    assert (info.format, info.suite, info.size, info.object_id) == (1, "format-1", 5, "")
+    assert info.key_id == RING.primary_id.hex()
+
+
+def test_the_layout_is_the_one_first_specified():
+    data = seal_1(b"")
+    assert data[:16] == pattern(16, "iv")
+    assert data[-32:] == hmac.new(KEY, data[:-32], hashlib.sha256).digest()

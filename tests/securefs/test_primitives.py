@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sealing import LIBRARIES, PRIMITIVES
+
+from securefs import IntegrityError
+from securefs.backend import default_primitives
+from securefs.primitives import hkdf, hkdf_expand, pkcs7_pad, pkcs7_unpad
+
+KEY = bytes(range(32))
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 40), st.integers(0, 40))
+def test_both_libraries_encrypt_and_decrypt_cbc_alike_in_any_pieces(iv, first, second):
+    plaintext = bytes(range(256)) * 5
+    one, two = plaintext[: first * 16], plaintext[first * 16 : (first + second) * 16]
+    outputs = []
+    for library in LIBRARIES:
+        encrypt, decrypt = library.cbc_encryptor(KEY, iv), library.cbc_decryptor(KEY, iv)
+        outputs.append(encrypt(one) + encrypt(memoryview(two)))
+        assert decrypt(outputs[-1]) == one + two
+    assert outputs[0] == outputs[1]
+
+
+@given(st.binary(min_size=12, max_size=12), st.binary(max_size=100))
+def test_both_libraries_seal_and_open_gcm_alike(nonce, plaintext):
+    sealed = [library.gcm(KEY).seal(nonce, plaintext) for library in LIBRARIES]
+    assert sealed[0] == sealed[1]
+    assert [library.gcm(KEY).open(nonce, sealed[0]) for library in LIBRARIES] == [plaintext] * 2
+
+
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+@pytest.mark.parametrize("bit", range(0, 8 * 21, 5))
+def test_gcm_refuses_a_flipped_bit(primitives, bit):
+    sealed = bytearray(primitives.gcm(KEY).seal(bytes(12), b"hello"))
+    sealed[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(IntegrityError):
+        primitives.gcm(KEY).open(bytes(12), sealed)
+
+
+def test_hkdf_with_an_empty_salt_uses_a_block_of_zeros():
+    assert hkdf("sha256", b"key", b"", b"info", 40) == hkdf("sha256", b"key", bytes(32), b"info", 40)
+
+
+def test_hkdf_is_extract_then_expand():
+    prk = hmac.digest(b"salt", b"key", "sha512")
+    assert hkdf("sha512", b"key", b"salt", b"info", 100) == hkdf_expand("sha512", prk, b"info", 100)
+
+
+@pytest.mark.parametrize("digest", ["sha256", "sha512"])
+def test_hkdf_gives_up_to_255_blocks_and_no_more(digest):
+    most = 255 * hashlib.new(digest).digest_size
+    assert len(hkdf_expand(digest, KEY, b"", most)) == most
+    with pytest.raises(ValueError, match=f"at most {most} bytes"):
+        hkdf_expand(digest, KEY, b"", most + 1)
+
+
+@pytest.mark.parametrize("size", range(16))
+def test_padding_fills_one_block_and_comes_off_again(size):
+    padded = pkcs7_pad(bytes(size))
+    assert padded == bytes(size) + bytes([16 - size]) * (16 - size)
+    assert pkcs7_unpad(padded) == bytes(size)
+
+
+@pytest.mark.parametrize(
+    "padded",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(bytes(16), id="zero"),
+        pytest.param(b"\x11" * 32, id="more than a block"),
+        pytest.param(bytes(14) + b"\x01\x02", id="mixed"),
+        pytest.param(b"\x02", id="longer than the text"),
+        pytest.param(bytes(15) + b"\xff", id="255"),
+    ],
+)
+def test_what_is_not_padding_is_refused(padded):
+    with pytest.raises(IntegrityError, match="PKCS#7"):
+        pkcs7_unpad(padded)
+
+
+def test_openssl_is_chosen_where_it_is_installed():
+    assert default_primitives().name == "openssl"
+    assert default_primitives() is default_primitives()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        pytest.param("cryptography", id="not installed"),
+        pytest.param("cryptography.cobblestone", id="too old"),
+    ],
+)
+def test_without_the_accelerator_everything_works_on_pycryptodome(missing):
+    """A minimal install, by way of an interpreter that refuses to import the library."""
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+import io
+from securefs import Encryptor, Keyring, Suite, open_encrypted
+from securefs.backend import default_primitives
+ring = Keyring(bytes(range(32)))
+for suite in Suite:
+    encryptor = Encryptor(ring, suite)
+    data = encryptor.update(b"hello") + encryptor.finalize()
+    assert open_encrypted(io.BytesIO(data), ring).read() == b"hello"
+print(default_primitives().name)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.stdout, result.stderr) == ("pycryptodome\n", "")
