@@ -132,9 +132,6 @@ def listen(port: int) -> socket.socket:
         server.close()
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         raise ConfigurationError(f"port {port} of {ADDRESS} {why}: choose another one with --port") from None
-    except BaseException:
-        server.close()
-        raise
     return server
 
 

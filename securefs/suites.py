@@ -100,7 +100,7 @@ class Suite(Enum):
         """Return the plaintext bytes in a body of this length, None where the length alone does not tell (suite 1)."""
         if self is Suite.CBC_HMAC:
             return None
-        full, rest = divmod(body_length - BODY_HEAD_SIZE, self.sealed_size)
+        full, rest = divmod(max(0, body_length - BODY_HEAD_SIZE), self.sealed_size)
         return full * self.segment_size + max(0, rest - GCM_TAG_SIZE)
 
     @classmethod

@@ -49,12 +49,12 @@ def shown(text: str) -> str:
 
 def say(text: str) -> None:
     """Print one line, escaped by :func:`shown`."""
-    _output().write((shown(text) + "\n").encode("utf-8", "backslashreplace"))
+    _Output().write((shown(text) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def say_json(document: Mapping[str, object]) -> None:
     """Print a JSON document in ASCII, indented."""
-    _output().write(json.dumps(document, indent=2).encode("ascii") + b"\n")
+    _Output().write(json.dumps(document, indent=2).encode("ascii") + b"\n")
 
 
 def complain(text: str) -> None:
@@ -66,11 +66,22 @@ def complain(text: str) -> None:
             sys.stderr.flush()
 
 
-def _output() -> BinaryIO:
-    # Python sets sys.stdout to None where the descriptor was closed by the caller.
-    if sys.stdout is None:
-        raise ConfigurationError("standard output is closed: say with -o where to write")
-    return cast("BinaryIO", sys.stdout.buffer)
+class _Output:
+    """Standard output as bytes: every write is whole, and its errors say where they come from."""
+
+    def __init__(self) -> None:
+        # Python sets sys.stdout to None where the descriptor was closed by the caller.
+        if sys.stdout is None:
+            raise ConfigurationError("standard output is closed: say with -o where to write")
+        self._file = sys.stdout.buffer
+
+    def write(self, data: bytes) -> int:
+        """Write all of ``data``. Under ``python -u`` the stream is unbuffered, and may take less at a time."""
+        rest = memoryview(data)
+        with named("standard output"):
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        return len(data)
 
 
 def flush_output() -> None:
@@ -184,10 +195,8 @@ def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
     :raises ConfigurationError: it exists and ``force`` is false, or it is something other than a file.
     """
     if name == STREAM:
-        output = _output()
-        with named("standard output"):
-            yield output
-            output.flush()
+        yield cast("BinaryIO", _Output())
+        flush_output()
         return
     path = Path(name)
     if path.exists() and not force:

@@ -7,7 +7,12 @@ saw them. GET /file/<name> serves a stored file as the framework serves files.
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
+from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 
 def werkzeug_app(folder: Path):
@@ -48,44 +53,93 @@ def flask_app(folder: Path):
     return app
 
 
-def django_app(folder: Path):
+def _django_settings():
     import django
     from django.conf import settings
-    from django.core.files.storage import FileSystemStorage
-    from django.core.handlers.wsgi import WSGIHandler
-    from django.http import FileResponse, JsonResponse
-    from django.urls import path
 
     if not settings.configured:
         settings.configure(
-            SECRET_KEY="only for tests", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, MIDDLEWARE=[], USE_TZ=True
+            SECRET_KEY="only for tests",
+            ALLOWED_HOSTS=["*"],
+            ROOT_URLCONF=__name__,
+            MIDDLEWARE=[],
+            USE_TZ=True,
+            REST_FRAMEWORK={
+                "DEFAULT_AUTHENTICATION_CLASSES": [],
+                "DEFAULT_PERMISSION_CLASSES": [],
+                "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+                "UNAUTHENTICATED_USER": None,
+            },
         )
         django.setup()
 
-    def upload(request):
-        files = []
-        storage = FileSystemStorage(folder)
-        number = 0
-        for field, items in request.FILES.lists():
-            for file in items:
-                (folder / f"{number}.bin").unlink(missing_ok=True)
-                storage.save(f"{number}.bin", file)
-                number += 1
-                files.append([field, file.name, file.content_type])
-        fields = [[name, value] for name, values in request.POST.lists() for value in values]
-        return JsonResponse({"fields": fields, "files": files})
+
+def _django_urls(handler_of_uploads, folder: Path):
+    """Answer POST /upload with ``handler_of_uploads``; Django's ROOT_URLCONF is this module."""
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.http import FileResponse
+    from django.urls import clear_url_caches, path
 
     def download(request, name):
         return FileResponse((folder / name).open("rb"), filename="x.bin")
 
-    urlpatterns[:] = [path("upload", upload), path("file/<name>", download)]
-    from django.urls import clear_url_caches
+    patterns = [path("upload", handler_of_uploads), path("file/<name>", download)]
+    inner = WSGIHandler()
 
-    clear_url_caches()
-    return WSGIHandler()
+    def app(environ, start_response):
+        # One process, several apps: each brings its own routes to each request.
+        if urlpatterns != patterns:
+            urlpatterns[:] = patterns
+            clear_url_caches()
+        return inner(environ, start_response)
+
+    return app
 
 
-urlpatterns: list = []  # Django's ROOT_URLCONF is this module
+def _store_django_files(files, folder: Path) -> list:
+    from django.core.files.storage import FileSystemStorage
+
+    storage = FileSystemStorage(folder)
+    seen = []
+    for field, items in files.lists():
+        for file in items:
+            (folder / f"{len(seen)}.bin").unlink(missing_ok=True)
+            storage.save(f"{len(seen)}.bin", file)
+            seen.append([field, file.name, file.content_type])
+    return seen
+
+
+def django_app(folder: Path):
+    _django_settings()
+    from django.http import JsonResponse
+
+    def upload(request):
+        files = _store_django_files(request.FILES, folder)
+        fields = [[name, value] for name, values in request.POST.lists() for value in values]
+        return JsonResponse({"fields": fields, "files": files})
+
+    return _django_urls(upload, folder)
+
+
+def rest_framework_app(folder: Path):
+    _django_settings()
+    from rest_framework.decorators import api_view, parser_classes
+    from rest_framework.parsers import MultiPartParser
+    from rest_framework.response import Response
+
+    @api_view(["POST"])
+    @parser_classes([MultiPartParser])
+    def upload(request):
+        files = _store_django_files(request.FILES, folder)
+        fields = [
+            [name, value]
+            for name, values in request.data.lists()
+            for value in values
+            if name not in request.FILES or isinstance(value, str)
+        ]
+        return Response({"fields": fields, "files": files})
+
+    return _django_urls(upload, folder)
 
 
 def bottle_app(folder: Path):
@@ -109,4 +163,125 @@ def bottle_app(folder: Path):
     return app
 
 
-FRAMEWORKS = {"werkzeug": werkzeug_app, "flask": flask_app, "django": django_app, "bottle": bottle_app}
+def falcon_app(folder: Path):
+    import falcon
+
+    class Upload:
+        def on_post(self, request, response):
+            fields, files = [], []
+            for part in request.get_media():
+                if part.filename is None:
+                    fields.append([part.name, part.get_text()])
+                    continue
+                with (folder / f"{len(files)}.bin").open("wb") as target:
+                    part.stream.pipe(target)
+                files.append([part.name, part.filename, part.content_type])
+            response.media = {"fields": fields, "files": files}
+
+    class File:
+        def on_get(self, request, response, name):
+            response.stream = (folder / name).open("rb")
+            response.content_length = (folder / name).stat().st_size
+            response.content_type = "application/octet-stream"
+
+    app = falcon.App()
+    options = app.req_options.media_handlers["multipart/form-data"].parse_options
+    options.max_body_part_count = 0
+    app.add_route("/upload", Upload())
+    app.add_route("/file/{name}", File())
+    return app
+
+
+def pyramid_app(folder: Path):
+    with warnings.catch_warnings():
+        # WebOb and Pyramid import modules that newer Pythons are about to drop.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        from pyramid.config import Configurator
+        from pyramid.response import FileResponse
+
+    def upload(request):
+        fields, files = [], []
+        for name, value in request.POST.items():
+            if isinstance(value, (str, bytes)):
+                # WebOb calls an empty file input b"".
+                fields.append([name, value if isinstance(value, str) else value.decode("ascii")])
+                continue
+            with (folder / f"{len(files)}.bin").open("wb") as target:
+                shutil.copyfileobj(value.file, target)
+            files.append([name, value.filename, value.type])
+        return {"fields": fields, "files": files}
+
+    def download(request):
+        return FileResponse(folder / request.matchdict["name"], request=request)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with Configurator() as config:
+            config.add_route("upload", "/upload", request_method="POST")
+            config.add_view(upload, route_name="upload", renderer="json")
+            config.add_route("file", "/file/{name}")
+            config.add_view(download, route_name="file")
+            return config.make_wsgi_app()
+
+
+def cherrypy_app(folder: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import cherrypy
+        from cherrypy.lib.static import serve_file
+
+    cherrypy.config.update({"environment": "embedded", "log.screen": False, "engine.autoreload.on": False})
+
+    class Root:
+        @cherrypy.expose
+        @cherrypy.tools.json_out()
+        def upload(self, **parameters):
+            fields, files = [], []
+            for name, values in parameters.items():
+                for value in values if isinstance(values, list) else [values]:
+                    if isinstance(value, str):
+                        fields.append([name, value])
+                        continue
+                    with (folder / f"{len(files)}.bin").open("wb") as target:
+                        shutil.copyfileobj(value.file, target)
+                    files.append([name, value.filename, str(value.content_type)])
+            return {"fields": fields, "files": files}
+
+        @cherrypy.expose
+        def file(self, name):
+            return serve_file(str((folder / name).resolve()), "application/octet-stream")
+
+    application = cherrypy.Application(Root(), "")
+    application.log.screen = False
+    application.log.access_log.disabled = application.log.error_log.disabled = True
+    return application
+
+
+urlpatterns: list = []  # Django's ROOT_URLCONF is this module
+
+FRAMEWORKS = {
+    "werkzeug": werkzeug_app,
+    "flask": flask_app,
+    "django": django_app,
+    "bottle": bottle_app,
+    "falcon": falcon_app,
+    "pyramid": pyramid_app,
+    "cherrypy": cherrypy_app,
+    "djangorestframework": rest_framework_app,
+}
+
+
+def installed(name: str) -> str | None:
+    """Return the installed version of a framework, None without it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def make(name: str, folder: Path):
+    """Return the app of framework ``name``; skip the test, with the reason, where it is not installed."""
+    if installed(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return FRAMEWORKS[name](folder)

@@ -717,7 +717,7 @@ def test_the_journal_failing_at_the_end_holds_the_last_bytes_back(keyring, journ
     got = [next(iterator), next(iterator)]
     for path in journal.folder.glob("*.jsonl"):
         path.unlink()
-    with pytest.raises(Exception, match="journal|chain|record"):
+    with pytest.raises(Exception, match=r"journal|chain|record"):
         next(iterator)
     result.close()
     assert b"".join(got) == data[: 2 * MIB]

@@ -144,8 +144,9 @@ def test_help_and_version(run):
 def test_help_needs_neither_the_server_extra_nor_time():
     """Importing the command line loads no server, no database, no journal."""
     code = (
-        "import sys, securefs.cli; "
-        "print([n for n in sys.modules if n.startswith(('werkzeug', 'gunicorn', 'sqlite3', 'securefs.audit'))])"
+        "import sys; before = set(sys.modules); import securefs.cli; "
+        "names = ('werkzeug', 'gunicorn', 'sqlite3', 'securefs.audit', 'securefs.database'); "
+        "print([n for n in set(sys.modules) - before if n.startswith(names)])"
     )
     done = subprocess.run([sys.executable, "-c", code], env=python_environ(), capture_output=True, check=True)
     assert done.stdout == b"[]\n"
@@ -167,7 +168,7 @@ def test_a_file_goes_to_enc_and_back(run, options, size):
     content = os.urandom(size)
     Path("a.txt").write_bytes(content)
     assert run("encrypt", "a.txt", *options).code == 0
-    assert content == b"" or content not in Path("a.txt.enc").read_bytes()
+    assert size < 16 or content not in Path("a.txt.enc").read_bytes()
     Path("a.txt").unlink()
     result = run("decrypt", "a.txt.enc", *[o for o in options if o == "--format-1"])
     assert (result.code, result.out, result.err) == (0, b"", "")
@@ -524,7 +525,7 @@ def test_bad_input_is_one_line_and_the_promised_code(run, arguments, code, messa
     result = run(*arguments)
     assert result.code == code
     assert any(part in result.line for part in message.split("|")), result.line
-    assert result.out == b""
+    assert result.out in {b"", b"ok      good.enc\n"}
     assert set(names()) - before <= {"data"}
 
 
@@ -666,8 +667,10 @@ def program(*arguments, **options):
     return subprocess.Popen([sys.executable, "-m", "securefs", *arguments], env=environ, **options)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", [["keygen"], ["decrypt", "a.txt.enc", "-o", "-"], ["verify", "."]])
-def test_a_full_disk_behind_standard_output_is_told(command):
+def test_a_full_disk_behind_standard_output_is_told(monkeypatch, command, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     sealed(bytes(1_000_000))
     with (
         Path("/dev/full").open("wb") as full,

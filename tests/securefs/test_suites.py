@@ -172,3 +172,14 @@ def test_a_file_has_at_most_two_to_the_32_segments():
     with pytest.raises(LimitExceededError, match=str(2**32)) as caught:
         check_index(MAX_SEGMENTS)
     assert caught.value.reason is Reason.LIMIT
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_383, 16_384, 16_385, 1_000_000])
+def test_suite_2_tells_the_plaintext_s_length_from_the_body_s(size):
+    assert Suite.GCM.plaintext_length(Suite.GCM.body_length(size)) == size
+    assert Suite.CBC_HMAC.plaintext_length(Suite.CBC_HMAC.body_length(size)) is None
+
+
+@pytest.mark.parametrize("length", [-1, 0, 55, 56, 71])
+def test_a_body_too_short_for_a_segment_claims_no_plaintext(length):
+    assert Suite.GCM.plaintext_length(length) == 0
