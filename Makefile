@@ -14,7 +14,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## start the reference app on 127.0.0.1 with a key and a token of its own
-	@$(BIN)/securefs demo
+	@$(BIN)/securefs demo $(DEMO_ARGS)
 
 test: $(VENV)/.test ## run all tests with coverage
 	@echo "Running the tests (a few minutes) ..."

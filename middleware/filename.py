@@ -15,13 +15,22 @@ _NAMELESS: Final = "unnamed"
 
 
 def normalise(filename: str) -> str:
-    """Return the last component of ``filename`` without leading dots; ``unnamed`` where nothing is left."""
+    """Return the last component of ``filename`` without leading dots; ``unnamed`` where nothing is left.
+
+    What it returns it would not change any more: ``.C:\\x`` is a path once the dot is gone.
+    """
+    while (name := _last_component(filename)) != filename:
+        filename = name
+    return name or _NAMELESS
+
+
+def _last_component(filename: str) -> str:
     name = filename.rpartition("/")[2]
     if _WINDOWS_PATH.match(name):
         # The two last backslashes may be one that stands doubled before the closing quote.
         name = name.rstrip("\\").rpartition("\\")[2]
         name = re.sub(r"^[A-Za-z]:", "", name)
-    return name.lstrip(".") or _NAMELESS
+    return name.lstrip(".")
 
 
 def decode(filename: str) -> str:

