@@ -3,33 +3,59 @@
 Two promises to the parser behind it. A boundary or a part's header is never split between two reads: Werkzeug 3.1.5, 3.1.8 and
 3.1.9 append a CR to a file whose closing boundary is split, and one byte is a lost file for us; so a read may be
 short, but never empty before the end. And the length that was declared is met to the byte, or the read raises.
+
+WebOb is the exception to the first: it takes a short read for a broken connection, and copies the whole body before it parses,
+so that it does not matter to it where reads end.
 """
 
 from __future__ import annotations
 
 import io
 from collections import deque
+from itertools import chain
+from secrets import token_bytes
 from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
+from securefs.errors import Reason
+from securefs.keys import KEY_SIZE, Keyring
 from securefs.middleware.problem import BodyRefusedError, Refusal
 from securefs.middleware.source import READ_SIZE
 from securefs.middleware.upload import Piece
+from securefs.reader import open_encrypted
+from securefs.stream import Encryptor
+from securefs.suites import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from securefs.middleware.upload import UploadPipeline
+    from securefs.reader import EncryptedFile
 
 __all__ = ["HELD_IN_MEMORY", "RewrittenBody", "prepare"]
 
 HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
 _LINE_ENDS: Final = b"\r\n" * 8192
+# Set by WebOb when it has put its own reader before ours, before the first read.
+_WEBOB_READS: Final = "webob._body_file"
+_NO_ENVIRON: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class Closable(Protocol):
+    """Anything that is closed when the body is."""
+
+    def close(self) -> None:
+        """Close it."""
+        ...
 
 
 class RewrittenBody(io.BufferedIOBase):
     """The encrypted body as a readable stream. ``length`` is what the app is told as its Content-Length.
 
+    :param pieces: what comes after ``ready``.
+    :param resources: what is closed with the body.
+    :param environ: the app's, in which a framework leaves its traces.
     :ivar refusal: why reading failed, None while it did not.
     """
 
@@ -39,13 +65,16 @@ class RewrittenBody(io.BufferedIOBase):
         pieces: Iterator[Piece | None],
         ready: deque[Piece],
         length: int,
-        held: IO[bytes] | None = None,
+        environ: Mapping[str, object] = _NO_ENVIRON,
+        resources: tuple[Closable, ...] = (),
     ) -> None:
         super().__init__()
         self._pipeline = pipeline
         self._pieces = pieces
-        self._held = held
         self._ready = ready
+        self._environ = environ
+        self._resources = resources
+        self._broken = False
         self.length = length
         self.refusal: Refusal | None = None
 
@@ -67,7 +96,7 @@ class RewrittenBody(io.BufferedIOBase):
         while (everything or count < wanted) and (piece := self._next()) is not None:
             room = len(piece.data) if everything else wanted - count
             if len(piece.data) > room:
-                if piece.atomic and taken:
+                if piece.atomic and taken and _WEBOB_READS not in self._environ:
                     self._ready.appendleft(piece)
                     break
                 view = memoryview(piece.data)
@@ -92,16 +121,15 @@ class RewrittenBody(io.BufferedIOBase):
     def close(self) -> None:
         """End the upload; what the app has not read is not encrypted any more."""
         self._ready.clear()
-        close = getattr(self._pieces, "close", None)
-        if close is not None:
-            close()
-        if self._held is not None:
-            self._held.close()
+        for resource in self._resources:
+            resource.close()
         super().close()
 
     def _next(self) -> Piece | None:
         """Return the next piece that is not empty, None at the end; raise :class:`BodyRefusedError` after a refusal."""
-        while self.refusal is None:
+        if self.closed:
+            raise ValueError("the request body was closed: it can be read until the response is done")
+        while self.refusal is None and not self._broken:
             try:
                 piece = self._ready.popleft() if self._ready else next(self._pieces)
             except StopIteration:
@@ -109,13 +137,23 @@ class RewrittenBody(io.BufferedIOBase):
             except Refusal as refusal:
                 self.refusal = refusal
                 break
+            except BaseException:
+                # A generator that raised has ended, and an app that reads on would take that for the end of the body.
+                self._broken = True
+                raise
             if piece is not None and len(piece.data):
                 return piece
         raise BodyRefusedError("the request body was refused; the response will say so")
 
 
-def prepare(pipeline: UploadPipeline, length: int | None, *, spool: bool) -> RewrittenBody:
-    """Return the body for the app, with the start of it read already.
+def prepare(
+    pipeline: UploadPipeline,
+    length: int | None,
+    *,
+    spool: bool,
+    environ: Mapping[str, object] = _NO_ENVIRON,
+) -> RewrittenBody:
+    """Return the body for the app, with the start of it read already. ``environ`` is the app's.
 
     A body that the first read (1 MiB) brings whole is transformed in memory and gets its exact length. A longer one
     streams under an upper bound. Where the bound would be too loose, where there is no length to start from, or where
@@ -125,7 +163,7 @@ def prepare(pipeline: UploadPipeline, length: int | None, *, spool: bool) -> Rew
     """
     pieces = pipeline.pieces()
     if length is None or spool:
-        return _spooled(pipeline, pieces)
+        return _spooled(pipeline, pieces, environ)
     ready: deque[Piece] = deque()
     for piece in pieces:
         if piece is not None:
@@ -133,16 +171,20 @@ def prepare(pipeline: UploadPipeline, length: int | None, *, spool: bool) -> Rew
         elif length > READ_SIZE:
             break
     else:
-        return RewrittenBody(pipeline, iter(()), ready, pipeline.produced)
+        return RewrittenBody(pipeline, iter(()), ready, pipeline.produced, environ)
     bound = pipeline.upper_bound()
     if not pipeline.streamable():
-        return _spooled(pipeline, pieces, ready)
-    return RewrittenBody(pipeline, _padded(pipeline, pieces, bound), ready, bound)
+        return _spooled(pipeline, chain(ready, pieces), environ)
+    return RewrittenBody(pipeline, _padded(pipeline, pieces, bound), ready, bound, environ, (pieces,))
 
 
 def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: int) -> Iterator[Piece | None]:
     """Yield the pieces, then line ends up to ``length`` bytes: an epilogue, which parsers skip."""
-    yield from pieces
+    for piece in pieces:
+        if pipeline.produced > length:
+            # The app would see a body that is cut where a parser may find it complete.
+            raise Refusal(413, Reason.LIMIT, "the body grew beyond the length that was announced for it")
+        yield piece
     missing = length - pipeline.produced
     while missing > 0:
         # An odd byte comes first, a lone LF: every run after it is of whole line ends.
@@ -152,31 +194,34 @@ def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: in
 
 
 def _spooled(
-    pipeline: UploadPipeline, pieces: Iterator[Piece | None], ready: deque[Piece] | None = None
+    pipeline: UploadPipeline, pieces: Iterable[Piece | None], environ: Mapping[str, object]
 ) -> RewrittenBody:
+    """Hold the new body until it is whole.
+
+    Fields and names in it are plaintext, which never touches a disk: the file is sealed under a key that exists only here.
+    """
+    keyring = Keyring(token_bytes(KEY_SIZE))
+    sealer = Encryptor(keyring, Suite.GCM)
     file: IO[bytes] = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed with the body
     runs: list[tuple[int, bool]] = []  # lengths of what was written, and whether it is atomic
     try:
-        for source in (iter(ready or ()), pieces):
-            for piece in source:
-                if piece is None:
-                    continue
-                file.write(piece.data)
-                if runs and not piece.atomic and not runs[-1][1]:
-                    runs[-1] = (runs[-1][0] + len(piece.data), False)
-                else:
-                    runs.append((len(piece.data), piece.atomic))
-        file.seek(0)
+        for piece in pieces:
+            if piece is None:
+                continue
+            file.write(sealer.update(piece.data))
+            if runs and not piece.atomic and not runs[-1][1]:
+                runs[-1] = (runs[-1][0] + len(piece.data), False)
+            else:
+                runs.append((len(piece.data), piece.atomic))
+        file.write(sealer.finalize())
+        held = open_encrypted(file, keyring)
     except BaseException:
         file.close()
         raise
-    return RewrittenBody(pipeline, _replay(file, runs), deque(), pipeline.produced, file)
+    return RewrittenBody(pipeline, _replay(held, runs), deque(), pipeline.produced, environ, (held, file))
 
 
-def _replay(file: IO[bytes], runs: list[tuple[int, bool]]) -> Iterator[Piece | None]:
+def _replay(held: EncryptedFile, runs: list[tuple[int, bool]]) -> Iterator[Piece | None]:
     for length, atomic in runs:
-        left = length
-        while left:
-            data = file.read(min(left, READ_SIZE))
-            left -= len(data)
-            yield Piece(data, atomic)
+        for start in range(0, length, READ_SIZE):
+            yield Piece(held.read(min(length - start, READ_SIZE)), atomic)

@@ -17,7 +17,7 @@ _NAMELESS: Final = "unnamed"
 def normalise(filename: str) -> str:
     """Return the last component of ``filename`` without leading dots; ``unnamed`` where nothing is left.
 
-    What it returns it would not change any more: ``.C:\\x`` is a path once the dot is gone.
+    What it returns it would not change any more: ``..C:`` is a drive once the dots are gone.
     """
     while (name := _last_component(filename)) != filename:
         filename = name

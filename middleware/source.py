@@ -28,7 +28,7 @@ READ_SIZE: Final = (
     1024 * 1024
 )  # bytes; smaller reads make gunicorn copy its read-ahead buffer again and again
 _GRACE: Final = 5.0  # seconds before the minimum rate counts: connections start slowly
-_MAX_DIGITS: Final = 19  # of a Content-Length: no body is of 10 EiB, and int() refuses 4,301 digits with an error
+_MAX_DIGITS: Final = 19  # of a Content-Length; int() fails at 4,301
 
 
 class InputStream(Protocol):
@@ -106,7 +106,9 @@ class BodySource:
         except Exception as error:  # noqa: BLE001  # each server has errors of its own for a body that it can't read
             if self._late.is_set():
                 raise self._too_late() from None
-            raise Refusal(400, Reason.CLIENT_GONE, f"the request body broke off: {error!r}") from None
+            raise Refusal(
+                400, Reason.CLIENT_GONE, f"the request body broke off: {type(error).__name__}"
+            ) from None
         self.received += len(data)
         if self._late.is_set():
             raise self._too_late()

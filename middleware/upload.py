@@ -24,7 +24,7 @@ from securefs.middleware.multipart import Data, MalformedBodyError, MultipartPar
 from securefs.middleware.problem import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from securefs.middleware.exchange import Exchange
     from securefs.middleware.multipart import Event
@@ -108,7 +108,7 @@ class UploadPipeline:
         """How many parts were begun."""
         return self._files + self._fields
 
-    def pieces(self) -> Iterator[Piece | None]:
+    def pieces(self) -> Generator[Piece | None, None, None]:
         """Yield the new body, and None whenever more input must be read to go on.
 
         :raises Refusal: the body is malformed, over a limit, too slow, or can't be recorded.
@@ -125,6 +125,8 @@ class UploadPipeline:
             raise Refusal(413, Reason.LIMIT, str(error)) from None
         except JournalError as error:
             raise Refusal.of(error) from None
+        finally:
+            self._source.close()
         lead = b"\r\n" if self.parts else b""
         closing = Piece(lead + b"--" + self.boundary.encode("ascii") + b"--\r\n", atomic=True)
         self._produced += len(closing.data)
@@ -160,13 +162,10 @@ class UploadPipeline:
         return files * self._file_overhead + parts * self._longer + HEADER_GROWTH + len(self.boundary)
 
     def _events(self) -> Iterator[Event | None]:
-        try:
-            while data := self._source.read():
-                yield from self._parser.feed(data)
-                yield None
-            self._parser.close()
-        finally:
-            self._source.close()
+        while data := self._source.read():
+            yield from self._parser.feed(data)
+            yield None
+        self._parser.close()
 
     def _part(self, part: Part, events: Iterator[Event | None]) -> Iterator[Piece | None]:
         first: Event | None = None

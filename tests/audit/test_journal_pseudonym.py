@@ -9,7 +9,7 @@ import pytest
 from journals import run_script, unprivileged
 
 from securefs.audit import Journal, hash_name
-from securefs.audit.pseudonym import KEY_FILE, Pseudonyms, load_or_create, random_pseudonyms
+from securefs.audit.pseudonym import KEY_FILE, Pseudonyms, _create, load_or_create, random_pseudonyms
 from securefs.errors import ConfigurationError
 
 KEY = bytes(range(32))
@@ -74,8 +74,6 @@ for pid in children:
 
 
 def test_slower_worker_takes_the_key_of_the_faster(tmp_path):
-    from securefs.audit.pseudonym import _create  # noqa: PLC0415  (white box: the race, without racing)
-
     first = load_or_create(tmp_path)
     _create(tmp_path / KEY_FILE)
     assert load_or_create(tmp_path) == first

@@ -124,6 +124,17 @@ def test_long_strings_are_cut_with_their_length_beside(length, members):
     assert parse_line(build(Entry("key.use", obj={"name": "x" * length}))[:-1])["obj"] == members
 
 
+@pytest.mark.parametrize(
+    ("count", "members"),
+    [
+        pytest.param(200, {"name": "\U0001f600" * 200}, id="not-cut"),
+        pytest.param(300, {"name": "\U0001f600" * 256, "name_len": 300}, id="cut"),
+    ],
+)
+def test_halves_of_a_pair_are_counted_as_the_character_that_a_reader_sees(count, members):
+    assert parse_line(build(Entry("key.use", obj={"name": "\ud83d\ude00" * count}))[:-1])["obj"] == members
+
+
 def test_long_request_id_is_cut():
     record = parse_line(build(Entry("key.use", request_id="r" * 300))[:-1])
     assert (record["req"], record["req_len"]) == ("r" * 256, 300)

@@ -167,6 +167,15 @@ def test_plaintext_in_the_place_of_a_file_is_not_served(site):
     assert b"somebody" not in response.data
 
 
+def test_a_multipart_body_that_is_no_form_is_refused_before_the_app(site):
+    (file,) = site.upload(("a", b"x")).json["files"]
+    with site.client.post(
+        file["url"] + "/delete", data=b"--b--", content_type="multipart/mixed; boundary=b", headers=site.alice
+    ) as response:
+        assert response.status_code == 400
+    assert site.get(file["url"]).data == b"x"
+
+
 def test_a_broken_or_missing_file_is_shown_as_such_and_can_be_deleted(site):
     files = site.upload(("whole", b"1"), ("cut", b"2"), ("gone", b"3")).json["files"]
     ids = {file["name"]: file["id"] for file in files}

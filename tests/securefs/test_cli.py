@@ -209,7 +209,7 @@ def test_a_named_pipe_is_read_like_a_pipe(run):
 
 
 def test_a_tampered_file_releases_not_one_byte_to_a_stream(run):
-    path = sealed(bytes(500_000))
+    path = sealed(bytes(3_000_000))
     raw = bytearray(path.read_bytes())
     raw[-70_000] ^= 1
     path.write_bytes(raw)
@@ -255,7 +255,7 @@ def test_force_replaces_files_only(run):
     path = sealed()
     os.mkfifo("fifo")
     Path("folder").mkdir()
-    for target in ("fifo", "folder", "/dev/null"):
+    for target in ("fifo", "folder"):
         result = run("decrypt", path, "-o", target, "--force")
         assert (result.code, result.line) == (2, f"{target} is not a regular file and will not be replaced")
     assert stat.S_ISFIFO(Path("fifo").stat().st_mode)

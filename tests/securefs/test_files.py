@@ -236,11 +236,13 @@ def run(program: str, *arguments: object, **options) -> subprocess.CompletedProc
 FULL = """
 import errno, resource, sys
 from securefs import Keyring, decrypt_file, encrypt_file
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
 try:
     (encrypt_file if sys.argv[1] == "encrypt" else decrypt_file)(sys.argv[2], sys.argv[3], Keyring(bytes(range(32))))
 except OSError as error:
     print(errno.errorcode[error.errno])
+resource.setrlimit(resource.RLIMIT_FSIZE, before)  # a measurement of coverage may want to write more
 """
 
 

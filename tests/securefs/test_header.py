@@ -36,6 +36,8 @@ from securefs import (
 )
 from securefs.header import FIXED_SIZE, MAGIC, encode_metadata, header_length, parse_header
 from securefs.keys import key_id
+from securefs.primitives import hkdf
+from securefs.stream import unlock
 
 FILE = seal(b"hello")
 
@@ -171,6 +173,22 @@ def test_the_next_slot_is_tried_where_one_fails():
     broken = USED[:4] + (9).to_bytes(4, "big") + USED[8:]
     assert read_all(with_slots(broken, USED)) == b"hello"
     assert read_all(with_slots(USED, broken)) == b"hello"
+
+
+def test_the_newest_slot_of_a_key_is_tried_first():
+    """An older one that still unwraps, to another DEK: taking it would fail at the commitment."""
+    stale = seal(b"", random=chosen(dek=bytes(range(32))))
+    newer = _rewrap_slot(generation=2)
+    for table in ([stale[56:216], newer], [newer, stale[56:216]]):
+        assert read_all(with_slots(*table)) == b"hello"
+
+
+def _rewrap_slot(generation: int) -> bytes:
+    """A slot for KEY around the DEK of FILE, as a rewrap writes it."""
+    head = USED[:4] + generation.to_bytes(4, "big") + USED[8:24]
+    salt = bytes(range(32))
+    okm = hkdf("sha256", KEY, salt, b"securefs/2 wrap\0" + FILE[:48] + head, 44)
+    return head + salt + LIBRARIES[0].gcm(okm[:32]).seal(okm[32:], chosen().dek) + bytes(56)
 
 
 def test_short_keys_open_no_format_2_file_even_if_a_slot_names_them():
@@ -331,8 +349,6 @@ def test_a_header_and_an_unlocked_file_do_not_show_metadata_or_keys():
     data = seal(b"x", metadata_text=json.dumps({"name": "secret plan"}).encode())
     header = parse_header(data)
     dek = chosen().dek
-    from securefs.stream import unlock  # noqa: PLC0415  # beside what it is about
-
     unlocked = unlock(data, RING, b"", LIBRARIES[0])
     for text in (repr(header), repr(unlocked), repr(chosen())):
         assert "secret plan" not in text
