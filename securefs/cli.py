@@ -16,7 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from securefs._version import __version__
-from securefs.errors import ConfigurationError, JournalError, SecureFSError
+from securefs.errors import (
+    FormatError,
+    IntegrityError,
+    LimitExceededError,
+    SecureFSError,
+    UnknownKeyError,
+)
 from securefs.terminal import abandon_output, complain, flush_output
 
 if TYPE_CHECKING:
@@ -31,6 +37,10 @@ INTERRUPTED: Final = 130
 MAX_PORT: Final = 65_535
 
 _SUITES: Final = ("aes-256-cbc-hmac-sha256", "aes-256-gcm")
+
+
+# What these say is about a file; all other errors are about what was asked for, or about this machine.
+_VERDICTS: Final = (FormatError, IntegrityError, LimitExceededError, UnknownKeyError)
 
 
 class _Ended(BaseException):
@@ -66,14 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _fail("the reader of standard output went away: the output is not complete", USAGE)
     except SecureFSError as error:
-        return _fail(str(error), USAGE if _is_configuration(error) else FINDING)
+        return _fail(str(error), FINDING if isinstance(error, _VERDICTS) else USAGE)
     except OSError as error:
         return _fail(_describe(error), USAGE)
-
-
-def _is_configuration(error: SecureFSError) -> bool:
-    # What is left are verdicts on a file: FormatError, IntegrityError, UnknownKeyError, LimitExceededError.
-    return isinstance(error, (ConfigurationError, JournalError)) or type(error).__name__ == "StorageError"
 
 
 def _fail(message: str, code: int) -> int:

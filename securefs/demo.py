@@ -22,6 +22,7 @@ from securefs.database import DATA_VARIABLE, data_directory, open_database
 from securefs.errors import ConfigurationError
 from securefs.files import write_atomically
 from securefs.keys import PRIMARY_VARIABLE, generate_key
+from securefs.terminal import flush_output, say
 from securefs.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ def run(folder: Path | None, port: int) -> None:
     demo = prepare(folder or default_folder())
     with listen(port) as server:
         command, environ = server_command(demo, server.fileno(), os.environ)
-        sys.stdout.write(banner(demo, server.getsockname()[1]))
-        sys.stdout.flush()
+        for line in banner(demo, server.getsockname()[1]).splitlines():
+            say(line)
+        flush_output()
         server.set_inheritable(True)
         os.execve(command[0], command, environ)  # noqa: S606  # our own interpreter, no shell, nothing of a user's  # nosec B606
