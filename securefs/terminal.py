@@ -100,12 +100,12 @@ def abandon_output() -> None:
 
 
 @contextlib.contextmanager
-def named(name: str) -> Iterator[None]:
-    """Give an OSError that names no file, or only our temporary one, the name that the user knows."""
+def named(name: str, temporary: str | None = None) -> Iterator[None]:
+    """Give an OSError that names no file, or one whose path begins with ``temporary``, the name that the user knows."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).endswith(".tmp"):
+        if error.filename is None or (temporary is not None and str(error.filename).startswith(temporary)):
             raise OSError(error.errno, error.strerror or str(error), name) from None
         raise
 
@@ -206,5 +206,7 @@ def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         # A rename over /dev/null or a named pipe would replace it for everybody.
         raise ConfigurationError(f"{name} is not a regular file and will not be replaced")
-    with named(name), write_atomically(path, overwrite=force) as file:
+    # As write_atomically names its temporary files.
+    temporary = os.path.join(os.path.abspath(path.parent), f".{path.name[:64]}.")  # noqa: PTH100, PTH118  # a prefix
+    with named(name, temporary), write_atomically(path, overwrite=force) as file:
         yield file

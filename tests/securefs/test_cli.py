@@ -749,6 +749,16 @@ def test_an_error_of_a_read_names_the_source(run):
     assert names() == []
 
 
+def test_an_error_of_a_source_is_not_told_of_the_target(run, monkeypatch):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError(5, "Input/output error", "source.tmp")
+
+    result = run("encrypt", "-", "-o", "x", stdin=type("Stdin", (), {"buffer": Failing()})())
+    assert (result.code, result.line) == (2, "source.tmp: Input/output error")
+    assert names() == []
+
+
 def test_the_app_and_the_command_line_understand_each_other(run, tmp_path, monkeypatch):
     """Files of the app open on the command line under --context owner:NAME."""
     from securefs.app import owner_context
