@@ -11,8 +11,8 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Final, Protocol
 
-from Crypto.Cipher import AES
-from Crypto.Util.Padding import pad
+from Crypto.Cipher import AES  # nosec B413  # PyCryptodome, which took over the name of the dead pyCrypto
+from Crypto.Util.Padding import pad  # nosec B413  # the same
 
 from securefs.errors import IntegrityError, Reason
 

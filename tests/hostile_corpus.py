@@ -57,7 +57,7 @@ class Case:
     def boundary(self) -> bytes | None:
         """The boundary of a case that passes, or is refused for something else than its Content-Type."""
         match = re.search(r'boundary=(?:"([^"]*)"|([^\s;,"]+))$', self.content_type, re.IGNORECASE)
-        return (match[1] or match[2]).encode("latin-1") if match else None
+        return (match[1] or match[2] or "").encode("latin-1") if match else None
 
 
 def parse(name: str, text: bytes) -> Case:

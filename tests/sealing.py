@@ -90,6 +90,15 @@ class CountingFile(io.BytesIO):
         return max((offset + size for offset, size in self.reads), default=0)
 
 
+class ExchangedFile(io.BytesIO):
+    """A file whose content someone exchanges while it is open."""
+
+    def exchange(self, data: bytes) -> None:
+        self.seek(0)
+        self.truncate()
+        self.write(data)
+
+
 class VirtualFile:
     """A file of any length that is zeros but for some regions, so that terabytes fit into a test."""
 
@@ -105,7 +114,7 @@ class VirtualFile:
         return self.position
 
     def read(self, size: int = -1, /) -> bytes:
-        assert size >= 0, "the reader asked for everything"
+        assert 0 <= size <= 2**24, "the reader asked for more than anyone needs"
         self.asked.append(size)
         start, end = self.position, min(self.position + size, self.length)
         data = bytearray(max(0, end - start))

@@ -99,7 +99,9 @@ def call(app, method="GET", path="/", body=None, headers=(), length=None, chunks
         if hasattr(result, "close"):
             result.close()
     headers_list = got["headers"]
-    return Answer(int(got["status"][:3]), {name.lower(): value for name, value in headers_list}, b"".join(sent), error)
+    return Answer(
+        int(got["status"][:3]), {name.lower(): value for name, value in headers_list}, b"".join(sent), error
+    )
 
 
 def multipart(*parts, boundary="XBOUNDARYX"):

@@ -98,7 +98,7 @@ def test_each_variable_of_the_code_is_documented_and_each_documented_one_exists(
     sources = [
         path
         for room in ("securefs", "middleware", "audit")
-        for path in (ROOT / room).glob("*.py")
+        for path in (ROOT / room).rglob("*.py")
         if not path.is_symlink()
     ]
     used = set(

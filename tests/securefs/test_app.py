@@ -14,9 +14,9 @@ from werkzeug.test import Client
 
 from securefs import ConfigurationError, Keyring, encrypt_file
 from securefs.app import create_app, owner_context
+from securefs.app.storage import PAGE_SIZE
+from securefs.app.tokens import Tokens
 from securefs.audit import verify_journal
-from securefs.storage import PAGE_SIZE
-from securefs.tokens import Tokens
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}

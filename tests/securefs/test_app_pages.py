@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from securefs.pages import PAGE_HEADERS, Row, error_page, harmless, list_page, login_page
-from securefs.web import attachment
+from securefs.app.pages import PAGE_HEADERS, Row, error_page, harmless, list_page, login_page
+from securefs.app.web import attachment
 
 ROW = Row("0" * 64, "name", "text/plain", 1, 0)
 

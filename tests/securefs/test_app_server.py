@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from servers import app_environ, curl, gunicorn, multipart, wait_until
 
+from securefs.app.database import open_database
+from securefs.app.tokens import Tokens
 from securefs.audit import verify_journal
-from securefs.database import open_database
-from securefs.tokens import Tokens
 
 NAMES = ["größe ü.txt", "日本語.bin"]
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from securefs import Encryptor, Keyring
-from securefs.database import StorageError, open_database, transaction
-from securefs.storage import Storage, StoredFile
+from securefs.app.database import StorageError, open_database, transaction
+from securefs.app.storage import Storage, StoredFile
 
 KEYRING = Keyring(bytes(range(32)))
 TEMPORARY = ".upload-" + "0" * 32 + ".tmp"

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from securefs import ConfigurationError
-from securefs.database import open_database, transaction
-from securefs.tokens import SESSION_LIFETIME, Tokens
+from securefs.app.database import open_database, transaction
+from securefs.app.tokens import SESSION_LIFETIME, Tokens
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from servers import app_environ, python_environ, wait_until
 from securefs import Keyring, Suite, __version__, encrypt_file, verify
 from securefs.audit import Journal
 from securefs.cli import main
-from securefs.terminal import BAR_WIDTH, Progress, complain, shown
+from securefs.cli.terminal import BAR_WIDTH, Progress, complain, shown
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(1, 33))
@@ -145,7 +145,7 @@ def test_help_needs_neither_the_server_extra_nor_time():
     """Importing the command line loads no server, no database, no journal."""
     code = (
         "import sys; before = set(sys.modules); import securefs.cli; "
-        "names = ('werkzeug', 'gunicorn', 'sqlite3', 'securefs.audit', 'securefs.database'); "
+        "names = ('werkzeug', 'gunicorn', 'sqlite3', 'securefs.audit', 'securefs.app.database'); "
         "print([n for n in set(sys.modules) - before if n.startswith(names)])"
     )
     done = subprocess.run([sys.executable, "-c", code], env=python_environ(), capture_output=True, check=True)
@@ -430,7 +430,7 @@ def test_verify_of_a_folder_that_cannot_be_listed_fails(run, monkeypatch):
 
 
 def test_a_file_that_cannot_be_opened_is_verified_to_say_why(run, monkeypatch):
-    from securefs import cli_files
+    from securefs.cli import files as cli_files
 
     Path("d").mkdir()
     path = sealed(name="d/by-magic")

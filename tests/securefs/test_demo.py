@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from servers import DEADLINE, ROOT, Server, answers, python_environ, wait_until
 
-from securefs import ConfigurationError, demo
-from securefs.cli import main
-from securefs.tokens import Tokens
+from securefs import ConfigurationError
+from securefs.app.tokens import Tokens
+from securefs.cli import demo, main
 
 
 def files_of(folder):

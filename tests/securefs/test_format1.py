@@ -7,7 +7,18 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sealing import KEY, LIBRARIES, OTHER_KEY, PRIMITIVES, RING, CountingFile, pattern, seal, seal_1
+from sealing import (
+    KEY,
+    LIBRARIES,
+    OTHER_KEY,
+    PRIMITIVES,
+    RING,
+    CountingFile,
+    ExchangedFile,
+    pattern,
+    seal,
+    seal_1,
+)
 from second_decryptor import open_format_1
 
 from securefs import FormatError, IntegrityError, Keyring, Reason, open_encrypted, verify
@@ -155,18 +166,9 @@ _PLAIN = pattern(2 * MIB + 37)
 _SEALED = seal_1(_PLAIN)
 
 
-class Exchanged(CountingFile):
-    """A file whose content someone exchanges while it is open."""
-
-    def exchange(self, data: bytes) -> None:
-        self.seek(0)
-        self.truncate()
-        self.write(data)
-
-
 def test_a_file_exchanged_while_open_is_not_decrypted():
     """The other file is good and under the same key; yet it is not the one whose tag was checked."""
-    source = Exchanged(_SEALED)
+    source = ExchangedFile(_SEALED)
     with open_encrypted(source, RING, format_1=True) as file:
         source.exchange(seal_1(pattern(2 * MIB + 37, "other")))
         with pytest.raises(IntegrityError, match="block 0 changed while the file was open") as caught:
@@ -176,7 +178,7 @@ def test_a_file_exchanged_while_open_is_not_decrypted():
 
 
 def test_a_file_cut_while_open_is_refused():
-    source = Exchanged(_SEALED)
+    source = ExchangedFile(_SEALED)
     with open_encrypted(source, RING, format_1=True) as file:
         source.exchange(_SEALED[: MIB + 100])
         assert file.read(10) == _PLAIN[:10]

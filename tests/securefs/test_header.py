@@ -225,7 +225,10 @@ HEADERS = st.tuples(
 
 @given(HEADERS)
 @example((2, 1, 0, 65_536, 8, 0, 4096, 0))
-@example((2, 1, 0, 2**32 - 1, 255, 0, 65_535, 0))
+@example((2, 1, 0, 2**32 - 1, 2, 0, 160, 0))
+@example((2, 1, 0, 65_537, 2, 0, 160, 0))
+@example((2, 1, 0, 0, 9, 0, 160, 0))
+@example((2, 1, 0, 0, 255, 0, 65_535, 0))
 def test_header_lengths_of_any_value_are_refused_within_bounds(fields):
     """The source claims to have an exabyte, so that nothing but the limits of the format holds the reader back."""
     version, suite, flags, meta_len, count, reserved, slot_size, end = fields

@@ -15,6 +15,7 @@ from sealing import (
     RING,
     SUITES,
     CountingFile,
+    ExchangedFile,
     VirtualFile,
     pattern,
     seal,
@@ -216,17 +217,10 @@ def test_check_may_be_told_a_part(suite):
                 file.check(start, stop)
 
 
-class Exchanged(io.BytesIO):
-    def exchange(self, data: bytes) -> None:
-        self.seek(0)
-        self.truncate()
-        self.write(data)
-
-
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_file_exchanged_while_open_is_not_decrypted(suite):
     """The other one is good, under the same key, of the same length."""
-    with Exchanged(seal(PLAIN, suite)) as source, open_encrypted(source, RING) as file:
+    with ExchangedFile(seal(PLAIN, suite)) as source, open_encrypted(source, RING) as file:
         source.exchange(seal(pattern(SIZE, "other"), suite, "other"))
         with pytest.raises(IntegrityError) as caught:
             file.read(1)
@@ -237,7 +231,7 @@ def test_a_file_exchanged_while_open_is_not_decrypted(suite):
 @pytest.mark.parametrize("left", [0, BODY_START, BODY_START + 10, BODY_START + 70_000])
 def test_a_file_cut_while_open_gives_only_what_is_whole(suite, left):
     data = seal(PLAIN, suite)
-    with Exchanged(data) as source, open_encrypted(source, RING) as file:
+    with ExchangedFile(data) as source, open_encrypted(source, RING) as file:
         source.exchange(data[:left])
         whole = max(0, left - BODY_START) // suite.sealed_size * suite.segment_size
         assert file.read(whole) == PLAIN[:whole]

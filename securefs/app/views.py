@@ -24,18 +24,11 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import wrap_file
 
-from securefs.audit import Journal
-from securefs.database import StorageError, data_directory, open_database
-from securefs.errors import ConfigurationError, JournalError, SecureFSError
-from securefs.files import verify
-from securefs.keys import Keyring
-from securefs.middleware import Policy, SecureFS
-from securefs.pages import Row, list_page, login_page
-from securefs.reader import open_encrypted
-from securefs.storage import Storage, StoredFile
-from securefs.stream import Encryptor
-from securefs.tokens import ANONYMOUS, SESSION_LIFETIME, Token, Tokens
-from securefs.web import (
+from securefs.app.database import StorageError, data_directory, open_database
+from securefs.app.pages import Row, list_page, login_page
+from securefs.app.storage import Storage, StoredFile
+from securefs.app.tokens import ANONYMOUS, SESSION_LIFETIME, Token, Tokens
+from securefs.app.web import (
     CALLER,
     COMMON_HEADERS,
     AppRequest,
@@ -47,6 +40,13 @@ from securefs.web import (
     problem,
     to_json,
 )
+from securefs.audit import Journal
+from securefs.errors import ConfigurationError, JournalError, SecureFSError
+from securefs.files import verify
+from securefs.keys import Keyring
+from securefs.middleware import Policy, SecureFS
+from securefs.reader import open_encrypted
+from securefs.stream import Encryptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

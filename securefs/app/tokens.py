@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from securefs.database import transaction
+from securefs.app.database import transaction
 from securefs.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Token:
 
 
 class Tokens:
-    """The tokens of one data folder. ``database`` is what :func:`securefs.database.open_database` returned."""
+    """The tokens of one data folder. ``database`` is what :func:`securefs.app.database.open_database` returned."""
 
     def __init__(self, database: Path) -> None:
         self._database = database

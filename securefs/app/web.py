@@ -12,8 +12,8 @@ from urllib.parse import quote
 from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.wrappers import Request, Response
 
-from securefs.database import StorageError
-from securefs.pages import PAGE_HEADERS, error_page, harmless
+from securefs.app.database import StorageError
+from securefs.app.pages import PAGE_HEADERS, error_page, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIEnvironment
 
+    from securefs.app.storage import Incoming, Storage
+    from securefs.app.tokens import Token
     from securefs.middleware import Exchange
-    from securefs.storage import Incoming, Storage
-    from securefs.tokens import Token
 
 __all__ = [
     "CALLER",

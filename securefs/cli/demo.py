@@ -18,12 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs.database import DATA_VARIABLE, data_directory, open_database
+from securefs.app.database import DATA_VARIABLE, data_directory, open_database
+from securefs.app.tokens import Tokens
+from securefs.cli.terminal import flush_output, say
 from securefs.errors import ConfigurationError
 from securefs.files import write_atomically
 from securefs.keys import PRIMARY_VARIABLE, generate_key
-from securefs.terminal import flush_output, say
-from securefs.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,7 +162,7 @@ def server_command(
     demo: Demo, descriptor: int, environ: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
     """Return (command, environment) of the server that takes over the listening socket ``descriptor``."""
-    config = Path(__file__).with_name("gunicorn.conf.py")
+    config = Path(__file__).parent.with_name("gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--bind", f"fd://{descriptor}"]
     ours = {
         f"{PRIMARY_VARIABLE}_FILE": str(demo.key_file),

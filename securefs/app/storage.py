@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from securefs.database import StorageError, transaction
+from securefs.app.database import StorageError, transaction
 from securefs.errors import ConfigurationError, FormatError
 from securefs.header import FIXED_SIZE, header_length, parse_header
 

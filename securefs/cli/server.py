@@ -7,13 +7,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from securefs.cli.terminal import complain, say, say_json
 from securefs.errors import ConfigurationError
-from securefs.terminal import complain, say, say_json
 
 if TYPE_CHECKING:
     import argparse
 
-    from securefs.tokens import Tokens
+    from securefs.app.tokens import Tokens
 
 __all__ = ["audit_hash", "audit_verify", "demo", "token_add", "token_list", "token_revoke"]
 
@@ -21,8 +21,8 @@ DONE: Final = 0  # exit code
 
 
 def _tokens(arguments: argparse.Namespace) -> Tokens:
-    from securefs.database import DATA_VARIABLE, data_directory, open_database  # noqa: PLC0415  # lazy: quick --help
-    from securefs.tokens import Tokens  # noqa: PLC0415  # the same
+    from securefs.app.database import DATA_VARIABLE, data_directory, open_database  # noqa: PLC0415  # lazy: quick --help
+    from securefs.app.tokens import Tokens  # noqa: PLC0415  # the same
 
     environ = os.environ if arguments.data_dir is None else {DATA_VARIABLE: arguments.data_dir}
     return Tokens(open_database(data_directory(environ)))
@@ -82,7 +82,7 @@ def audit_hash(arguments: argparse.Namespace) -> int:
 
 def demo(arguments: argparse.Namespace) -> int:
     """Serve the reference app on this machine until Ctrl-C."""
-    from securefs.demo import run  # noqa: PLC0415  # lazy: quick --help
+    from securefs.cli.demo import run  # noqa: PLC0415  # lazy: quick --help
 
     run(Path(arguments.dir) if arguments.dir is not None else None, arguments.port)
     return DONE  # pragma: no cover  # run() ends by becoming the server

@@ -13,14 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from securefs.errors import ConfigurationError, SecureFSError
-from securefs.files import COPY_SIZE, copy_sealed, format_1_sealer, verify
-from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
-from securefs.keys import Keyring, generate_key
-from securefs.reader import open_encrypted
-from securefs.stream import TRAILER, Decryptor, Encryptor
-from securefs.suites import BODY_HEAD_SIZE, Suite
-from securefs.terminal import (
+from securefs.cli.terminal import (
     STREAM,
     Progress,
     complain,
@@ -33,6 +26,13 @@ from securefs.terminal import (
     say_json,
     shown,
 )
+from securefs.errors import ConfigurationError, SecureFSError
+from securefs.files import COPY_SIZE, copy_sealed, format_1_sealer, verify
+from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
+from securefs.keys import Keyring, generate_key
+from securefs.reader import open_encrypted
+from securefs.stream import TRAILER, Decryptor, Encryptor
+from securefs.suites import BODY_HEAD_SIZE, Suite
 
 if TYPE_CHECKING:
     import argparse
