@@ -28,7 +28,7 @@ lint: $(VENV)/.test ## check style, types, dependency rules and known insecure p
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict
 	@$(BIN)/lint-imports
-	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $$(git ls-files "securefs/*.py" "middleware/*.py" "audit/*.py") gunicorn.conf.py
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive securefs/*.py securefs/app securefs/cli middleware audit gunicorn.conf.py
 
 bench: $(VENV)/.test ## measure, side by side with peers
 	@$(BIN)/python -m bench

@@ -8,7 +8,6 @@ app has of giving a body: ``/file/`` by ``wsgi.file_wrapper``, ``/stream/`` by a
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from securefs.middleware import Policy, SecureFS
 
 KEYRING = Keyring(bytes(range(32)))
 HEADERS = [("ETag", '"of-the-plaintext"'), ("Last-Modified", "Mon, 23 Nov 2026 10:00:00 GMT")]
-PAGES = Path(__file__).parent / "pages"
 
 
 def store(environ, folder: Path) -> bytes:
@@ -131,5 +129,5 @@ def serve(server: str) -> None:
     run()
 
 
-if re.search(r"server_app\.py$", sys.argv[0]) and __name__ == "__main__":
+if __name__ == "__main__":
     serve(sys.argv[1])

@@ -93,7 +93,7 @@ def call(app, method="GET", path="/", body=None, headers=(), length=None, chunks
             assert isinstance(chunk, bytes)
             assert got, "the body began before start_response was called"
             sent.append(chunk)
-    except Exception as raised:
+    except Exception as raised:  # noqa: BLE001  # a server catches all
         error = raised
     finally:
         if hasattr(result, "close"):
