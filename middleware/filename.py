@@ -25,11 +25,10 @@ def normalise(filename: str) -> str:
 
 
 def _last_component(filename: str) -> str:
-    name = filename.rpartition("/")[2]
+    # At the end a backslash separates too: there some frameworks take the closing quote for an escaped one.
+    name = filename.rpartition("/")[2].rstrip("\\")
     if _WINDOWS_PATH.match(name):
-        # The two last backslashes may be one that stands doubled before the closing quote.
-        name = name.rstrip("\\").rpartition("\\")[2]
-        name = re.sub(r"^[A-Za-z]:", "", name)
+        name = re.sub(r"^[A-Za-z]:", "", name.rpartition("\\")[2])
     return name.lstrip(".")
 
 

@@ -268,6 +268,9 @@ def _parse_header(block: bytes, size: int) -> Part:
     if not parameters.get("name"):
         # Some frameworks drop a part with an empty name, some don't.
         raise MalformedBodyError("a part has no name")
+    if parameters["name"].endswith("\\"):
+        # Doubled or not: some frameworks take the closing quote for an escaped one, and the file for a field.
+        raise MalformedBodyError("a part's name ends in a backslash")
     content_type = headers.get(b"content-type", "")
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
@@ -309,8 +312,5 @@ def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | N
 
 
 def _one_form(value: str) -> str:
-    """Return ``value`` so that between quotes it ends in the same place under either reading of backslashes."""
-    # What old clients write as \" current browsers write as %22.
-    value = re.sub(r"\\(.)", lambda pair: "%22" if pair[1] == '"' else pair[0], value)
-    odd = (len(value) - len(value.rstrip("\\"))) % 2
-    return value + "\\" * odd
+    """Return ``value`` as current browsers write it: a quote as %22, where old clients put a backslash before it."""
+    return re.sub(r"\\(.)", lambda pair: "%22" if pair[1] == '"' else pair[0], value)

@@ -210,6 +210,8 @@ def pyramid_app(folder: Path):
             with (folder / f"{len(files)}.bin").open("wb") as target:
                 shutil.copyfileobj(value.file, target)
             files.append([name, value.filename, value.type])
+        # Its copy of the body is a temporary file, which WebOb leaves to the garbage collector.
+        request.body_file_raw.close()
         return {"fields": fields, "files": files}
 
     def download(request):
