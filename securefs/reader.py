@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EncryptedFile", "SeekableFile", "open_encrypted"]
 
-READ_SIZE: Final = 1024 * 1024  # bytes of ciphertext asked for at a time
+# Bytes of ciphertext asked for at a time: 4 segments of suite 1, 16 of suite 2. Four times as much made decryption three
+# times slower: buffers of that size come fresh from the kernel, page by page, at every read.
+READ_SIZE: Final = 262_400
 FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; one digest (32 bytes) is kept for each while a file is open
 
 
@@ -193,7 +195,7 @@ class _Format2File(EncryptedFile):
         self.size = self._last * self.block_size + len(last)
 
     def _sealed(self, index: int) -> memoryview:
-        """Return the stored segment ``index``; sequential reads fetch about 1 MiB of segments at once."""
+        """Return the stored segment ``index``; sequential reads fetch many at once."""
         size = self._sealed_size
         first, raw = self._raw
         if not first <= index < first + -(-len(raw) // size):

@@ -6,6 +6,7 @@ saw them. GET /file/<name> serves a stored file as the framework serves files.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import warnings
@@ -245,8 +246,9 @@ def cherrypy_app(folder: Path):
                     if isinstance(value, str):
                         fields.append([name, value])
                         continue
-                    with (folder / f"{len(files)}.bin").open("wb") as target:
-                        shutil.copyfileobj(value.file, target)
+                    # CherryPy keeps an empty file input in memory, as it does a field.
+                    with value.file or io.BytesIO(value.value) as content:
+                        (folder / f"{len(files)}.bin").write_bytes(content.read())
                     files.append([name, value.filename, str(value.content_type)])
             return {"fields": fields, "files": files}
 
