@@ -21,9 +21,10 @@ from securefs.middleware.filename import attachment
 from securefs.middleware.multipart import MEDIA_TYPE
 from securefs.middleware.problem import Refusal
 from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
-from securefs.middleware.response import HELD_IN_MEMORY, READ_SIZE
+from securefs.middleware.response import HELD_IN_MEMORY, READ_SIZE, shows_breaks
 from securefs.reader import open_encrypted
 from securefs.stream import TRAILER, Decryptor
+from securefs.suites import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +50,8 @@ _STALE_HEADERS: Final = frozenset(
         "content-range",
     }
 )
-FILE_ID_START: Final = 16  # offsets in a Format 2 file
+SUITE_AT: Final = 9  # offsets in a Format 2 file
+FILE_ID_START: Final = 16
 FILE_ID_END: Final = 48
 
 
@@ -302,6 +304,11 @@ def open_download(
         limit = None if format_1 else policy.verify_first
         source = response.seekable_file()
         chunks = response.chunks()
+        is_head = asked.get("REQUEST_METHOD") == "HEAD"
+        if source is None and not is_head and not shows_breaks(asked):
+            # Its length is what tells the client that nothing is missing: hold what has none before it is whole.
+            known, chunks = _length_is_known(chunks, length)
+            limit = limit if known else None
         if source is None and (limit is None or length is None or length <= limit):
             held, chunks = _hold(chunks, limit)
             source = held
@@ -317,7 +324,7 @@ def open_download(
             raise IntegrityError("the file is not the one that was asked for", Reason.WRONG_OBJECT)
         if policy.restore_metadata:
             delivery.restore()
-        if asked.get("REQUEST_METHOD") != "HEAD":
+        if not is_head:
             if isinstance(delivery, _FileDelivery):
                 delivery.select(response, asked, policy.max_ranges)
             delivery.begin(policy.verify_first)
@@ -345,6 +352,18 @@ def _check_servable(response: Response) -> None:
 def _announced_length(response: Response) -> int | None:
     text = response.header("content-length")
     return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool, Iterator[bytes]]:
+    """Return whether the plaintext's length follows from the ciphertext's before its end, and ``chunks`` again.
+
+    Suite 1 pads: only its last segment tells.
+    """
+    start = b""
+    while len(start) <= SUITE_AT and (chunk := next(chunks, None)) is not None:
+        start += chunk
+    known = length is not None and start[SUITE_AT : SUITE_AT + 1] == bytes([Suite.GCM.value])
+    return known, chain((start,), chunks)
 
 
 def _hold(chunks: Iterator[bytes], limit: int | None) -> tuple[IO[bytes] | None, Iterator[bytes]]:

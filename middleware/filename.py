@@ -25,8 +25,7 @@ def normalise(filename: str) -> str:
 
 
 def _last_component(filename: str) -> str:
-    # At the end a backslash separates too: there some frameworks take the closing quote for an escaped one.
-    name = filename.rpartition("/")[2].rstrip("\\")
+    name = filename.rpartition("/")[2]
     if _WINDOWS_PATH.match(name):
         name = re.sub(r"^[A-Za-z]:", "", name.rpartition("\\")[2])
     return name.lstrip(".")

@@ -268,9 +268,9 @@ def _parse_header(block: bytes, size: int) -> Part:
     if not parameters.get("name"):
         # Some frameworks drop a part with an empty name, some don't.
         raise MalformedBodyError("a part has no name")
-    if parameters["name"].endswith("\\"):
+    if parameters["name"].endswith("\\") or parameters.get("filename", "").endswith("\\"):
         # Doubled or not: some frameworks take the closing quote for an escaped one, and the file for a field.
-        raise MalformedBodyError("a part's name ends in a backslash")
+        raise MalformedBodyError("a part's name or file name ends in a backslash")
     content_type = headers.get(b"content-type", "")
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from securefs.header import MAGIC
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     from securefs.reader import SeekableFile
@@ -23,10 +23,26 @@ if TYPE_CHECKING:
     Headers = list[tuple[str, str]]
     StartResponse = Callable[..., Callable[[bytes], object]]
 
-__all__ = ["HELD_IN_MEMORY", "READ_SIZE", "Closing", "FileWrapper", "Response"]
+__all__ = ["HELD_IN_MEMORY", "READ_SIZE", "Closing", "FileWrapper", "Response", "shows_breaks"]
 
 HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
 READ_SIZE: Final = 1024 * 1024  # bytes
+# SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it breaks off: docs/servers.md.
+_CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")
+
+
+def shows_breaks(environ: Mapping[str, Any]) -> bool:
+    """Return whether a client can tell a response without Content-Length that broke off from a whole one.
+
+    Without chunks such a body ends with its connection, and looks whole wherever that is (RFC 9112 section 8): to every
+    client of HTTP/1.0, and from every server that is not known to send chunks.
+    """
+    software = environ.get("SERVER_SOFTWARE")
+    return (
+        environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+        and isinstance(software, str)
+        and software.startswith(_CHUNKING)
+    )
 
 
 class FileWrapper:

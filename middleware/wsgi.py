@@ -7,6 +7,7 @@ an upload nor ciphertext goes through untouched.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.audit import Journal
@@ -26,7 +27,7 @@ from securefs.middleware.upload import UploadPipeline
 from securefs.stream import Encryptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from securefs.middleware.upload import PartSealer
     from securefs.primitives import Bytes, StreamSealer
@@ -39,6 +40,8 @@ __all__ = ["SecureFS"]
 # A part of the ciphertext is nothing that anyone could verify, so the app never hears of ranges.
 _HIDDEN: Final = ("HTTP_RANGE", "HTTP_IF_RANGE")
 _OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
+# SERVER_SOFTWARE of those that read what the app left of a chunked body before the next request: docs/servers.md.
+_DRAINING: Final = ("gunicorn/", "waitress")
 
 
 class SecureFS:
@@ -301,5 +304,19 @@ def _answer(
     if response.started:
         raise refusal
     status, headers, document = problem(refusal.status, exchange.request_id)
-    start_response(status, headers)
-    return () if environ.get("REQUEST_METHOD") == "HEAD" else (document,)
+    # The connection is the server's (PEP 3333): waitress and wsgiref answer 500 to an app that speaks of it.
+    start_response(status, [header for header in headers if header[0] != "Connection"])
+    content = () if environ.get("REQUEST_METHOD") == "HEAD" else (document,)
+    if "HTTP_TRANSFER_ENCODING" in environ and not str(environ.get("SERVER_SOFTWARE")).startswith(_DRAINING):
+        return _then_close(content)
+    return content
+
+
+def _then_close(content: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield all of the answer, then end the connection in the only way that an app has.
+
+    cheroot takes what was not read of a chunked body for the next request, so a client could smuggle one in.
+    """
+    yield from content
+    # Of all errors the one that servers take for a client's departure, and do not log.
+    raise ConnectionResetError(errno.ECONNRESET, "the rest of the request was not read")

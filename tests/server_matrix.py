@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import site
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -69,8 +70,9 @@ def _uwsgi(program: str) -> list[str]:
 
 def _gunicorn(worker: str, listener: socket.socket) -> list[str]:
     command = [sys.executable, "-m", "gunicorn", "--worker-class", worker, "--bind", f"fd://{listener.fileno()}"]
-    # No heartbeat file on a disk that other tests use, and no socket to command it by.
-    return [*command, "--threads", "4", "--no-control-socket", "--keep-alive", "20", "server_app:make_app()"]
+    # More than one thread would turn a sync worker into a gthread one.
+    threads = ["--threads", "4"] if worker == "gthread" else []
+    return [*command, *threads, "--no-control-socket", "--keep-alive", "20", "server_app:make_app()"]
 
 
 @dataclass(slots=True)
@@ -193,10 +195,14 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             self.end = self.end or "sending failed"
 
+    def arrives(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for bytes, and return whether there are any."""
+        return bool(select.select([self.socket], [], [], seconds)[0])
+
     def _more(self) -> bool:
         try:
             data = self.socket.recv(65_536)
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):
             self.end = "reset"
             return False
         if not data:
@@ -271,8 +277,15 @@ class Connection:
         return self.receive(method)
 
     def still_serves(self) -> str:
-        """Ask for the plain page: "kept" where it comes over this connection, "closed" where the server ended it."""
-        answer = self.ask("GET", "/page/after")
+        """Ask for the plain page: "kept" where it comes over this connection, "closed" where the server ended it.
+
+        What comes must be that page and nothing else: an answer to anything that was sent before would come first.
+        """
+        self.send(request("GET", "/page/after"))
+        with suppress(OSError):
+            # A server that reads on before it closes, as Werkzeug's does, waits for this.
+            self.socket.shutdown(socket.SHUT_WR)
+        answer = self.receive()
         if answer is None:
             return "closed"
         assert (answer.status, answer.body, self.buffer) == (200, b"plain page\n", b""), answer
