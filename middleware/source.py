@@ -60,8 +60,13 @@ def content_length(environ: dict[str, object]) -> int | None:
 
 
 def has_body(environ: dict[str, object]) -> bool:
-    """Return whether the request announces a body."""
-    return environ.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ
+    """Return whether the request may have a body."""
+    length = environ.get("CONTENT_LENGTH", "")
+    if length not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ:
+        return True
+    # In HTTP/1 neither header means no body (RFC 9112 section 6.3). In later versions it means nothing: a form without a
+    # Content-Length would go to the app as it is, and be stored as it is.
+    return length == "" and not str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1")
 
 
 class BodySource:
@@ -203,8 +208,8 @@ class GuardedInput(io.BufferedIOBase):
         if len(head) > size:
             self._head = head[size:]
             return head[:size]
-        # A short read is allowed, an empty one would mean the end: ask for more only where none is at hand.
-        return head or self._stream.read(size)
+        # Many apps read their body with one read(CONTENT_LENGTH) and never ask again: give what the server's stream would.
+        return head + self._stream.read(size - len(head)) if len(head) < size else head
 
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes."""
