@@ -246,7 +246,8 @@ class MultipartParser:
         return _Step((), end + 2)
 
 
-def _parse_header(block: bytes, size: int) -> Part:
+def _parse_header_lines(block: bytes) -> dict[bytes, str]:
+    """Return the headers in ``block`` by their name in lower case."""
     headers: dict[bytes, str] = {}
     for line in block.split(b"\r\n"):
         match = _HEADER_LINE.fullmatch(line)
@@ -260,6 +261,11 @@ def _parse_header(block: bytes, size: int) -> Part:
             headers[name] = value.decode("utf-8")
         except UnicodeDecodeError:
             raise MalformedBodyError("a part's header is not UTF-8") from None
+    return headers
+
+
+def _parse_header(block: bytes, size: int) -> Part:
+    headers = _parse_header_lines(block)
     if headers.get(b"content-transfer-encoding", "binary").lower() not in _IDENTITY_ENCODINGS:
         raise MalformedBodyError("a part has a Content-Transfer-Encoding, which some frameworks decode")
     if b"content-disposition" not in headers:

@@ -39,6 +39,7 @@ MIN_BOUNDARY: Final = 32  # characters: 128 random bits in hexadecimal
 STREAMED_FIELD_BYTES: Final = (
     32 * 1024 * 1024
 )  # bytes of fields in a streamed body; each MiB costs 1 KiB of padding
+SEALED_AT_ONCE: Final = 256 * 1024  # bytes; a read is 1 MiB, and its ciphertext need not be there all at once
 HEADER_GROWTH: Final = 8 * 1024  # bytes by which our part headers may be longer than a terse client's
 FORMAT_2: Final = 2
 # What one more file may add to a body beyond its data: the container's header with the longest metadata that a part's
@@ -288,4 +289,8 @@ def _content(first: Event | None, events: Iterator[Event | None]) -> Iterator[me
     for event in chain((first,), events):
         if isinstance(event, PartEnd):
             return
-        yield event.data if isinstance(event, Data) else None
+        if isinstance(event, Data):
+            for start in range(0, len(event.data), SEALED_AT_ONCE):
+                yield event.data[start : start + SEALED_AT_ONCE]
+        else:
+            yield None

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -83,9 +84,9 @@ def load() -> tuple[Case, ...]:
     return tuple(parse(path.stem, path.read_bytes()) for path in sorted(FOLDER.glob("*.http")))
 
 
-def params(cases=None):
-    """Return the cases for ``pytest.mark.parametrize``."""
-    return [pytest.param(case, id=case.name) for case in (load() if cases is None else cases)]
+def params(cases, marks=MappingProxyType({})):
+    """Return the cases for ``pytest.mark.parametrize``, some of them marked by name."""
+    return [pytest.param(case, id=case.name, marks=marks.get(case.name, ())) for case in cases]
 
 
 def accepted() -> list[Case]:

@@ -45,7 +45,10 @@ def site(folder: Path):
 
     def app(environ, start_response):
         path = environ["PATH_INFO"]
-        kind = [("Content-Type", "audio/wav" if path.endswith(".wav") else "application/octet-stream"), *HEADERS]
+        kind = [
+            ("Content-Type", "audio/wav" if path.endswith(".wav") else "application/octet-stream"),
+            *HEADERS,
+        ]
         if path == "/upload":
             try:
                 text = store(environ, folder)
@@ -83,7 +86,12 @@ def recorded(app, folder: Path):
 
     def recording(environ, start_response):
         def start(status, headers, exc_info=None):
-            line = (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE", "-"), status[:3])
+            line = (
+                environ["REQUEST_METHOD"],
+                environ["PATH_INFO"],
+                environ.get("HTTP_RANGE", "-"),
+                status[:3],
+            )
             with (folder / "requests.log").open("a") as log:
                 log.write("\t".join(line) + "\n")
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)

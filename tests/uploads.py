@@ -71,8 +71,10 @@ class Lab:
         self.wrapped = SecureFS(self.app, keyring=KEYRING, journal=self.journal, **options)
 
     def post(self, content_type, body, headers=(), path="/upload", *, length=None, step=None, **extra):
-        """Send a body. ``length`` None counts it, "absent" sends none."""
+        """Send a body. ``length`` None counts it, "absent" sends none but says that there are chunks."""
         given = any(name == "Content-Length" for name, _ in headers)
+        if length == "absent" and not any(name == "Transfer-Encoding" for name, _ in headers):
+            headers = [*headers, ("Transfer-Encoding", "chunked")]
         stream = body if isinstance(body, io.RawIOBase) else Input(body, step)
         if length is None and not given:
             length = len(stream.data)
@@ -151,13 +153,15 @@ def seen_by(app: Recorder) -> list[Expected]:
 
 def browser_body(parts, boundary: bytes = b"----geckoformboundary00112233445566778899aabbccddeeff") -> bytes:
     """Return the body that a current browser sends for these parts, in plaintext."""
-    body = b""
+    body = bytearray()
     for part in parts:
         body += b"--" + boundary + b'\r\nContent-Disposition: form-data; name="' + part.name.encode() + b'"'
         if part.filename is not None:
-            body += b'; filename="' + part.filename.encode() + b'"\r\nContent-Type: ' + part.content_type.encode()
+            body += (
+                b'; filename="' + part.filename.encode() + b'"\r\nContent-Type: ' + part.content_type.encode()
+            )
         body += b"\r\n\r\n" + part.content + b"\r\n"
-    return body + b"--" + boundary + b"--\r\n"
+    return bytes(body) + b"--" + boundary + b"--\r\n"
 
 
 BROWSER_TYPE = "multipart/form-data; boundary=----geckoformboundary00112233445566778899aabbccddeeff"

@@ -1,0 +1,147 @@
+"""Looking at uploads before they are accepted: ``SecureFS(app, inspect=…)``.
+
+An inspector is called with each file part and an iterator over its plaintext, as it arrives. It may read as little of it as
+it likes. While it looks, the ciphertext is held back (in memory to 1 MiB, then in a temporary file), so that the app sees no byte
+of a file that is refused. It refuses by raising :class:`FileRefusedError`; any other error is the service's own failure (503),
+and the file is not accepted either.
+
+:class:`FileRules` checks size and type, :class:`ClamAV` asks a virus scanner; rules can hand on to a scanner::
+
+    SecureFS(app, inspect=FileRules(types=("image/png", "application/pdf"), max_size=10_000_000, then=ClamAV()))
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from securefs.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from securefs.middleware.exchange import Upload
+
+    Inspector = Callable[[Upload, Iterator[bytes]], None]
+
+__all__ = ["ClamAV", "FileRefusedError", "FileRules", "ScannerError"]
+
+# How files of a type begin: (offset, bytes), any of them. From each format's own specification.
+_BEGINNINGS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
+    "image/png": ((0, b"\x89PNG\r\n\x1a\n"),),
+    "image/jpeg": ((0, b"\xff\xd8\xff"),),
+    "image/gif": ((0, b"GIF87a"), (0, b"GIF89a")),
+    "image/webp": ((8, b"WEBP"),),
+    "image/tiff": ((0, b"II*\0"), (0, b"MM\0*")),
+    "application/pdf": ((0, b"%PDF-"),),
+    "application/zip": ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")),
+    "application/gzip": ((0, b"\x1f\x8b"),),
+    "video/mp4": ((4, b"ftyp"),),
+    "video/webm": ((0, b"\x1a\x45\xdf\xa3"),),
+    "audio/mpeg": ((0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"), (0, b"\xff\xf2")),
+    "audio/wav": ((8, b"WAVE"),),
+}
+_LOOK: Final = max(offset + len(magic) for each in _BEGINNINGS.values() for offset, magic in each)  # bytes
+
+
+class FileRefusedError(Exception):
+    """Raised by an inspector: this file is not to be accepted. The message goes to no client."""
+
+
+class ScannerError(Exception):
+    """The scanner did not give a verdict, so nothing is accepted."""
+
+
+class FileRules:
+    """Accepts files of some types, told by how they begin, up to a size.
+
+    A beginning proves little (a file can be two things at once); it keeps honest mistakes and lazy attacks out.
+
+    :param types: media types that are allowed, of those that are known here; the part's Content-Type must be one of them and
+        the content must begin as that type does. Empty: any.
+    :param max_size: the most bytes of plaintext that a file may have. None: no limit but the policy's.
+    :param then: an inspector that sees what passes these rules.
+    :raises ConfigurationError: for a type that is not known here.
+    """
+
+    def __init__(
+        self, *, types: tuple[str, ...] = (), max_size: int | None = None, then: Inspector | None = None
+    ) -> None:
+        unknown = [media_type for media_type in types if media_type not in _BEGINNINGS]
+        if unknown:
+            raise ConfigurationError(f"FileRules knows no {unknown[0]!r}; it knows {', '.join(_BEGINNINGS)}")
+        self._types = types
+        self._max_size = max_size
+        self._then = then
+
+    def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:
+        """Read the file; raise :class:`FileRefusedError` where it breaks a rule."""
+        checked = self._checked(part, chunks)
+        if self._then is not None:
+            self._then(part, checked)
+        for _ in checked:
+            pass
+
+    def _checked(self, part: Upload, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        media_type = part.content_type.partition(";")[0].strip().lower()
+        if self._types and media_type not in self._types:
+            raise FileRefusedError("its media type is not one that is allowed")
+        size, start = 0, b""
+        for chunk in chunks:
+            size += len(chunk)
+            if self._max_size is not None and size > self._max_size:
+                raise FileRefusedError(f"it has more than {self._max_size} bytes")
+            if self._types and len(start) < _LOOK:
+                start += chunk[: _LOOK - len(start)]
+                if len(start) == _LOOK:
+                    _check_beginning(media_type, start)
+            yield chunk
+        if self._types and len(start) < _LOOK:
+            _check_beginning(media_type, start)
+
+
+def _check_beginning(media_type: str, start: bytes) -> None:
+    if not any(start[offset:].startswith(magic) for offset, magic in _BEGINNINGS[media_type]):
+        raise FileRefusedError("it does not begin as a file of its type does")
+
+
+class ClamAV:
+    """Has clamd look at every file, over its INSTREAM command (clamd(8)).
+
+    :param address: the path of clamd's socket, or (host, port). The plaintext goes there: use a socket of this machine.
+    :param timeout: seconds for each step of the conversation.
+    """
+
+    def __init__(
+        self, address: str | tuple[str, int] = "/run/clamav/clamd.ctl", *, timeout: float = 60.0
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
+
+    def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:
+        """Send the file; raise :class:`FileRefusedError` where clamd finds something, :class:`ScannerError` on failure."""
+        try:
+            verdict = self._ask(chunks)
+        except OSError as error:
+            raise ScannerError(f"clamd cannot be asked: {error}") from None
+        if verdict.endswith(b" FOUND"):
+            raise FileRefusedError("clamd found something in it")
+        if verdict != b"stream: OK":
+            raise ScannerError(f"clamd gave no verdict: {verdict[:80]!a}")
+
+    def _ask(self, chunks: Iterator[bytes]) -> bytes:
+        family = socket.AF_UNIX if isinstance(self._address, str) else socket.AF_INET
+        with closing(socket.socket(family, socket.SOCK_STREAM)) as connection:
+            connection.settimeout(self._timeout)
+            connection.connect(self._address)
+            # "z": commands and answers end in a zero byte. Each chunk goes behind its length, an empty one is the end.
+            connection.sendall(b"zINSTREAM\0")
+            for chunk in chunks:
+                connection.sendall(len(chunk).to_bytes(4, "big"))
+                connection.sendall(chunk)
+            connection.sendall(bytes(4))
+            answer = b""
+            while not answer.endswith(b"\0") and (more := connection.recv(4096)):
+                answer += more
+        return answer.removesuffix(b"\0")

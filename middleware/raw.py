@@ -1,0 +1,51 @@
+"""Uploads that are the request body itself: PUT and POST on ``Policy.raw_uploads`` paths, whatever their type.
+
+The length of the encrypted body follows from the Content-Length, so the app gets an exact one and nothing is held; a chunked
+body is held as ciphertext until its length is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from securefs.errors import JournalError, LimitExceededError
+from securefs.middleware.problem import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from securefs.middleware.sealing import Piece, SealedFile
+    from securefs.middleware.source import BodySource
+
+__all__ = ["RawPipeline"]
+
+
+class RawPipeline:
+    """One raw body on its way to the app: see :class:`securefs.middleware.upload.UploadPipeline`."""
+
+    def __init__(self, source: BodySource, file: SealedFile) -> None:
+        self.parts = 1
+        self.produced = 0
+        self._source = source
+        self._file = file
+
+    def pieces(self) -> Generator[Piece | None, None, None]:
+        """Yield the new body, and None whenever more input must be read to go on.
+
+        :raises Refusal: the body is over a limit, too slow, refused by the inspector, or can't be recorded.
+        """
+        try:
+            for piece in self._file.pieces(self._content()):
+                self.produced += len(piece.data) if piece else 0
+                yield piece
+        except LimitExceededError as error:
+            raise Refusal.of_limit(error) from None
+        except JournalError as error:
+            raise Refusal.of(error) from None
+        finally:
+            self._source.close()
+
+    def _content(self) -> Iterator[memoryview | None]:
+        while data := self._source.read():
+            yield memoryview(data)
+            yield None

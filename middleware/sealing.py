@@ -1,0 +1,170 @@
+"""One file of a request on its way to the app: sealed, inspected, recorded.
+
+The journal has its start before its first byte goes on, and its outcome before its last segment does. With an
+inspector, no byte goes on before the inspector has accepted all of it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Final, Protocol
+
+from securefs.errors import JournalError, LimitExceededError, Reason
+from securefs.middleware.inspection import FileRefusedError
+from securefs.middleware.multipart import MalformedBodyError
+from securefs.middleware.problem import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+
+    from securefs.middleware.exchange import Exchange, Upload
+    from securefs.middleware.inspection import Inspector
+    from securefs.middleware.policy import Policy
+    from securefs.primitives import Bytes
+
+__all__ = ["HELD_IN_MEMORY", "PartSealer", "Piece", "SealedFile"]
+
+HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
+READ_SIZE: Final = 256 * 1024  # bytes read back at a time
+# Bytes sealed at a time: pieces that stay in the processor's cache. Whole MiBs made suite 1 a third slower.
+STEP: Final = 128 * 1024
+FORMAT_2: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes for the app. An atomic one (a boundary with a part's header) must not be split between two reads."""
+
+    data: Bytes
+    atomic: bool = False
+
+
+class PartSealer(Protocol):
+    """Seals one file."""
+
+    object_id: str
+    key_id: str
+
+    def update(self, data: Bytes) -> bytes:
+        """Take plaintext, return stored bytes."""
+        ...
+
+    def finalize(self) -> bytes:
+        """Return the last stored bytes."""
+        ...
+
+
+class SealedFile:
+    """The stored form of one file, piece by piece.
+
+    :ivar taken: bytes of plaintext so far. :ivar given: stored bytes so far, handed on or held.
+    """
+
+    def __init__(
+        self,
+        upload: Upload,
+        sealer: PartSealer,
+        exchange: Exchange,
+        policy: Policy,
+        inspect: Inspector | None,
+    ) -> None:
+        self.taken = self.given = 0
+        self._upload = upload
+        self._sealer = sealer
+        self._exchange = exchange
+        self._policy = policy
+        self._inspect = inspect
+        self._record("started")
+
+    def pieces(self, content: Iterable[memoryview | None]) -> Generator[Piece | None, None, None]:
+        """Yield the stored bytes of ``content``, and None whenever more input must be read to go on.
+
+        :raises Refusal: the inspector refuses the file, or the journal can't record it.
+        """
+        # What it means when this generator is closed: the app stopped reading.
+        reason: Reason | None = Reason.IO_ERROR
+        try:
+            if self._inspect is None:
+                yield from self._sealed(content)
+                last = self._finish()
+            else:
+                with SpooledTemporaryFile(HELD_IN_MEMORY) as held:
+                    self._look(content, self._inspect, held)
+                    last = self._finish()
+                    held.seek(0)
+                    while data := held.read(READ_SIZE):
+                        yield Piece(data)
+            reason = None
+        except (Refusal, MalformedBodyError, LimitExceededError, JournalError) as error:
+            reason = error.reason
+            raise
+        finally:
+            if reason is not None:
+                with suppress(JournalError):
+                    self._record("failure", reason)
+        yield Piece(last)
+
+    def _sealed(self, content: Iterable[memoryview | None]) -> Iterator[Piece | None]:
+        for data in content:
+            if data is None:
+                yield None
+                continue
+            for at in range(0, len(data), STEP):
+                yield Piece(self._seal(data[at : at + STEP]))
+
+    def _seal(self, data: memoryview) -> bytes:
+        sealed = self._sealer.update(data)
+        self.taken += len(data)
+        self.given += len(sealed)
+        return sealed
+
+    def _finish(self) -> bytes:
+        last = self._sealer.finalize()
+        self._upload = replace(self._upload, size=self.taken)
+        self._record("success")
+        self._exchange.uploads.append(self._upload)
+        return last
+
+    def _look(self, content: Iterable[memoryview | None], inspect: Inspector, held: IO[bytes]) -> None:
+        """Seal all of ``content`` into ``held`` while the inspector reads it."""
+
+        def plaintext() -> Iterator[bytes]:
+            for data in content:
+                for at in range(0, len(data or b""), STEP) if data is not None else ():
+                    piece = data[at : at + STEP]
+                    held.write(self._seal(piece))
+                    yield bytes(piece)
+
+        chunks = plaintext()
+        try:
+            inspect(self._upload, chunks)
+        except FileRefusedError as error:
+            raise Refusal(400, Reason.INSPECTION, f"the inspector refused a file: {error}") from None
+        except (Refusal, MalformedBodyError, LimitExceededError, JournalError):
+            raise
+        except Exception as error:
+            # An inspector that fails has accepted nothing, whatever its failure is.
+            raise Refusal(503, Reason.INSPECTION, f"the inspector failed: {error!r}") from error
+        # It may have looked at the beginning only.
+        for _ in chunks:
+            pass
+
+    def _record(self, outcome: str, reason: Reason | None = None) -> None:
+        upload = self._upload
+        self._exchange.record(
+            "file.encrypt",
+            outcome=outcome,
+            severity=1 if reason is None else 2,
+            reason=reason,
+            about={
+                "id": upload.object_id,
+                "key_id": upload.key_id,
+                "format": self._policy.format,
+                "suite": self._policy.suite.label if self._policy.format == FORMAT_2 else None,
+                "size": upload.size if outcome == "success" else None,
+                "field": upload.field,
+                "name": upload.filename,
+            },
+        )

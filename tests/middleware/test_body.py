@@ -1,0 +1,491 @@
+"""The body that the app reads: its declared length is met to the byte, and no boundary is cut by a read."""
+
+from __future__ import annotations
+
+import io
+import re
+import tracemalloc
+from collections import deque
+from dataclasses import replace
+
+import pytest
+from fuzzing import examples
+from hostile_corpus import Expected
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from uploads import KEYRING, MIB, canonical_parts, line, opened, refusal_of
+from wsgi_client import Input
+
+from securefs import Keyring, Suite, open_encrypted
+from securefs.audit import Journal
+from securefs.errors import Reason
+from securefs.files import format_1_sealer
+from securefs.middleware import BodyRefusedError, Policy
+from securefs.middleware.body import HELD_IN_MEMORY, RewrittenBody, _padded, prepare
+from securefs.middleware.problem import Refusal
+from securefs.middleware.source import READ_SIZE
+from securefs.middleware.upload import MAX_PADDING, MIN_BOUNDARY, Piece
+from securefs.middleware.wsgi import _Format1Part
+
+LONG = b"----geckoformboundary00112233445566778899aabbccddeeff"
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory):
+    with Journal_closed(tmp_path_factory.mktemp("journal")) as journal:
+        yield journal
+
+
+class Journal_closed:  # noqa: N801  # reads as what it is
+    def __init__(self, folder):
+        self.journal = Journal(folder)
+
+    def __enter__(self):
+        return self.journal
+
+    def __exit__(self, *_):
+        self.journal.close()
+
+
+def format_1(metadata):
+    return _Format1Part(format_1_sealer(KEYRING), KEYRING.primary_id.hex())
+
+
+def client_body(parts, boundary: bytes, *, terse: bool = False) -> bytes:
+    """Return a client's body: as browsers write it, or with the shortest headers that are legal."""
+    body = bytearray()
+    for part in parts:
+        name, filename, kind = part.name, part.filename, part.content_type
+        if terse:
+            head = f"content-disposition:form-data;name={name}" + (
+                "" if filename is None else f";filename={filename}"
+            )
+        else:
+            head = f'Content-Disposition: form-data; name="{name}"'
+            head += "" if filename is None else f'; filename="{filename}"\r\nContent-Type: {kind}'
+        body += b"--" + boundary + b"\r\n" + head.encode() + b"\r\n\r\n" + part.content + b"\r\n"
+    return bytes(body) + b"--" + boundary + b"--\r\n"
+
+
+SIZES = [0, 1, 15, 16, 17, 100, 16383, 16384, 16385, 65535, 65536, 65537, 131072]
+names = st.text(st.sampled_from("abcXYZ019._-"), min_size=1, max_size=40)
+parts_strategy = st.lists(
+    st.builds(
+        Expected,
+        name=names,
+        content=(st.sampled_from(SIZES) | st.integers(0, 3000)).map(bytes),
+        filename=st.none() | names.map(lambda name: "f" + name),
+        content_type=st.sampled_from(["a/b", "application/octet-stream", "text/plain; x=" + "y" * 100]),
+    ),
+    min_size=0,
+    max_size=6,
+)
+boundaries = st.integers(1, 70).map(lambda length: (b"Boundary0123456789" * 4)[:length])
+styles = st.booleans()
+policies = st.sampled_from(
+    [
+        Policy(suite=Suite.CBC_HMAC),
+        Policy(suite=Suite.GCM),
+        Policy(format=1),
+    ]
+)
+
+
+def sealer_for(policy):
+    return format_1 if policy.format == 1 else None
+
+
+@examples(150)
+@given(parts_strategy, boundaries, styles, policies, st.integers(1, 70_000), st.data())
+@example([Expected("a", b"xxxxx", "f", "a/b")], b"B", True, Policy(format=1), 49, None)
+def test_at_no_moment_is_the_bound_below_what_comes(journal, parts, boundary, terse, policy, step, data):
+    """With the tightest limits that admit the body, and asked for after every read."""
+    files = sum(part.filename is not None for part in parts)
+    tight = replace(policy, max_files=max(1, files), max_fields=max(1, len(parts) - files), max_filename=41)
+    body = client_body(parts, boundary, terse=terse)
+    assume(len(body) // step < 3000)
+    flow = line(body, boundary, journal, tight, step=step, seal=sealer_for(policy))
+    bounds = []
+    try:
+        for piece in flow.pipeline.pieces():
+            if piece is None:
+                bounds.append(flow.pipeline.upper_bound())
+    except Refusal as refusal:
+        assert refusal.status == 413, refusal
+        assert terse
+        return
+    assert min(bounds) >= flow.pipeline.produced
+
+
+def test_a_header_that_was_read_and_not_handed_on_yet_is_counted(journal):
+    """The first read may end with a part's header: what the app is told must hold that header."""
+    name = '\\"' * 4000  # grows by half when it is written as browsers do
+    head = (
+        f'--{LONG.decode()}\r\nContent-Disposition: form-data; name="{name}"; filename="f"\r\n\r\n'.encode()
+    )
+    body = head + bytes(3000) + b"\r\n--" + LONG + b"--\r\n"
+    policy = Policy(max_files=1, max_fields=1, max_filename=10)
+    flow = line(body, LONG, journal, policy, step=len(head))
+    pieces = flow.pipeline.pieces()
+    assert next(pieces) is None
+    bound = flow.pipeline.upper_bound()
+    list(pieces)
+    assert flow.pipeline.produced > len(head) + 4000 + 3000
+    assert bound >= flow.pipeline.produced
+
+
+@examples(60)
+@given(parts_strategy, styles, policies, st.integers(32, 70), st.integers(1, 3 * MIB), st.data())
+def test_a_streamed_body_has_the_declared_length_and_little_padding(
+    journal, parts, terse, policy, boundary_length, extra, data
+):
+    boundary = (b"Boundary0123456789" * 4)[:boundary_length]
+    large = Expected("large", bytes(extra), "large.bin", "a/b")
+    at = data.draw(st.integers(0, len(parts)))
+    parts = [*parts[:at], large, *parts[at:]]
+    body = client_body(parts, boundary, terse=terse)
+    flow = line(body, boundary, journal, policy, seal=sealer_for(policy))
+    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    got = read_in_random_ways(rewritten, data)
+    assert len(got) == rewritten.length, "met to the byte"
+    padding = rewritten.length - flow.pipeline.produced
+    assert 0 <= padding <= MAX_PADDING
+    if len(body) <= READ_SIZE:
+        assert padding == 0, "exact"
+    check_parts(flow, got, parts, policy)
+    rewritten.close()
+
+
+@examples(60)
+@given(parts_strategy, styles, policies, boundaries, st.integers(0, 2 * MIB), st.booleans(), st.data())
+def test_a_spooled_body_has_its_exact_length(journal, parts, terse, policy, boundary, extra, chunked, data):
+    parts = [*parts, Expected("large", bytes(extra), "large.bin", "a/b")]
+    body = client_body(parts, boundary, terse=terse)
+    flow = line(body, boundary, journal, policy, seal=sealer_for(policy))
+    rewritten = prepare(flow.pipeline, None if chunked else len(body), spool=not chunked)
+    got = read_in_random_ways(rewritten, data)
+    assert len(got) == rewritten.length == flow.pipeline.produced
+    check_parts(flow, got, parts, policy)
+    rewritten.close()
+
+
+def check_parts(flow, got, parts, policy):
+    found = canonical_parts(f"multipart/form-data; boundary={flow.pipeline.boundary}", got)
+    if policy.format == 1:
+        assert [(part.name, part.filename) for part in found] == [
+            (part.name, part.filename) for part in parts
+        ]
+        assert [u.size for u in flow.exchange.uploads] == [
+            len(p.content) for p in parts if p.filename is not None
+        ]
+        return
+    assert [opened(part) for part in found] == [
+        replace(
+            part,
+            content_type=part.content_type if part.filename is not None and "--" not in part.name else None,
+        )
+        if part.filename is None
+        else replace(part, content_type=found[number].content_type)
+        for number, part in enumerate(parts)
+    ]
+
+
+def read_in_random_ways(body, data):
+    """Read to the end by calls that ``data`` draws; none of them comes back empty before the end."""
+    got = bytearray()
+    ways = data.draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["read", "read1", "readline", "readinto"]),
+                st.sampled_from([1, 100, 4096, 65536, MIB]),
+            ),
+            min_size=1,
+            max_size=6,
+        ),
+        label="ways",
+    )
+    for _ in range(10):
+        for way, size in ways:
+            piece = read_once(body, way, size)
+            got += piece
+            assert piece or len(got) == body.length
+    rest = data.draw(st.sampled_from(["all", "more", "lines", "pieces"]), label="rest")
+    if rest == "all":
+        got += body.read()
+    elif rest == "more":
+        got += body.read(10 * MIB)
+    elif rest == "lines" and body.length - len(got) < 300_000:
+        for text in body:
+            got += text
+    else:
+        while piece := body.read(65536):
+            got += piece
+    assert body.read(1) == body.read() == body.readline() == body.read1() == b""
+    return bytes(got)
+
+
+def read_once(body, way, size):
+    if way == "readinto":
+        buffer = bytearray(size)
+        return bytes(buffer[: body.readinto(buffer)])
+    return getattr(body, way)(size)
+
+
+def body_for(journal, parts, *, environ=None, policy=None, spool=False):
+    body = client_body(parts, LONG)
+    flow = line(body, LONG, journal, policy or Policy(suite=Suite.GCM))
+    rewritten = prepare(flow.pipeline, len(body), spool=spool, environ=environ or {})
+    return flow, rewritten
+
+
+PARTS = [
+    Expected("a", b"x" * 500, None, None),
+    Expected("f", bytes(70_000), "f.bin", "a/b"),
+    Expected("b", b"", None, None),
+    Expected("g", bytes(5), "g.bin", "a/b"),
+]
+
+
+def atomic_spans(flow, got):
+    """Return (start, end) of every delimiter with the header behind it, in the body that the app got."""
+    delimiter = b"--" + flow.pipeline.boundary.encode()
+    pattern = rb"(?:\r\n)?" + delimiter + rb"(?:--\r\n|\r\n(?:[^\r\n]+\r\n)+\r\n)"
+    return [match.span() for match in re.finditer(pattern, got)]
+
+
+@pytest.mark.parametrize("size", [400, 1000, 4096, 8192, 65536])
+@pytest.mark.parametrize("spool", [pytest.param(False, id="exact"), pytest.param(True, id="spooled")])
+@pytest.mark.parametrize("large", [pytest.param(0, id="small"), pytest.param(2 * MIB, id="large")])
+def test_no_read_cuts_a_boundary_or_a_header(journal, size, spool, large):
+    flow, body = body_for(journal, [*PARTS, Expected("h", bytes(large), "h", "a/b")], spool=spool)
+    got, edges = bytearray(), set()
+    while piece := body.read(size):
+        assert len(piece) <= size
+        got += piece
+        edges.add(len(got))
+    body.close()
+    spans = atomic_spans(flow, bytes(got))
+    assert len(spans) == 6
+    assert not [edge for edge in edges for start, end in spans if start < edge < end]
+
+
+def test_webob_which_takes_a_short_read_for_a_lost_connection_gets_none(journal):
+    environ = {}
+    _, body = body_for(journal, [*PARTS, Expected("h", bytes(2 * MIB), "h", "a/b")], environ=environ)
+    environ["webob._body_file"] = (object(), body)
+    left = body.length
+    while left:
+        piece = body.read(8192)
+        assert len(piece) == min(8192, left)
+        left -= len(piece)
+    body.close()
+
+
+def test_a_read_that_is_smaller_than_a_header_goes_on_all_the_same(journal):
+    _, body = body_for(journal, PARTS)
+    got = b"".join(iter(lambda: body.read(7), b""))
+    assert len(got) == body.length
+    body.close()
+
+
+def test_peek_takes_nothing(journal):
+    _, body = body_for(journal, PARTS)
+    assert body.readable()
+    seen = body.peek()
+    assert body.peek(1) == seen != b""
+    assert body.read().startswith(seen)
+    assert body.peek() == b""
+    assert body.read(0) == b""
+    body.close()
+
+
+def test_a_body_that_was_closed_says_so(journal):
+    _, body = body_for(journal, [*PARTS, Expected("h", bytes(2 * MIB), "h", "a/b")])
+    body.read(100)
+    body.close()
+    body.close()
+    with pytest.raises(ValueError, match="closed"):
+        body.read(1)
+
+
+def test_a_bound_that_does_not_hold_is_an_error_and_not_a_cut_body(journal):
+    """It can't be exceeded; were it, the app must not take what fits for the whole."""
+    body = client_body([Expected("f", bytes(2 * MIB), "f", "a/b")], LONG)
+    flow = line(body, LONG, journal)
+    pieces = flow.pipeline.pieces()
+    padded = RewrittenBody(flow.pipeline, _padded(flow.pipeline, pieces, MIB), deque(), MIB)
+    with pytest.raises(BodyRefusedError):
+        while padded.read(65536):
+            pass
+    assert padded.refusal.reason is Reason.LIMIT
+
+
+def test_an_unforeseen_error_is_not_taken_for_the_end(journal):
+    def seal(metadata):
+        raise ZeroDivisionError
+
+    body = client_body([Expected("a", bytes(MIB), None, None), Expected("f", b"x", "f", "a/b")], LONG)
+    flow = line(body, LONG, journal, Policy(max_field_bytes=2 * MIB), seal=seal)
+    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    with pytest.raises(ZeroDivisionError):
+        rewritten.read()
+    with pytest.raises(BodyRefusedError):
+        rewritten.read()
+    rewritten.close()
+
+
+def test_an_error_while_spooling_leaves_no_file_open(journal):
+    body = client_body([Expected("f", bytes(2 * MIB), "f", "a/b")], LONG)[:-5]
+    flow = line(body, LONG, journal)
+    refusal = refusal_of(lambda: prepare(flow.pipeline, None, spool=True))
+    assert refusal.reason is Reason.MALFORMED_MULTIPART
+
+
+@pytest.mark.parametrize("length", [1, 2, 8, MIN_BOUNDARY - 1])
+def test_a_short_boundary_costs_too_much_padding_to_stream(journal, length):
+    boundary = b"B" * length
+    body = client_body([Expected("f", bytes(2 * MIB), "f", "a/b")], boundary)
+    flow = line(body, boundary, journal)
+    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    got = rewritten.read()
+    assert len(got) == rewritten.length
+    exact = rewritten.length == flow.pipeline.produced
+    assert exact or rewritten.length - flow.pipeline.produced <= MAX_PADDING
+    assert flow.pipeline.streamable() is not exact
+    rewritten.close()
+
+
+def test_headers_that_are_too_terse_to_stream_are_refused_and_can_be_spooled(journal):
+    parts = [Expected("n", b"", None, None)] * 900 + [Expected("f", bytes(2 * MIB), "f", "a/b")]
+    parts += [Expected('\\"' * 3000, b"", None, None)] * 4
+    body = client_body(parts, LONG)
+    flow = line(body, LONG, journal)
+    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    with pytest.raises(BodyRefusedError):
+        rewritten.read()
+    assert (rewritten.refusal.status, rewritten.refusal.reason) == (413, Reason.LIMIT)
+    assert "spool=True" in str(rewritten.refusal)
+    rewritten.close()
+    flow = line(body, LONG, journal)
+    rewritten = prepare(flow.pipeline, len(body), spool=True)
+    assert len(rewritten.read()) == rewritten.length
+    rewritten.close()
+
+
+def test_too_many_bytes_of_fields_to_stream_are_refused(journal):
+    parts = [Expected("f", bytes(2 * MIB), "f", "a/b")]
+    parts += [Expected("n", bytes(MIB), None, None)] * 33
+    body = client_body(parts, LONG)
+    flow = line(body, LONG, journal)
+    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    with pytest.raises(BodyRefusedError):
+        while rewritten.read(MIB):
+            pass
+    assert (rewritten.refusal.status, rewritten.refusal.reason) == (413, Reason.LIMIT)
+    rewritten.close()
+
+
+class Generated(io.RawIOBase):
+    """A client's body made while it is read: ``head``, ``size`` zero bytes, ``tail``."""
+
+    def __init__(self, head, size, tail):
+        super().__init__()
+        self.left = [head, size, tail]
+        self.length = len(head) + size + len(tail)
+        self.given = 0
+
+    def read(self, size=-1):
+        head, middle, tail = self.left
+        if head:
+            piece, self.left[0] = head[:size], head[size:]
+        elif middle:
+            piece = bytes(min(middle, size))
+            self.left[1] -= len(piece)
+        else:
+            piece, self.left[2] = tail[:size], tail[size:]
+        self.given += len(piece)
+        return piece
+
+
+def generated(size, head_extra=b""):
+    head, tail = client_body([Expected("f", b"\0SPLIT\0", "f", "a/b")], LONG).split(b"\0SPLIT\0")
+    return Generated(head_extra + head, size, tail)
+
+
+def flow_of(stream, journal, policy, *, length):
+    flow = line(b"", LONG, journal, policy)
+    flow.source._stream = stream
+    flow.source.length = length
+    return flow
+
+
+@pytest.mark.parametrize("spool", [pytest.param(False, id="streamed"), pytest.param(True, id="spooled")])
+@pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.label)
+def test_memory_for_one_upload_stays_under_four_mebibytes(journal, spool, suite):
+    stream = generated(64 * MIB)
+    flow = flow_of(stream, journal, Policy(suite=suite), length=None if spool else stream.length)
+    tracemalloc.start()
+    body = prepare(flow.pipeline, None if spool else stream.length, spool=spool)
+    count = 0
+    while piece := body.read(65536):
+        count += len(piece)
+    del piece
+    body.close()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == body.length > 64 * MIB
+    assert peak < 4 * MIB, f"{peak / MIB:.2f} MiB"
+
+
+def test_a_gibibyte_of_header_is_refused_at_its_first_kibibytes(journal):
+    stream = Generated(b"--" + LONG + b"\r\nX: ", 1 << 30, b"")
+    flow = flow_of(stream, journal, Policy(), length=stream.length)
+    tracemalloc.start()
+    body = prepare(flow.pipeline, stream.length, spool=False)
+    with pytest.raises(BodyRefusedError):
+        body.read(65536)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (body.refusal.status, body.refusal.reason) == (413, Reason.LIMIT)
+    body.close()
+    assert stream.given <= 2 * MIB
+    assert peak < 4 * MIB
+
+
+def test_what_is_spooled_to_a_file_is_sealed_under_a_key_of_its_own(journal, tmp_path, monkeypatch):
+    """Names and fields are in it: nobody who reads the disk reads them, and nobody changes them unnoticed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    parts = [
+        Expected("field-canary", b"value-canary", None, None),
+        Expected("f", b"content-canary" + bytes(2 * HELD_IN_MEMORY), "name-canary", "a/b"),
+    ]
+    flow, body = body_for(journal, parts, spool=True)
+    held, file = body._resources
+    file.seek(0)
+    stored = file.read()
+    assert len(stored) > 2 * HELD_IN_MEMORY
+    for canary in (
+        b"field-canary",
+        b"value-canary",
+        b"content-canary",
+        b"name-canary",
+        flow.pipeline.boundary.encode(),
+    ):
+        assert canary not in stored
+    with pytest.raises(Exception, match="key"):
+        open_encrypted(io.BytesIO(stored), KEYRING)
+    file.seek(len(stored) // 2)
+    file.write(b"changed")
+    with pytest.raises(Exception, match="tag"):
+        body.read()
+    body.close()
+    assert file.closed
+    assert held.closed
+
+
+def test_the_pieces_of_a_body_can_be_empty(journal):
+    flow, _ = body_for(journal, [])
+    body = RewrittenBody(flow.pipeline, iter([Piece(b""), None, Piece(b"x")]), deque(), 1)
+    assert body.read(5) == b"x"
+    assert Input(b"").read() == b""
+    assert Keyring(bytes(range(32))).primary_id
