@@ -35,6 +35,7 @@ class Reason(str, Enum):
     CIPHERTEXT_INJECTION = "ciphertext_injection"
     MALFORMED_MULTIPART = "malformed_multipart"
     LIMIT = "limit"
+    INSPECTION = "inspection"
     TIMEOUT = "timeout"
     CLIENT_GONE = "client_gone"
     IO_ERROR = "io_error"
