@@ -11,8 +11,19 @@ does and does not defend against.
 """
 
 from securefs.middleware.exchange import Exchange, Upload
+from securefs.middleware.inspection import ClamAV, FileRefusedError, FileRules, ScannerError
 from securefs.middleware.policy import Policy
 from securefs.middleware.problem import BodyRefusedError
 from securefs.middleware.wsgi import SecureFS
 
-__all__ = ["BodyRefusedError", "Exchange", "Policy", "SecureFS", "Upload"]
+__all__ = [
+    "BodyRefusedError",
+    "ClamAV",
+    "Exchange",
+    "FileRefusedError",
+    "FileRules",
+    "Policy",
+    "ScannerError",
+    "SecureFS",
+    "Upload",
+]

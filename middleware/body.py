@@ -20,9 +20,10 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import Reason
 from securefs.keys import KEY_SIZE, Keyring
+from securefs.middleware.policy import HELD_IN_MEMORY
 from securefs.middleware.problem import BodyRefusedError, Refusal
+from securefs.middleware.sealing import Piece
 from securefs.middleware.source import READ_SIZE
-from securefs.middleware.upload import Piece
 from securefs.reader import open_encrypted
 from securefs.stream import Encryptor
 from securefs.suites import Suite
@@ -30,12 +31,12 @@ from securefs.suites import Suite
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from securefs.middleware.raw import RawPipeline
     from securefs.middleware.upload import UploadPipeline
     from securefs.reader import EncryptedFile
 
-__all__ = ["HELD_IN_MEMORY", "RewrittenBody", "prepare"]
+__all__ = ["RewrittenBody", "prepare", "prepare_raw"]
 
-HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
 _LINE_ENDS: Final = b"\r\n" * 8192
 # Set by WebOb when it has put its own reader before ours, before the first read.
 _WEBOB_READS: Final = "webob._body_file"
@@ -61,7 +62,7 @@ class RewrittenBody(io.BufferedIOBase):
 
     def __init__(
         self,
-        pipeline: UploadPipeline,
+        pipeline: UploadPipeline | RawPipeline,
         pieces: Iterator[Piece | None],
         ready: deque[Piece],
         length: int,
@@ -178,6 +179,16 @@ def prepare(
     return RewrittenBody(pipeline, _padded(pipeline, pieces, bound), ready, bound, environ, (pieces,))
 
 
+def prepare_raw(
+    pipeline: RawPipeline, length: int | None, *, spool: bool, environ: Mapping[str, object]
+) -> RewrittenBody:
+    """Return the body for the app where it is one file; ``length`` is what it will have, None where that is not known."""
+    pieces = pipeline.pieces()
+    if length is None or spool:
+        return _spooled(pipeline, pieces, environ)
+    return RewrittenBody(pipeline, pieces, deque(), length, environ, (pieces,))
+
+
 def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: int) -> Iterator[Piece | None]:
     """Yield the pieces, then line ends up to ``length`` bytes: an epilogue, which parsers skip."""
     for piece in pieces:
@@ -194,7 +205,7 @@ def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: in
 
 
 def _spooled(
-    pipeline: UploadPipeline, pieces: Iterable[Piece | None], environ: Mapping[str, object]
+    pipeline: UploadPipeline | RawPipeline, pieces: Iterable[Piece | None], environ: Mapping[str, object]
 ) -> RewrittenBody:
     """Hold the new body until it is whole.
 

@@ -19,9 +19,10 @@ from securefs.errors import FormatError, IntegrityError, JournalError, Reason, S
 from securefs.header import MAGIC
 from securefs.middleware.filename import attachment
 from securefs.middleware.multipart import MEDIA_TYPE
+from securefs.middleware.policy import HELD_IN_MEMORY
 from securefs.middleware.problem import Refusal
 from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
-from securefs.middleware.response import HELD_IN_MEMORY, READ_SIZE, shows_breaks
+from securefs.middleware.response import READ_SIZE, shows_breaks
 from securefs.reader import open_encrypted
 from securefs.stream import TRAILER, Decryptor
 from securefs.suites import Suite
@@ -251,7 +252,9 @@ class _StreamDelivery(Delivery):
         if unlocked is None:
             # The body ended inside its header: let the parser say where.
             decryptor.finalize()
-            raise IntegrityError("the file ends in its header", Reason.TRUNCATED)  # pragma: no cover  # raised above
+            raise IntegrityError(
+                "the file ends in its header", Reason.TRUNCATED
+            )  # pragma: no cover  # raised above
         header = unlocked.header
         about: dict[str, str | int] = {"id": header.object_id, "key_id": unlocked.key_id, "format": 2}
         super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)

@@ -119,7 +119,7 @@ class ClamAV:
         self._address = address
         self._timeout = timeout
 
-    def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:
+    def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:  # noqa: ARG002  # the interface's
         """Send the file; raise :class:`FileRefusedError` where clamd finds something, :class:`ScannerError` on failure."""
         try:
             verdict = self._ask(chunks)

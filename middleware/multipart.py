@@ -78,9 +78,10 @@ _FORM_DATA: Final = re.compile(r"multipart/form-data", re.IGNORECASE)
 
 # RFC 9110 section 5.6.2: token
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# field-line = field-name ":" OWS field-value OWS, without obs-fold. The white space is stripped and not matched: where two
-# repetitions can share it, the time to find no match grows with the square of the header.
-_HEADER_LINE: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
+# field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such names as are in use.
+# White space is stripped and not matched: where two repetitions can share it, the time to find no match grows with the
+# square of the header.
+_HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
 # A value between quotes ends at the first quote that no backslash precedes (RFC 2183 quoted-pair, as old curl writes) ...
 _QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
 # ... unless browsers' reading is the only one: there a backslash is a character like others (WHATWG HTML, form-data).

@@ -13,11 +13,13 @@ from securefs.suites import Suite
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Policy", "matches"]
+__all__ = ["HELD_IN_MEMORY", "Policy", "matches"]
 
 KIB: Final = 1024  # bytes
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+
+HELD_IN_MEMORY: Final = MIB  # bytes of ciphertext; what is more goes to a temporary file
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Policy:
         64 * MIB
     )  # bytes of ciphertext verified whole before the status line; None: always all
     max_ranges: int = 16  # ranges in one request; who asks for more gets the whole file
+    raw_uploads: tuple[str, ...] = ()  # the body of PUT and POST there is itself a file, whatever its type
     restore_metadata: bool = (
         False  # set Content-Type and Content-Disposition of downloads from the sealed metadata
     )
@@ -72,7 +75,7 @@ class Policy:
             )
         if self.format not in {1, 2}:
             raise ConfigurationError(f"Policy.format must be 1 or 2, not {self.format!r}")
-        for name in ("format_1_paths", "protected_paths"):
+        for name in ("format_1_paths", "protected_paths", "raw_uploads"):
             patterns = getattr(self, name)
             if not isinstance(patterns, tuple) or not all(isinstance(item, str) for item in patterns):
                 raise ConfigurationError(f'Policy.{name} must be a tuple of patterns such as ("/files/*",)')

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from securefs.errors import JournalError, LimitExceededError
+from securefs.errors import JournalError
 from securefs.middleware.problem import Refusal
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ class RawPipeline:
             for piece in self._file.pieces(self._content()):
                 self.produced += len(piece.data) if piece else 0
                 yield piece
-        except LimitExceededError as error:
-            raise Refusal.of_limit(error) from None
         except JournalError as error:
             raise Refusal.of(error) from None
         finally:

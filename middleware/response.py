@@ -12,6 +12,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from securefs.header import MAGIC
+from securefs.middleware.policy import HELD_IN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     Headers = list[tuple[str, str]]
     StartResponse = Callable[..., Callable[[bytes], object]]
 
-__all__ = ["HELD_IN_MEMORY", "READ_SIZE", "Closing", "FileWrapper", "Response", "shows_breaks"]
+__all__ = ["READ_SIZE", "Closing", "FileWrapper", "Response", "shows_breaks"]
 
-HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
 READ_SIZE: Final = 1024 * 1024  # bytes
 # SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it breaks off: docs/servers.md.
 _CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")

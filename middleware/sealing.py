@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 from securefs.errors import JournalError, LimitExceededError, Reason
 from securefs.middleware.inspection import FileRefusedError
 from securefs.middleware.multipart import MalformedBodyError
+from securefs.middleware.policy import HELD_IN_MEMORY
 from securefs.middleware.problem import Refusal
 
 if TYPE_CHECKING:
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from securefs.middleware.policy import Policy
     from securefs.primitives import Bytes
 
-__all__ = ["HELD_IN_MEMORY", "PartSealer", "Piece", "SealedFile"]
+__all__ = ["PartSealer", "Piece", "SealedFile"]
 
-HELD_IN_MEMORY: Final = 1024 * 1024  # bytes of ciphertext; what is more goes to a temporary file
 READ_SIZE: Final = 256 * 1024  # bytes read back at a time
 # Bytes sealed at a time: pieces that stay in the processor's cache. Whole MiBs made suite 1 a third slower.
 STEP: Final = 128 * 1024
@@ -46,6 +46,10 @@ class PartSealer(Protocol):
 
     object_id: str
     key_id: str
+
+    def stored_length(self, size: int) -> int:
+        """Return how many bytes ``size`` bytes of plaintext become."""
+        ...
 
     def update(self, data: Bytes) -> bytes:
         """Take plaintext, return stored bytes."""
@@ -78,8 +82,10 @@ class SealedFile:
         self._inspect = inspect
         self._record("started")
 
-    def pieces(self, content: Iterable[memoryview | None]) -> Generator[Piece | None, None, None]:
-        """Yield the stored bytes of ``content``, and None whenever more input must be read to go on.
+    def pieces(
+        self, content: Iterable[memoryview | None], header: Piece | None = None
+    ) -> Generator[Piece | None, None, None]:
+        """Yield ``header``, then the stored bytes of ``content``, and None whenever more input must be read to go on.
 
         :raises Refusal: the inspector refuses the file, or the journal can't record it.
         """
@@ -87,12 +93,14 @@ class SealedFile:
         reason: Reason | None = Reason.IO_ERROR
         try:
             if self._inspect is None:
+                yield header
                 yield from self._sealed(content)
                 last = self._finish()
             else:
                 with SpooledTemporaryFile(HELD_IN_MEMORY) as held:
                     self._look(content, self._inspect, held)
                     last = self._finish()
+                    yield header
                     held.seek(0)
                     while data := held.read(READ_SIZE):
                         yield Piece(data)
@@ -107,12 +115,8 @@ class SealedFile:
         yield Piece(last)
 
     def _sealed(self, content: Iterable[memoryview | None]) -> Iterator[Piece | None]:
-        for data in content:
-            if data is None:
-                yield None
-                continue
-            for at in range(0, len(data), STEP):
-                yield Piece(self._seal(data[at : at + STEP]))
+        for data in _steps(content):
+            yield None if data is None else Piece(self._seal(data))
 
     def _seal(self, data: memoryview) -> bytes:
         sealed = self._sealer.update(data)
@@ -131,11 +135,10 @@ class SealedFile:
         """Seal all of ``content`` into ``held`` while the inspector reads it."""
 
         def plaintext() -> Iterator[bytes]:
-            for data in content:
-                for at in range(0, len(data or b""), STEP) if data is not None else ():
-                    piece = data[at : at + STEP]
-                    held.write(self._seal(piece))
-                    yield bytes(piece)
+            for data in _steps(content):
+                if data is not None:
+                    held.write(self._seal(data))
+                    yield bytes(data)
 
         chunks = plaintext()
         try:
@@ -168,3 +171,12 @@ class SealedFile:
                 "name": upload.filename,
             },
         )
+
+
+def _steps(content: Iterable[memoryview | None]) -> Iterator[memoryview | None]:
+    for data in content:
+        if data is None:
+            yield None
+            continue
+        for start in range(0, len(data), STEP):
+            yield data[start : start + STEP]

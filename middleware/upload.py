@@ -10,11 +10,9 @@ difference is filled with line ends behind the closing boundary, where parsers s
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import chain
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
 from securefs.header import MAGIC
@@ -22,26 +20,26 @@ from securefs.middleware.exchange import Upload
 from securefs.middleware.filename import decode, normalise
 from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
 from securefs.middleware.problem import Refusal
+from securefs.middleware.sealing import Piece, SealedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from securefs.middleware.exchange import Exchange
+    from securefs.middleware.inspection import Inspector
     from securefs.middleware.multipart import Event
     from securefs.middleware.policy import Policy
+    from securefs.middleware.sealing import PartSealer
     from securefs.middleware.source import BodySource
-    from securefs.primitives import Bytes
 
-__all__ = ["MAX_PADDING", "PartSealer", "Piece", "UploadPipeline"]
+__all__ = ["MAX_PADDING", "UploadPipeline"]
 
 MAX_PADDING: Final = 128 * 1024  # bytes of line ends behind a body; Werkzeug refuses 500,000
 MIN_BOUNDARY: Final = 32  # characters: 128 random bits in hexadecimal
 STREAMED_FIELD_BYTES: Final = (
     32 * 1024 * 1024
 )  # bytes of fields in a streamed body; each MiB costs 1 KiB of padding
-SEALED_AT_ONCE: Final = 256 * 1024  # bytes; a read is 1 MiB, and its ciphertext need not be there all at once
 HEADER_GROWTH: Final = 8 * 1024  # bytes by which our part headers may be longer than a terse client's
-FORMAT_2: Final = 2
 # What one more file may add to a body beyond its data: the container's header with the longest metadata that a part's
 # header gives (a name and a type, escaped), salt and commitment, the last segment's overhead and rounding, the trailer.
 FILE_OVERHEAD: Final = 376 + 16 + 21 + 2 * 127 + 56 + 80 + 1  # bytes; the name's own length comes on top
@@ -50,33 +48,11 @@ SEGMENT_SHARE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Bytes for the app. An atomic one (a boundary with a part's header) must not be split between two reads."""
-
-    data: Bytes
-    atomic: bool = False
-
-
-class PartSealer(Protocol):
-    """Seals one file part."""
-
-    object_id: str
-    key_id: str
-
-    def update(self, data: Bytes) -> bytes:
-        """Take plaintext, return stored bytes."""
-        ...
-
-    def finalize(self) -> bytes:
-        """Return the last stored bytes."""
-        ...
-
-
 class UploadPipeline:
     """One multipart body on its way to the app.
 
     :param seal: makes the sealer of one file part from its metadata (``name`` and ``type``).
+    :param inspect: looks at each file part before any of it goes on.
     """
 
     def __init__(
@@ -86,6 +62,7 @@ class UploadPipeline:
         policy: Policy,
         exchange: Exchange,
         seal: Callable[[dict[str, str]], PartSealer],
+        inspect: Inspector | None = None,
     ) -> None:
         # At least as long as the client's, so that short boundaries are no way to make bodies grow, and seldom longer.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
@@ -95,12 +72,12 @@ class UploadPipeline:
         self._policy = policy
         self._exchange = exchange
         self._seal = seal
+        self._inspect = inspect
         self._produced = 0  # bytes handed on
         self._growth = 0  # bytes by which our headers were longer than the client's
         self._files = self._fields = 0
         self._field_bytes = 0
-        # Of the file part under way: bytes of plaintext in, stored bytes out; None where there is none.
-        self._open: tuple[int, int] | None = None
+        self._open: SealedFile | None = None  # the file part under way
         self._unsent = 0  # bytes of a part's header that was parsed and not handed on yet
         self._bounded = False
 
@@ -137,7 +114,7 @@ class UploadPipeline:
         """Return a length in bytes that the whole new body will not exceed, from what was read so far."""
         self._bounded = True
         rest = (self._source.length or 0) - self._source.received + self._parser.held
-        taken, given = self._open or (0, 0)
+        taken, given = (self._open.taken, self._open.given) if self._open else (0, 0)
         data = rest + taken + (rest + taken) // SEGMENT_SHARE - given
         overhead = self._file_overhead if self._open else 0
         return self._produced + self._unsent + data + overhead + self._slack
@@ -231,57 +208,11 @@ class UploadPipeline:
         upload = Upload(
             sealer.object_id, decode(part.name), decode(filename), part.content_type, 0, sealer.key_id
         )
-        self._record(upload, "started")
-        yield header
-        yield from self._sealed(upload, sealer, content)
-
-    def _sealed(
-        self, upload: Upload, sealer: PartSealer, content: Iterator[memoryview | None]
-    ) -> Iterator[Piece | None]:
-        size = given = 0
-        # What the generator's being closed means: the app stopped reading.
-        reason: Reason | None = Reason.IO_ERROR
+        self._open = SealedFile(upload, sealer, self._exchange, self._policy, self._inspect)
         try:
-            for data in content:
-                if data is None:
-                    yield None
-                    continue
-                size += len(data)
-                sealed = sealer.update(data)
-                given += len(sealed)
-                self._open = (size, given)
-                yield Piece(sealed)
-            last = sealer.finalize()
-            upload = replace(upload, size=size)
-            self._record(upload, "success")
-            self._exchange.uploads.append(upload)
-            reason = None
-        except (Refusal, MalformedBodyError, LimitExceededError, JournalError) as error:
-            reason = error.reason
-            raise
+            yield from self._open.pieces(content, header)
         finally:
             self._open = None
-            if reason is not None:
-                with suppress(JournalError):
-                    self._record(upload, "failure", reason)
-        yield Piece(last)
-
-    def _record(self, upload: Upload, outcome: str, reason: Reason | None = None) -> None:
-        self._exchange.record(
-            "file.encrypt",
-            outcome=outcome,
-            severity=1 if reason is None else 2,
-            reason=reason,
-            about={
-                "id": upload.object_id,
-                "key_id": upload.key_id,
-                "format": self._policy.format,
-                "suite": self._policy.suite.label if self._policy.format == FORMAT_2 else None,
-                "size": upload.size if outcome == "success" else None,
-                "field": upload.field,
-                "name": upload.filename,
-            },
-        )
 
 
 def _content(first: Event | None, events: Iterator[Event | None]) -> Iterator[memoryview | None]:
@@ -289,8 +220,4 @@ def _content(first: Event | None, events: Iterator[Event | None]) -> Iterator[me
     for event in chain((first,), events):
         if isinstance(event, PartEnd):
             return
-        if isinstance(event, Data):
-            for start in range(0, len(event.data), SEALED_AT_ONCE):
-                yield event.data[start : start + SEALED_AT_ONCE]
-        else:
-            yield None
+        yield event.data if isinstance(event, Data) else None

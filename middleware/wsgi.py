@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 from securefs.audit import Journal
 from securefs.errors import FormatError, JournalError, Reason
 from securefs.files import format_1_sealer
+from securefs.format1 import sealed_length
 from securefs.header import MAGIC
 from securefs.keys import Keyring
-from securefs.middleware.body import RewrittenBody, prepare
+from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
 from securefs.middleware.download import open_download, record_failure
-from securefs.middleware.exchange import Exchange
-from securefs.middleware.multipart import MalformedBodyError, parse_boundary
+from securefs.middleware.exchange import Exchange, Upload
+from securefs.middleware.multipart import MEDIA_TYPE, MalformedBodyError, parse_boundary
 from securefs.middleware.policy import Policy, matches
-from securefs.middleware.problem import Refusal, problem
+from securefs.middleware.problem import BodyRefusedError, Refusal, problem
+from securefs.middleware.raw import RawPipeline
 from securefs.middleware.response import Closing, FileWrapper, Response
+from securefs.middleware.sealing import SealedFile
 from securefs.middleware.source import BodySource, GuardedInput, content_length, has_body
 from securefs.middleware.upload import UploadPipeline
 from securefs.stream import Encryptor
@@ -29,7 +32,8 @@ from securefs.stream import Encryptor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from securefs.middleware.upload import PartSealer
+    from securefs.middleware.inspection import Inspector
+    from securefs.middleware.sealing import PartSealer
     from securefs.primitives import Bytes, StreamSealer
 
     Environ = dict[str, Any]
@@ -54,6 +58,8 @@ class SecureFS:
     :param context: ``context(environ) -> bytes`` is bound into every file, e.g. the tenant: a file that was written under one
         context does not open under another. Called when a file is sealed or opened.
     :param authorize: ``authorize(environ) -> str | None`` names the principal; None is a 401 before the app runs.
+    :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees its ciphertext, and may
+        refuse it: :mod:`securefs.middleware.inspection`.
     :raises ConfigurationError: where one of them is unusable. There is no fallback to plaintext.
     """
 
@@ -66,6 +72,7 @@ class SecureFS:
         policy: Policy | None = None,
         context: Callable[[Environ], bytes] | None = None,
         authorize: Callable[[Environ], str | None] | None = None,
+        inspect: Inspector | None = None,
     ) -> None:
         self._app = app
         self._keyring = keyring or Keyring.from_env()
@@ -73,6 +80,7 @@ class SecureFS:
         self._policy = policy or Policy.from_env()
         self._context = context
         self._authorize = authorize
+        self._inspect = inspect
         if self._policy.format == 2:  # noqa: PLR2004  # a format's number
             # A key that can't seal is found now and not at the first upload.
             self._keyring.sealing_key()
@@ -122,7 +130,11 @@ class SecureFS:
             return None
         body: RewrittenBody | GuardedInput
         media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
-        if media_type.startswith("multipart/form-data"):
+        if inner.get("REQUEST_METHOD") in {"PUT", "POST"} and matches(
+            exchange.path, self._policy.raw_uploads
+        ):
+            body = self._rewrite_raw(inner, exchange)
+        elif media_type.startswith("multipart/form-data"):
             body = self._rewrite(inner, exchange)
         elif media_type.startswith("multipart/") and matches(exchange.path, self._policy.protected_paths):
             raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")
@@ -154,10 +166,27 @@ class SecureFS:
         length = content_length(inner)
         source = BodySource(inner["wsgi.input"], length, self._policy, sock=inner.get("gunicorn.socket"))
         pipeline = UploadPipeline(
-            source, boundary, self._policy, exchange, lambda meta: self._sealer(inner, meta)
+            source, boundary, self._policy, exchange, lambda meta: self._sealer(inner, meta), self._inspect
         )
-        body = prepare(pipeline, length, spool=self._policy.spool)
+        body = prepare(pipeline, length, spool=self._policy.spool, environ=inner)
         inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
+        inner["CONTENT_LENGTH"] = str(body.length)
+        inner.pop("HTTP_TRANSFER_ENCODING", None)
+        return body
+
+    def _rewrite_raw(self, inner: Environ, exchange: Exchange) -> RewrittenBody:
+        """Encrypt a body that is itself a file; its name is not known, its type is what the request says."""
+        length = content_length(inner)
+        source = BodySource(inner["wsgi.input"], length, self._policy, sock=inner.get("gunicorn.socket"))
+        media_type = inner.get("CONTENT_TYPE", "")
+        sealer = self._sealer(inner, {"type": media_type} if MEDIA_TYPE.fullmatch(media_type) else {})
+        upload = Upload(sealer.object_id, "", "", media_type, 0, sealer.key_id)
+        try:
+            file = SealedFile(upload, sealer, exchange, self._policy, self._inspect)
+        except JournalError as error:
+            raise Refusal.of(error) from None
+        stored = None if length is None else sealer.stored_length(length)
+        body = prepare_raw(RawPipeline(source, file), stored, spool=self._policy.spool, environ=inner)
         inner["CONTENT_LENGTH"] = str(body.length)
         inner.pop("HTTP_TRANSFER_ENCODING", None)
         return body
@@ -228,6 +257,9 @@ class _Format1Part:
         self.key_id = key_id
         self._sealer = sealer
 
+    def stored_length(self, size: int) -> int:
+        return sealed_length(size)
+
     def update(self, data: Bytes) -> bytes:
         return self._sealer.update(data)
 
@@ -241,10 +273,23 @@ def _pass_on(
     if not response.started:
         response.begin()
     result = response.unchanged(environ.get("wsgi.file_wrapper"))
-    if isinstance(body, RewrittenBody):
-        # An app may read the request while it answers: the upload ends when the answer does.
-        return Closing(result, lambda: _finish(response, body), lambda: _report_late(exchange, body))
-    return result
+    if body is None or isinstance(result, (list, tuple)):
+        if isinstance(body, RewrittenBody):
+            body.close()
+        return result
+    # An app may read the request while it answers: the upload ends when the answer does.
+    chunks = _while_accepted(result, body)
+    return Closing(chunks, lambda: _finish(response, body), lambda: _report_late(exchange, body))
+
+
+def _while_accepted(result: Iterable[bytes], body: RewrittenBody | GuardedInput) -> Iterator[bytes]:
+    """Yield what the app answers until its request is refused: then break off, whatever the app makes of that."""
+    for chunk in result:
+        if body.refusal is not None:
+            break
+        yield chunk
+    if body.refusal is not None:
+        raise BodyRefusedError("the request body was refused when the answer had begun")
 
 
 def _head_only(response: Response, body: RewrittenBody | GuardedInput | None) -> Iterable[bytes]:
@@ -287,7 +332,7 @@ def _report(exchange: Exchange, body: RewrittenBody | GuardedInput | None, refus
     return refusal
 
 
-def _report_late(exchange: Exchange, body: RewrittenBody) -> None:
+def _report_late(exchange: Exchange, body: RewrittenBody | GuardedInput) -> None:
     """Record a refusal that came when the app had begun to answer; the connection was broken off then."""
     if body.refusal is not None:
         _report(exchange, body, body.refusal)

@@ -98,11 +98,15 @@ class Encryptor:
         ctx = body_context(preamble, context)
         sealer = primitives.cobblestone_sealer(random.dek, ctx) if suite is Suite.GCM else None
         self._sealer = sealer or _SegmentSealer(suite, random, ctx, primitives)
-        self._start = header
+        self._start, self._header_size = header, len(header)
         self._spent = False
         self.object_id: str = random.file_id.hex()
         self.key_id: str = keyring.primary_id.hex()
         self.suite = suite
+
+    def stored_length(self, size: int) -> int:
+        """Return how many bytes the whole file has if ``size`` bytes of plaintext go into it."""
+        return self._header_size + self.suite.body_length(size) + len(TRAILER)
 
     def update(self, data: Bytes) -> bytes:
         """Take plaintext of any length, return the stored bytes that are ready (perhaps none).

@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-import frameworks
-from hostile_corpus import Case, load
-from wsgi_client import call
+import frameworks  # noqa: E402  # a script: its path comes first
+from hostile_corpus import Case, load  # noqa: E402  # the same
+from wsgi_client import call  # noqa: E402  # the same
 
 PAGE = Path(__file__).parents[1] / "docs" / "multipart.md"
 # Django REST framework reads with Django's parser.
@@ -37,7 +37,7 @@ a file for every framework behind it.
 
 Versions: {versions}.
 
-`file a.txt`: a file part with this name. `field`: a field. `–`: nothing, the app sees an empty form. `no`: the framework
+`file a.txt`: a file part with this name. `field`: a field. `-`: nothing, the app sees an empty form. `no`: the framework
 refuses the body. `error`: it raises an error that the app must catch, or the server answers 500. File names are cut to
 {name_length} characters.
 
@@ -57,8 +57,7 @@ def cases() -> list[Case]:
         if "multipart/form-data" in case.content_type.lower()
         and len(case.headers) == 1
         and not case.policy
-        and case.reason != "limit"
-        and case.reason != "ciphertext_injection"
+        and case.reason not in {"limit", "ciphertext_injection"}
     ]
 
 
@@ -71,7 +70,7 @@ def reading(status: int, body: bytes) -> str:
     document = json.loads(body)
     seen = Counter(["field"] * len(document["fields"]))
     seen.update(f"file {shown(name)}" for _, name, _ in document["files"])
-    return ", ".join(cell if count == 1 else f"{count} × {cell}" for cell, count in seen.items()) or "–"
+    return ", ".join(cell if count == 1 else f"{count} x {cell}" for cell, count in seen.items()) or "-"
 
 
 def shown(name: str) -> str:
@@ -87,7 +86,7 @@ def verdict(case: Case) -> str:
     seen = Counter(
         "field" if part.filename is None else f"file {shown(part.filename)}" for part in case.parts
     )
-    return ", ".join(cell if count == 1 else f"{count} × {cell}" for cell, count in seen.items()) or "–"
+    return ", ".join(cell if count == 1 else f"{count} x {cell}" for cell, count in seen.items()) or "-"
 
 
 def read_all(name: str, folder: Path) -> dict[str, str]:
@@ -102,7 +101,7 @@ def read_all(name: str, folder: Path) -> dict[str, str]:
         ]
         try:
             answer = call(app, "POST", "/upload", b"", headers, **{"wsgi.input": io.BytesIO(case.body)})
-        except Exception:  # each framework has errors of its own
+        except Exception:  # noqa: BLE001  # each framework has errors of its own
             cells[case.name] = "error"
         else:
             cells[case.name] = reading(answer.status, answer.body)

@@ -45,8 +45,7 @@ class Recorder:
         try:
             while data := environ["wsgi.input"].read(self.step):
                 self.got += data
-        except Exception as error:
-            # Bad manners, on purpose: our answer must win.
+        except Exception as error:  # noqa: BLE001  # bad manners, on purpose: our answer must win
             self.error = error
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"stored"]

@@ -176,11 +176,15 @@ def test_a_server_whose_read_fails_when_its_connection_is_shut_gets_the_same_ans
 
 
 def test_a_body_in_time_leaves_no_deadline_behind(connection):
-    server, client, stream = connection
-    client.sendall(b"abcde")
-    source = BodySource(stream, 5, Policy(), sock=server)
-    assert drain(source) == b"abcde"
-    deadline = source._deadline
+    server, client, _ = connection
+    with server.makefile("rb", buffering=0) as stream:
+        source = BodySource(stream, 5, Policy(), sock=server)
+        client.sendall(b"ab")
+        assert source.read() == b"ab"
+        deadline = source._deadline
+        client.sendall(b"cde")
+        assert drain(source) == b"cde"
+    assert source._deadline is deadline, "one for the whole body"
     assert deadline.is_alive()
     source.close()
     deadline.join(10)

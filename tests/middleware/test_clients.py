@@ -1,0 +1,206 @@
+"""Real clients behind a real server: a browser that fetches, plays and seeks, and downloads that are resumed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import wave
+from contextlib import contextmanager
+
+import pytest
+import requests
+from server_app import KEYRING
+from server_matrix import running
+from servers import wait_until
+
+from securefs import Encryptor, Suite
+
+MIB = 1024 * 1024
+DATA = os.urandom(3 * MIB + 5)
+RATE, SECONDS = 44_100, 180  # of a sound of 30 MiB: more than a browser reads ahead
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--autoplay-policy=no-user-gesture-required",
+)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"
+)
+
+REPORTING = """<!doctype html><meta charset="utf-8"><title>test</title><script type="module">
+const report = result => fetch("/report", {method: "POST", body: JSON.stringify(result)});
+%s
+</script>"""
+FETCHING = """
+const result = {};
+for (const path of %s) {
+  try { result[path] = (await (await fetch(path)).arrayBuffer()).byteLength; }
+  catch (error) { result[path] = String(error); }
+}
+report(result);
+"""
+SEEKING = """
+const audio = new Audio();
+audio.preload = "metadata";
+audio.muted = true;
+audio.onerror = () => report({error: audio.error.message});
+audio.onloadedmetadata = () => { audio.currentTime = audio.duration - 5; };
+audio.onseeked = () => audio.play();
+audio.onended = () => report({duration: audio.duration, at: audio.currentTime});
+audio.src = "/file/tone.wav";
+"""
+
+
+def seal(data, suite=Suite.CBC_HMAC):
+    encryptor = Encryptor(KEYRING, suite)
+    return encryptor.update(data) + encryptor.finalize()
+
+
+def tampered(stored):
+    changed = bytearray(stored)
+    changed[2 * MIB] ^= 1
+    return bytes(changed)
+
+
+def tone():
+    """Return a WAV file of noise, so that no part of it looks like another."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((2, 2, RATE, 0, "NONE", ""))
+        writer.writeframes(os.urandom(4 * RATE * SECONDS))
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with running("gunicorn gthread", tmp_path_factory.mktemp("site")) as running_site:
+        for name, suite in (("", Suite.CBC_HMAC), ("-2", Suite.GCM)):
+            stored = seal(DATA, suite)
+            running_site.put(f"good{name}", stored)
+            running_site.put(f"bad{name}", tampered(stored))
+        yield running_site
+
+
+@contextmanager
+def browser(url, folder):
+    """Open a page in Chromium, and end Chromium by its process id: its helpers end with it."""
+    with (folder / "chromium.log").open("wb") as log:
+        process = subprocess.Popen(
+            [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", url],
+            # Its wrapper and its crash handler want a home.
+            env={**os.environ, "HOME": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def result_of(script, site, folder):
+    """Run a script in a page of the site; return what it reports."""
+    report = site.folder / "report"
+    report.unlink(missing_ok=True)
+    site.put("page.html", (REPORTING % script).encode())
+    with browser(f"{site.url}/html/page.html", folder) as process:
+        wait_until(lambda: report.exists() or process.poll() is not None, "the page's report", 60)
+        assert report.exists(), (folder / "chromium.log").read_text("utf-8", "replace")[-3000:]
+    return json.loads(report.read_text())
+
+
+@needs_chromium
+def test_chromium_takes_no_part_for_the_whole(site, tmp_path):
+    """fetch() of a file that fails in its middle rejects, with a length and with chunks."""
+    good = ["/file/good", "/stream/good", "/list/good-2"]
+    bad = [path.replace("good", "bad") for path in good]
+    result = result_of(FETCHING % json.dumps([*good, *bad]), site, tmp_path)
+    assert {path: result[path] for path in good} == dict.fromkeys(good, len(DATA))
+    for path in bad:
+        assert str(result[path]).startswith("TypeError:")
+        assert site.events(path)[-1] == ("file.integrity_failure", "failure", "tag_mismatch")
+
+
+@needs_chromium
+def test_chromium_seeks_in_a_sound_by_ranges(site, tmp_path):
+    data = tone()
+    site.put("tone.wav", seal(data))
+    result = result_of(SEEKING, site, tmp_path)
+    assert result == {"duration": pytest.approx(SECONDS), "at": pytest.approx(SECONDS)}
+    asked = [line for line in site.requests() if line[1] == "/file/tone.wav"]
+    print(f"\nChromium asked for {len(data)} bytes of sound as {[line[2] for line in asked]}")
+    assert {line[3] for line in asked} == {"206"}
+    starts = [int(re.fullmatch(r"bytes=(\d+)-\d*", line[2])[1]) for line in asked]
+    assert starts[0] == 0
+    # It jumped: the end is less than six seconds away from where a request began.
+    assert max(starts) > len(data) - 6 * 4 * RATE
+
+
+@pytest.mark.parametrize("name", ["good", "good-2"])
+@pytest.mark.parametrize("cut", [1, 65_536, 2 * MIB + 7, len(DATA) - 1])
+def test_curl_resumes_where_it_stopped(cut, name, site, tmp_path):
+    target = tmp_path / "part"
+    target.write_bytes(DATA[:cut])
+    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", "30", "--continue-at", "-"]
+    before = len(site.requests())
+    subprocess.run([*command, "--output", str(target), f"{site.url}/file/{name}"], check=True)
+    assert target.read_bytes() == DATA
+    (line,) = site.requests()[before:]
+    assert line[2:] == [f"bytes={cut}-", "206"]
+
+
+def test_a_failed_download_is_resumed_when_the_file_was_restored(site, tmp_path):
+    """What came before the failure was genuine, so a client may keep it."""
+    target = tmp_path / "part"
+    command = [
+        "curl",
+        "--silent",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "30",
+        "--continue-at",
+        "-",
+        "--output",
+        str(target),
+    ]
+    stored = seal(DATA)
+    site.put("mended", tampered(stored))
+    assert subprocess.run([*command, f"{site.url}/file/mended"], check=False).returncode == 18
+    assert 0 < target.stat().st_size < len(DATA)
+    site.put("mended", stored)
+    assert subprocess.run([*command, f"{site.url}/file/mended"], check=False).returncode == 0
+    assert target.read_bytes() == DATA
+
+
+def test_requests_streams_and_resumes(site):
+    with requests.Session() as session:
+        session.trust_env = False
+        url = f"{site.url}/file/good"
+        with session.get(url, stream=True, timeout=30) as answer:
+            start = next(answer.iter_content(MIB))
+            tag = answer.headers["ETag"]
+        headers = {"Range": f"bytes={len(start)}-", "If-Range": tag}
+        rest = session.get(url, headers=headers, timeout=30)
+        assert (rest.status_code, start + rest.content) == (206, DATA)

@@ -1,0 +1,143 @@
+"""Bodies that are files themselves: PUT and POST on the paths that the policy names."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+from wsgi_client import Input, call
+
+from securefs import Keyring, Suite, open_encrypted
+from securefs.middleware import FileRefusedError, Policy, SecureFS
+
+KEY = Keyring(bytes(range(32)))
+LONG = os.urandom(3 * 1024 * 1024 + 5)
+
+
+class Store:
+    """Keeps the body that a PUT brought, and what it was told of it."""
+
+    def __init__(self):
+        self.body = b""
+        self.environ = {}
+
+    def __call__(self, environ, start_response):
+        self.environ = environ
+        self.body = environ["wsgi.input"].read()
+        start_response("201 Created", [])
+        return [b"stored"]
+
+
+def put(
+    store, journal, data, *, method="PUT", path="/objects/1", length=True, inspect=None, headers=(), **policy
+):
+    policy = Policy(raw_uploads=("/objects/*",), **policy)
+    app = SecureFS(store, keyring=KEY, journal=journal, policy=policy, inspect=inspect)
+    if length:
+        return call(app, method, path, data, headers)
+    return call(app, method, path, Input(data), [("Transfer-Encoding", "chunked"), *headers])
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 1_048_576, len(LONG)])
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("length", [True, False])
+def test_a_raw_body_is_encrypted_under_its_exact_length(size, suite, length, journal):
+    store = Store()
+    kind = [("Content-Type", "image/png")]
+    if size == 0 and length:
+        assert put(store, journal, b"", suite=suite, headers=kind).status == 201
+        assert store.body == b"", "no body, no file"
+        return
+    assert put(store, journal, LONG[:size], suite=suite, length=length, headers=kind).status == 201
+    assert store.environ["CONTENT_LENGTH"] == str(len(store.body))
+    assert store.environ["CONTENT_TYPE"] == "image/png"
+    with open_encrypted(io.BytesIO(store.body), KEY) as file:
+        assert file.read() == LONG[:size]
+        assert file.metadata == {"type": "image/png"}
+    (upload,) = store.environ["securefs"].uploads
+    assert (upload.object_id, upload.size) == (file.object_id, size)
+    assert [event[:2] for event in journal.events()] == [
+        ("file.encrypt", "started"),
+        ("file.encrypt", "success"),
+    ]
+
+
+def test_whatever_its_type_a_body_there_is_a_file(journal):
+    for kind in ("multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "", "nonsense\x7f"):
+        store = Store()
+        assert put(store, journal, b"canary", method="POST", headers=[("Content-Type", kind)]).status == 201
+        with open_encrypted(io.BytesIO(store.body), KEY) as file:
+            assert file.read() == b"canary"
+
+
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/objects/1"), ("PUT", "/elsewhere")])
+def test_elsewhere_a_body_passes_as_it_is(method, path, journal):
+    store = Store()
+    assert put(store, journal, b"plain", method=method, path=path).status == 201
+    assert store.body == b"plain"
+
+
+def test_format_1_bodies_are_written_too(journal):
+    store = Store()
+    assert put(store, journal, LONG, format=1).status == 201
+    assert store.environ["CONTENT_LENGTH"] == str(len(store.body))
+    with open_encrypted(io.BytesIO(store.body), KEY, format_1=True) as file:
+        assert file.read() == LONG
+
+
+def test_a_stored_ciphertext_posted_again_is_encrypted_again(journal):
+    first, second = Store(), Store()
+    put(first, journal, b"canary")
+    put(second, journal, first.body)
+    with open_encrypted(io.BytesIO(second.body), KEY) as file:
+        assert file.read() == first.body
+
+
+def test_an_inspector_looks_at_raw_bodies_too(journal):
+    def inspect(part, chunks):
+        if b"virus" in b"".join(chunks):
+            raise FileRefusedError("found")
+
+    store = Store()
+    assert put(store, journal, b"clean", inspect=inspect).status == 201
+    bad = Store()
+    assert put(bad, journal, b"virus", inspect=inspect).status == 400
+    assert bad.body == b""
+    assert journal.events()[-1] == ("file.rejected", "failure", "inspection")
+
+
+def test_a_raw_body_that_breaks_off_is_refused(journal):
+    app = SecureFS(Store(), keyring=KEY, journal=journal, policy=Policy(raw_uploads=("/objects/*",)))
+    answer = call(app, "PUT", "/objects/1", LONG, length=len(LONG) + 1)
+    assert answer.status == 400
+    assert journal.events()[-1] == ("file.rejected", "failure", "client_gone")
+
+
+def test_a_raw_body_over_the_limit_is_refused_before_it_is_read(journal):
+    store = Store()
+    assert put(store, journal, b"x" * 101, max_body=100).status == 413
+    assert put(store, journal, b"x" * 101, max_body=100, length=False).status == 413
+    assert put(store, journal, b"x" * 100, max_body=100).status == 201
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_a_raw_body_that_cannot_be_recorded_is_not_stored(when, journal):
+    journal.check()
+
+    def lose(*_):
+        for path in journal.folder.glob("*.jsonl"):
+            path.unlink()
+
+    class Losing(Input):
+        def read(self, size=-1):
+            lose()
+            return super().read(size)
+
+    if when == "start":
+        lose()
+    store = Store()
+    app = SecureFS(store, keyring=KEY, journal=journal, policy=Policy(raw_uploads=("/objects/*",)))
+    body = Losing(LONG) if when == "end" else Input(LONG)
+    assert call(app, "PUT", "/objects/1", body, length=len(LONG)).status == 503
+    assert store.body == b""

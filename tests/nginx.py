@@ -1,0 +1,70 @@
+"""nginx from Debian's package as a static file server on a port that the system chose: a peer to compare answers with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from servers import Server, answers, listening_socket, wait_until
+
+_CONFIGURATION = """\
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+{user}
+events {{}}
+http {{
+    access_log off;
+    default_type application/octet-stream;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        root {root};
+    }}
+}}
+"""
+
+
+def program() -> str | None:
+    """Return nginx's path, None without it. It lies where only root looks for programs."""
+    return shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+
+
+@contextmanager
+def nginx(root: Path, folder: Path):
+    """Yield nginx serving the files under ``root``; end it afterwards by its own process id."""
+    command = program()
+    if command is None:
+        pytest.skip("nginx is not installed: apt-get install nginx-light")
+    log_file = folder / "nginx.log"
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+        # Its workers would else be of a user who may not read a test's files.
+        user = "user root;" if os.geteuid() == 0 else ""
+        text = _CONFIGURATION.format(folder=folder, root=root, port=port, user=user)
+        (folder / "nginx.conf").write_text(text)
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [command, "-c", str(folder / "nginx.conf"), "-e", str(log_file), "-p", str(folder)],
+                # The way in which one nginx hands its sockets to the next.
+                env={"NGINX": f"{listener.fileno()};"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listener.fileno()],
+            )
+    server = Server(process, port, log_file)
+    try:
+        wait_until(lambda: process.poll() is not None or answers(port), "an answer of nginx")
+        assert process.poll() is None, server.log
+        yield server
+    finally:
+        server.stop()
