@@ -134,7 +134,8 @@ class SecureFS:
             exchange.path, self._policy.raw_uploads
         ):
             body = self._rewrite_raw(inner, exchange)
-        elif media_type.startswith("multipart/form-data"):
+        elif "multipart/form-data" in media_type:
+            # Not only at the beginning: frameworks strip what Python takes for white space, and servers join fields.
             body = self._rewrite(inner, exchange)
         elif media_type.startswith("multipart/") and matches(exchange.path, self._policy.protected_paths):
             raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")

@@ -181,10 +181,8 @@ def test_nothing_is_stored_of_a_body_that_turns_out_bad_while_it_streams(pair, t
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.label)
-def test_no_position_of_a_boundary_at_the_edge_of_a_read_costs_a_byte(pair, tmp_path, suite, request):
+def test_no_position_of_a_boundary_at_the_edge_of_a_read_costs_a_byte(pair, tmp_path, suite):
     """Every framework here reads in multiples of 8 KiB: the end of the body moves over such an edge byte by byte."""
-    if pair.name == "pyramid":
-        request.applymarker(pytest.mark.xfail(reason="wsgi.py gives prepare() no environ", strict=False))
     lab = Lab(tmp_path, pair.lab.app, policy=Policy(suite=suite))
     closing = len(LONG) + 8  # bytes of the last delimiter, whose end is the body's
     start = 65536 - 16

@@ -12,12 +12,6 @@ from wsgi_client import Input
 
 from securefs.middleware import BodyRefusedError, Policy
 
-# wsgi.py asks only what the Content-Type begins with, once spaces are stripped.
-AWAITED = {
-    name: pytest.mark.xfail(reason="wsgi.py does not take it for a form", strict=False)
-    for name in ("content-type-after-nbsp", "content-type-after-separator", "content-type-behind-another")
-}
-
 
 @pytest.fixture
 def lab_for(tmp_path):
@@ -63,7 +57,7 @@ def assert_refused(lab, answer, case):
     assert case.reason == "limit" or not reason.search(told.decode()), "the client learns the reason"
 
 
-@pytest.mark.parametrize("case", params(refused(), AWAITED))
+@pytest.mark.parametrize("case", params(refused()))
 def test_a_refused_body_is_answered_by_us_and_journalled(case, lab_for):
     lab = lab_for(case)
     answer = lab.send(case)
@@ -74,7 +68,7 @@ def test_a_refused_body_is_answered_by_us_and_journalled(case, lab_for):
     assert lab.app.got == b""
 
 
-@pytest.mark.parametrize("case", params(refused(), AWAITED))
+@pytest.mark.parametrize("case", params(refused()))
 def test_a_refused_body_is_refused_in_spool_mode_before_the_app_runs(case, lab_for):
     lab = lab_for(case, spool=True)
     assert_refused(lab, lab.send(case), case)
@@ -134,7 +128,7 @@ def test_an_app_that_streams_sees_a_good_body_whole(case, lab_for):
     ] == list(case.parts)
 
 
-@pytest.mark.parametrize("case", params(load(), AWAITED))
+@pytest.mark.parametrize("case", params(load()))
 def test_a_client_that_sends_one_byte_at_a_time_gets_the_same_verdict(case, lab_for):
     if len(case.body) > 2000:
         pytest.skip("long: in test_multipart.py, without the middleware")

@@ -431,8 +431,8 @@ def test_a_file_that_cannot_be_recorded_while_the_app_reads_raises_there(pipe):
 
 
 def test_the_last_segment_is_not_released_where_the_outcome_cannot_be_recorded(pipe):
-    app = Breaking()
-    answer = post(wrapped(app, pipe), browser_body([large()]))
+    app = Breaking(step=100)  # small reads: one that raises takes nothing with it
+    answer = post(wrapped(app, pipe), browser_body([large(size=MIB)]))
     assert answer.status == 503
     assert isinstance(app.error, BodyRefusedError)
     boundary = re.search(r"boundary=(.*)", app.content_type)[1].encode()

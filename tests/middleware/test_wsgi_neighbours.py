@@ -177,9 +177,40 @@ def test_a_body_whose_end_a_client_could_not_tell_is_held_until_its_length_is_kn
     assert "content-length" not in call(wrapped, "HEAD", SERVER_PROTOCOL=protocol, **extra).headers
 
 
-def test_a_body_that_ends_in_its_magic_is_refused_wherever_its_end_shows(keyring, journal):
+@pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param({"SERVER_PROTOCOL": "HTTP/1.0"}, id="held"),
+        pytest.param({"SERVER_SOFTWARE": "gunicorn/27.0.1"}, id="streamed"),
+    ],
+)
+@pytest.mark.parametrize("cut", [8, 100, 400])
+def test_a_body_that_ends_in_its_header_is_refused_held_or_not(cut, server, keyring, journal):
     def app(environ, start_response):
         start_response("200 OK", [])
-        return iter([seal(keyring)[:8]])
+        return iter([seal(keyring)[:cut]])
 
-    assert call(wrap(app, keyring, journal, verify_first=0), SERVER_PROTOCOL="HTTP/1.0").status == 500
+    assert call(wrap(app, keyring, journal, verify_first=0), **server).status == 500
+
+
+def test_an_app_that_fails_while_its_body_is_held_fails_as_ever(keyring, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+
+        def body():
+            yield seal(keyring)[:1000]
+            raise KeyError("inside")
+
+        return body()
+
+    with pytest.raises(KeyError, match="inside"):
+        call(wrap(app, keyring, journal), SERVER_PROTOCOL="HTTP/1.0")
+
+
+def test_head_of_a_page_by_a_generator_has_no_length_that_nobody_knows(keyring, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return iter([HTML])
+
+    answer = call(wrap(app, keyring, journal), "HEAD")
+    assert (answer.status, answer.headers, answer.body) == (200, {}, b"")

@@ -40,6 +40,7 @@ def test_the_reasons_are_the_closed_list_of_the_journal():
         "ciphertext_injection",
         "malformed_multipart",
         "limit",
+        "inspection",
         "timeout",
         "client_gone",
         "io_error",
