@@ -7,6 +7,7 @@ optimisations (a length for one-item lists, ``sendfile``) work as before.
 
 from __future__ import annotations
 
+import zlib
 from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -113,10 +114,10 @@ class Response:
         self._result: Iterable[bytes] = ()
         self._server_write: Callable[[bytes], object] | None = None
         self._written: IO[bytes] | None = None
-        self._head = b""  # the first bytes of the body, at least eight where there are as many
+        self._head = b""  # the first bytes of the body
+        self._decode: Callable[[bytes, int], bytes] | None = None
         self._pulled: list[bytes] = []
         self._rest: Iterator[bytes] | None = None
-        self._closed = False
 
     def start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -148,8 +149,7 @@ class Response:
         if self._written is None:
             self._written = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed by close()
         self._written.write(data)
-        self._head += data[: len(MAGIC) - len(self._head)]
-        if not self._hold and not MAGIC.startswith(self._head):
+        if self._note(data) and self._head != MAGIC and not self._hold:
             # Plaintext after all: from here on everything goes straight through.
             self.begin()
             for held in self._replay_written():
@@ -162,15 +162,15 @@ class Response:
             self._server_write(data)
 
     def receive(self, result: Iterable[bytes]) -> bytes:
-        """Take what the app returned; return the first bytes of the body, eight or more unless it is shorter.
+        """Take what the app returned; return the first eight bytes of the body, fewer where they tell enough.
 
-        Of a generator no more is drawn than that takes: mostly one chunk.
+        They are those behind its Content-Encoding: compressed ciphertext is ciphertext. Of a generator no more is drawn than that takes: mostly one chunk.
         """
         self._result = result
         if self.started:
             return b""
         if self._written is None and (file := self.seekable_file()) is not None:
-            self._head = file.read(len(MAGIC))
+            self._note(file.read(READ_SIZE if self.header("content-encoding") else len(MAGIC)))
             file.seek(0)
             return self._head
         if not isinstance(result, (list, tuple)):
@@ -178,8 +178,7 @@ class Response:
         for chunk in self._result if self._rest is None else self._rest:
             if self._rest is not None:
                 self._pulled.append(chunk)
-            self._head += chunk[: len(MAGIC)]
-            if len(self._head) >= len(MAGIC) or (self._head and not MAGIC.startswith(self._head)):
+            if self._note(chunk):
                 break
         return self._head
 
@@ -205,6 +204,14 @@ class Response:
         """Return the app's header ``name`` (lower case), None where it set none."""
         return next((value for key, value in self.headers if key.lower() == name), None)
 
+    def _note(self, chunk: bytes) -> bool:
+        """Add to the first bytes of the body; return whether they tell what it is."""
+        if self._decode is None:
+            self._decode = _decoder(self.header("content-encoding"))
+        if missing := len(MAGIC) - len(self._head):
+            self._head += self._decode(chunk, missing)
+        return len(self._head) == len(MAGIC) or not MAGIC.startswith(self._head)
+
     def known_length(self) -> int | None:
         """Return the length in bytes of a body that is a list or tuple, else None."""
         if isinstance(self._result, (list, tuple)) and self._written is None and not self.started:
@@ -212,10 +219,7 @@ class Response:
         return None
 
     def close(self) -> None:
-        """Close what the app returned, once."""
-        if self._closed:
-            return
-        self._closed = True
+        """Close what the app returned."""
         if self._written is not None:
             self._written.close()
         close = getattr(self._result, "close", None)
@@ -227,3 +231,18 @@ class Response:
             self._written.seek(0)
             while data := self._written.read(READ_SIZE):
                 yield data
+
+
+def _decoder(encoding: str | None) -> Callable[[bytes, int], bytes]:
+    """Return what gives up to so many bytes of what is behind a Content-Encoding, where zlib knows it."""
+    if (encoding or "").lower() not in {"gzip", "x-gzip", "deflate"}:
+        return lambda chunk, size: chunk[:size]
+    decompressor = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # told by the header: gzip or zlib
+
+    def decode(chunk: bytes, size: int) -> bytes:
+        try:
+            return decompressor.decompress(chunk, size)
+        except zlib.error:
+            return chunk[:size]  # not compressed, whatever it says: looked at as it is
+
+    return decode

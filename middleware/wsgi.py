@@ -137,7 +137,8 @@ class SecureFS:
         elif "multipart/form-data" in media_type:
             # Not only at the beginning: frameworks strip what Python takes for white space, and servers join fields.
             body = self._rewrite(inner, exchange)
-        elif media_type.startswith("multipart/") and matches(exchange.path, self._policy.protected_paths):
+        elif "multipart/" in media_type or media_type.strip().startswith("multipart"):
+            # Bottle and CherryPy read forms, and files, from any multipart type: docs/multipart.md.
             raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")
         else:
             body = GuardedInput(inner["wsgi.input"], content_length(inner))

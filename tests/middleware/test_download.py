@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from wsgiref.util import FileWrapper as ServerWrapper
@@ -754,3 +756,33 @@ def test_a_download_needs_little_memory(keyring, journal, tmp_path):
     tracemalloc.stop()
     assert total == 32 * MIB
     assert peak < 4 * MIB
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
+def test_a_compressed_ciphertext_is_refused_and_a_compressed_page_passes(source, pack, keyring, journal):
+    """Compression inside of the middleware: the browser would unpack it and show ciphertext."""
+    for data, status in ((seal(keyring, TEXT[:5000]), 500), (b"<p>page</p>" * 1000, 200), (b"", 200)):
+        packed = pack(data)
+        name = "gzip" if pack is gzip.compress else "deflate"
+        app = app_of(SOURCES[source](packed), headers=[("Content-Encoding", name)])
+        answer = call(wrap(app, keyring, journal))
+        assert answer.status == status
+        assert status == 500 or answer.body == packed
+    assert journal.events() == [("file.integrity_failure", "failure", "bad_header")]
+
+
+def test_what_only_claims_to_be_compressed_passes(keyring, journal):
+    app = app_of(lambda *_: iter([b"not gzip", b" at all"]), headers=[("Content-Encoding", "gzip")])
+    assert call(wrap(app, keyring, journal)).body == b"not gzip at all"
+
+
+def test_a_body_that_fails_while_it_is_held_is_closed(keyring, journal):
+    stored = seal(keyring)
+
+    def source(environ, write):
+        yield stored[:1000]
+        raise KeyError("inside")
+
+    with pytest.raises(KeyError):
+        call(wrap(app_of(source), keyring, journal))
