@@ -51,6 +51,7 @@ _STALE_HEADERS: Final = frozenset(
         "content-range",
     }
 )
+KEPT: Final = 1024 * 1024  # bytes of plaintext that may wait in memory for the status line
 SUITE_AT: Final = 9  # offsets in a Format 2 file
 FILE_ID_START: Final = 16
 FILE_ID_END: Final = 48
@@ -204,8 +205,8 @@ class _FileDelivery(Delivery):
 
     def _verify(self, limit: int | None) -> None:
         length = sum(map(len, self._plan))
-        if length <= READ_SIZE:
-            # What fits one read is read once, to be verified and to be sent.
+        if length <= KEPT:
+            # What is short is read once, to be verified and to be sent.
             self._plan = [
                 b"".join(item if isinstance(item, bytes) else self._span(item) for item in self._plan)
             ]

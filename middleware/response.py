@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["READ_SIZE", "Closing", "FileWrapper", "Response", "shows_breaks"]
 
-READ_SIZE: Final = 1024 * 1024  # bytes
+READ_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite, and small enough to stay in the cache
 # SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it breaks off: docs/servers.md.
 _CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")
 
