@@ -137,14 +137,14 @@ def malformed():
     return headers, head.ljust(MIB, b"x")
 
 
-def refused(site, case, headers, body):
+def refused(site, case, headers, body, *, then=(200,)):
+    """Send a body that is refused before it was read to its end, and a request: that one may be answered, and nothing else."""
     with site.connect() as connection:
         answer = connection.ask("POST", "/upload", headers, body)
         # Who closes while the client still sends may destroy the answer on its way.
         assert answer is None or answer.status == 400
         connection.send(request("GET", "/page/after"))
-        # The page, if anything; or the server's own word that what it read on was no body.
-        assert [answer.status for answer in connection.rest()] in ([], [200], [400])
+        assert [answer.status for answer in connection.rest()] in ([], *([status] for status in then))
     assert not [path for _, path, *_ in site.requests() if "smuggled" in path]
     with site.connect() as connection:
         assert connection.ask("GET", "/page/").status == 200
@@ -156,13 +156,21 @@ def test_the_rest_of_a_refused_body_is_no_request(site):
     refused(site, "malformed upload", headers, first + SMUGGLED * (2 * MIB // len(SMUGGLED)))
 
 
-def test_the_rest_of_a_refused_chunked_body_is_no_request(site):
-    """A size line that reads as a request line, its extension being the path, and data that reads as the headers."""
+@pytest.mark.parametrize("size", [MIB, 4 * MIB], ids=["several chunks", "one chunk"])
+def test_the_rest_of_a_refused_chunked_body_is_no_request(size, site):
+    headers, first = malformed()
+    body = chunked(first + SMUGGLED * (2 * MIB // len(SMUGGLED)), size)
+    refused(site, "malformed chunked", [*headers, ("Transfer-Encoding", "chunked")], body)
+
+
+def test_a_chunk_that_reads_as_a_request_is_none(site):
+    """A size line that is also a request line, its extension being the path, and data that reads as the headers."""
     headers, first = malformed()
     request_line = b"ADD;x /page/smuggled HTTP/1.1"
     data = b"Host: x\r\n\r\n".ljust(0xADD, b"x")
     body = b"%x\r\n%s\r\n%s\r\n%s\r\n0\r\n\r\n" % (len(first), first, request_line, data)
-    refused(site, "malformed chunked", [*headers, ("Transfer-Encoding", "chunked")], body)
+    # gunicorn reads on, and says 400 to such an extension.
+    refused(site, "malformed chunked", [*headers, ("Transfer-Encoding", "chunked")], body, then=(200, 400))
 
 
 def open_files(pid):
@@ -176,6 +184,15 @@ def open_files(pid):
     return found
 
 
+def start_of(path):
+    """Return what a file begins with; nothing of one that is gone by now."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4 * MIB)
+    except FileNotFoundError:
+        return b""
+
+
 def test_whether_plaintext_touches_a_disk_is_known(site):
     """The middleware writes none; a server may."""
     canary = b"canary:" + os.urandom(16).hex().encode()
@@ -184,9 +201,7 @@ def test_whether_plaintext_touches_a_disk_is_known(site):
 
     def on_disk():
         paths = [path for path in site.folder.rglob("*") if path.is_file()]
-        return any(
-            canary in path.read_bytes()[: 4 * MIB] for path in [*paths, *open_files(site.server.process.pid)]
-        )
+        return any(canary in start_of(path) for path in [*paths, *open_files(site.server.process.pid)])
 
     with site.connect() as connection:
         connection.send(
