@@ -85,9 +85,6 @@ def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], byte
     ]
     if status == 401:  # noqa: PLR2004  # RFC 9110 section 11.6.1 asks for a challenge
         headers.append(("WWW-Authenticate", "Bearer"))
-    if status in {400, 408, 413}:
-        # The rest of the body was not read; what follows on this connection would not be a request.
-        headers.append(("Connection", "close"))
     return line, headers, body
 
 

@@ -349,10 +349,9 @@ def _answer(
 ) -> Iterable[bytes]:
     """Answer in the app's place; break off where its answer has begun."""
     if response.started:
-        raise refusal
+        raise BodyRefusedError("the request body was refused when the answer had begun") from None
     status, headers, document = problem(refusal.status, exchange.request_id)
-    # The connection is the server's (PEP 3333): waitress and wsgiref answer 500 to an app that speaks of it.
-    start_response(status, [header for header in headers if header[0] != "Connection"])
+    start_response(status, headers)
     content = () if environ.get("REQUEST_METHOD") == "HEAD" else (document,)
     if "HTTP_TRANSFER_ENCODING" in environ and not str(environ.get("SERVER_SOFTWARE")).startswith(_DRAINING):
         return _then_close(content)

@@ -112,10 +112,11 @@ class Site:
 
     def events(self, path: str | None = None) -> list[tuple]:
         """Return (event, outcome, reason) of the journal's records, of one path if given."""
+        # A line is a record once it has its end: another may be under way.
         lines = [
             line
             for file in (self.folder / "journal").glob("*.jsonl")
-            for line in file.read_text().splitlines()
+            for line in file.read_text().split("\n")[:-1]
         ]
         records = [json.loads(line) for line in lines]
         return [

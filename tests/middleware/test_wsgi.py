@@ -8,7 +8,7 @@ import pytest
 from wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Keyring
-from securefs.middleware import Policy, SecureFS
+from securefs.middleware import BodyRefusedError, Policy, SecureFS
 from securefs.middleware.response import Closing, FileWrapper
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -185,3 +185,16 @@ def test_a_file_without_close_needs_none():
     assert list(wrapper) == []
     assert not hasattr(wrapper, "close")
     assert wrapper.seekable_file() is None
+
+
+def test_an_answer_begun_with_write_breaks_off_when_the_request_is_refused(keyring, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [])(b"begun")
+        environ["wsgi.input"].read()
+        return []
+
+    kind, body = multipart(("f", "a.txt", bytes(3 * 1024 * 1024)), boundary="-" * 40)
+    wrapped = SecureFS(app, keyring=keyring, journal=journal, policy=Policy())
+    with pytest.raises(BodyRefusedError):
+        call(wrapped, "POST", body=body[:-5], headers=[("Content-Type", kind)])
+    assert journal.events()[-1] == ("file.rejected", "failure", "malformed_multipart")
