@@ -226,6 +226,9 @@ def _spooled(
                 runs.append((len(piece.data), piece.atomic))
         file.write(sealer.finalize())
         held = open_encrypted(file, keyring)
+    except OSError as error:
+        file.close()
+        raise Refusal.of_disk(error) from None
     except BaseException:
         file.close()
         raise

@@ -253,9 +253,7 @@ class _StreamDelivery(Delivery):
         if unlocked is None:
             # The body ended inside its header: let the parser say where.
             decryptor.finalize()
-            raise IntegrityError(
-                "the file ends in its header", Reason.TRUNCATED
-            )  # pragma: no cover  # raised above
+            raise IntegrityError("it is cut", Reason.TRUNCATED)  # pragma: no cover  # raised above
         header = unlocked.header
         about: dict[str, str | int] = {"id": header.object_id, "key_id": unlocked.key_id, "format": 2}
         super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)

@@ -6,6 +6,7 @@ learn from it.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from secrets import token_hex
@@ -32,7 +33,8 @@ _STATUS: Final = {
     408: ("408 Request Timeout", "The request body came too slowly."),
     413: ("413 Content Too Large", "The request exceeds a limit."),
     500: ("500 Internal Server Error", "The file cannot be served."),
-    503: ("503 Service Unavailable", "The operation cannot be recorded and was not carried out."),
+    507: ("507 Insufficient Storage", "There is no room to receive the request."),
+    503: ("503 Service Unavailable", "The service cannot do this now. Nothing was done."),
 }
 
 # What a proxy or a client may name a request: letters that need no escaping anywhere, of a length that fits a log line.
@@ -42,7 +44,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 class Refusal(Exception):  # noqa: N818  # not an error of ours: an answer
     """A request is answered by us and not by the app.
 
-    :param status: the HTTP status, one of 400, 401, 408, 413, 500, 503.
+    :param status: the HTTP status, one of 400, 401, 408, 413, 500, 503, 507.
     :param reason: the journal's code.
     :param detail: what happened, for whoever debugs; never sent.
     :param recorded: whether the journal knows of it already, or can't be told.
@@ -62,6 +64,12 @@ class Refusal(Exception):  # noqa: N818  # not an error of ours: an answer
         if isinstance(error, (FormatError, IntegrityError, UnknownKeyError, LimitExceededError)):
             return cls(500, error.reason, str(error))
         return cls(500, Reason.IO_ERROR, str(error))
+
+    @classmethod
+    def of_disk(cls, error: OSError) -> Refusal:
+        """Return what it means that a body can't be held: 507 where there is no room, 500 for any other failure."""
+        status = 507 if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else 500
+        return cls(status, Reason.IO_ERROR, f"a temporary file can't be written: {error.strerror}")
 
 
 class BodyRefusedError(OSError):

@@ -99,11 +99,11 @@ class SealedFile:
             else:
                 with SpooledTemporaryFile(HELD_IN_MEMORY) as held:
                     self._look(content, self._inspect, held)
-                    last = self._finish()
                     yield header
                     held.seek(0)
                     while data := held.read(READ_SIZE):
                         yield Piece(data)
+                last = self._finish()
             reason = None
         except (Refusal, MalformedBodyError, LimitExceededError, JournalError) as error:
             reason = error.reason

@@ -1,4 +1,4 @@
-"""nginx from Debian's package as a static file server on a port that the system chose: a peer to compare answers with."""
+"""nginx from Debian's package on a port that the system chose: a file server to compare answers with, or a proxy in front."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         root {root};
+        {settings}
     }}
 }}
 """
@@ -39,8 +40,8 @@ def program() -> str | None:
 
 
 @contextmanager
-def nginx(root: Path, folder: Path):
-    """Yield nginx serving the files under ``root``; end it afterwards by its own process id."""
+def nginx(root: Path, folder: Path, settings: str = ""):
+    """Yield nginx serving the files under ``root``, or as ``settings`` say; end it afterwards by its own process id."""
     command = program()
     if command is None:
         pytest.skip("nginx is not installed: apt-get install nginx-light")
@@ -49,7 +50,7 @@ def nginx(root: Path, folder: Path):
         port = listener.getsockname()[1]
         # Its workers would else be of a user who may not read a test's files.
         user = "user root;" if os.geteuid() == 0 else ""
-        text = _CONFIGURATION.format(folder=folder, root=root, port=port, user=user)
+        text = _CONFIGURATION.format(folder=folder, root=root, port=port, user=user, settings=settings)
         (folder / "nginx.conf").write_text(text)
         with log_file.open("wb") as log:
             process = subprocess.Popen(

@@ -39,9 +39,18 @@ TIMEOUT = 20.0  # seconds that a client waits for bytes before a test fails
 
 
 def uwsgi_program() -> str | None:
-    """Return the uwsgi of this environment, or Debian's, which finds Python in a plugin; None without one."""
+    """Return the uwsgi of this environment, or Debian's if it runs the same Python; None without one."""
     beside = Path(sys.executable).with_name("uwsgi")
-    return str(beside) if beside.exists() else shutil.which("uwsgi_python3")
+    if beside.exists():
+        return str(beside)
+    debian = shutil.which("uwsgi_python3")
+    if debian is not None:
+        told = subprocess.run(
+            [debian, "--python-version"], capture_output=True, check=False, text=True
+        ).stdout
+        if told.startswith(f"{sys.version_info[0]}.{sys.version_info[1]}."):
+            return debian
+    return None
 
 
 def version(server: str) -> str | None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 import requests
+from nginx import nginx, program
 from server_app import KEYRING
 from server_matrix import running
 from servers import wait_until
@@ -157,14 +158,38 @@ def test_chromium_seeks_in_a_sound_by_ranges(site, tmp_path):
     assert max(starts) > len(data) - 6 * 4 * RATE
 
 
+def curl(*arguments):
+    """Run curl and return its exit code; 18: a part of the file, 56: the connection was reset."""
+    command = ["curl", "--silent", "--noproxy", "*", "--max-time", "30", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+@pytest.mark.skipif(program() is None, reason="nginx is not installed: apt-get install nginx-light")
+@pytest.mark.parametrize("buffering", ["on", "off"])
+@pytest.mark.parametrize("protocol", ["1.0", "1.1"])
+def test_a_proxy_passes_the_failure_on(protocol, buffering, site, tmp_path):
+    """A proxy takes a body that ends with the connection for whole, and would give it chunks of its own, the last one included."""
+    proxied = (
+        f"location / {{ proxy_pass {site.url}; proxy_http_version {protocol}; proxy_buffering {buffering}; }}"
+    )
+    with nginx(tmp_path, tmp_path, proxied) as proxy:
+        for path in ("/file/good", "/stream/good", "/list/good-2"):
+            assert curl("--output", str(tmp_path / "whole"), proxy.url + path) == 0
+            assert (tmp_path / "whole").read_bytes() == DATA
+            assert curl("--output", str(tmp_path / "part"), proxy.url + path.replace("good", "bad")) in {
+                18,
+                56,
+            }
+            assert (tmp_path / "part").stat().st_size < 2 * MIB
+
+
 @pytest.mark.parametrize("name", ["good", "good-2"])
 @pytest.mark.parametrize("cut", [1, 65_536, 2 * MIB + 7, len(DATA) - 1])
 def test_curl_resumes_where_it_stopped(cut, name, site, tmp_path):
     target = tmp_path / "part"
     target.write_bytes(DATA[:cut])
-    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", "30", "--continue-at", "-"]
     before = len(site.requests())
-    subprocess.run([*command, "--output", str(target), f"{site.url}/file/{name}"], check=True)
+    assert curl("--continue-at", "-", "--output", str(target), f"{site.url}/file/{name}") == 0
     assert target.read_bytes() == DATA
     (line,) = site.requests()[before:]
     assert line[2:] == [f"bytes={cut}-", "206"]
@@ -173,24 +198,13 @@ def test_curl_resumes_where_it_stopped(cut, name, site, tmp_path):
 def test_a_failed_download_is_resumed_when_the_file_was_restored(site, tmp_path):
     """What came before the failure was genuine, so a client may keep it."""
     target = tmp_path / "part"
-    command = [
-        "curl",
-        "--silent",
-        "--noproxy",
-        "*",
-        "--max-time",
-        "30",
-        "--continue-at",
-        "-",
-        "--output",
-        str(target),
-    ]
+    resume = ("--continue-at", "-", "--output", str(target), f"{site.url}/file/mended")
     stored = seal(DATA)
     site.put("mended", tampered(stored))
-    assert subprocess.run([*command, f"{site.url}/file/mended"], check=False).returncode == 18
+    assert curl(*resume) == 18
     assert 0 < target.stat().st_size < len(DATA)
     site.put("mended", stored)
-    assert subprocess.run([*command, f"{site.url}/file/mended"], check=False).returncode == 0
+    assert curl(*resume) == 0
     assert target.read_bytes() == DATA
 
 

@@ -709,7 +709,7 @@ def test_the_journal_failing_at_the_start_holds_every_byte_back(keyring, journal
         path.unlink()
     answer = call(app)
     assert answer.status == 503
-    assert b"cannot be recorded" in answer.body
+    assert b"Nothing was done" in answer.body
 
 
 def test_the_journal_failing_at_the_end_holds_the_last_bytes_back(keyring, journal):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import tempfile
 
 import pytest
 from wsgi_client import call, multipart
@@ -198,3 +200,27 @@ def test_an_answer_begun_with_write_breaks_off_when_the_request_is_refused(keyri
     with pytest.raises(BodyRefusedError):
         call(wrapped, "POST", body=body[:-5], headers=[("Content-Type", kind)])
     assert journal.events()[-1] == ("file.rejected", "failure", "malformed_multipart")
+
+
+@pytest.fixture
+def small_disk():
+    """Let no file of this process grow beyond 1.5 MiB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 512 * 1024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_to_hold_an_upload_is_a_507(keyring, journal, small_disk):
+    kind, body = multipart(("f", "a.txt", bytes(3 * 1024 * 1024)), boundary="-" * 40)
+    wrapped = SecureFS(reading, keyring=keyring, journal=journal, policy=Policy(spool=True))
+    assert call(wrapped, "POST", body=body, headers=[("Content-Type", kind)]).status == 507
+    assert ("file.rejected", "failure", "io_error") in journal.events()
+
+
+def test_no_temporary_folder_is_a_500_without_a_traceback(keyring, journal, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
+    kind, body = multipart(("f", "a.txt", bytes(3 * 1024 * 1024)), boundary="-" * 40)
+    wrapped = SecureFS(reading, keyring=keyring, journal=journal, policy=Policy(spool=True))
+    answer = call(wrapped, "POST", body=body, headers=[("Content-Type", kind)])
+    assert (answer.status, answer.headers["content-type"]) == (500, "application/problem+json")
