@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import quote
 
 from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.wrappers import Request, Response
@@ -118,14 +117,6 @@ def check_origin(request: Request) -> None:
 def cookie_name(request: Request) -> str:
     """Return the session cookie's name. With https, browsers then refuse one that a neighbouring host tries to set."""
     return "__Host-securefs" if request.is_secure else "securefs"
-
-
-def attachment(name: str) -> str:
-    """Return the Content-Disposition that saves a download as ``name`` (RFC 6266, RFC 8187)."""
-    name = harmless(name, "_")
-    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
-    encoded = quote(name, safe="!#$&+-.^_`|~", errors="replace")
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
 
 
 def page(html: str, status: int = 200) -> Response:
