@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from securefs.app.database import StorageError
 from securefs.app.pages import PAGE_HEADERS, error_page, harmless
+from securefs.middleware.filename import attachment as for_saving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,6 +118,11 @@ def check_origin(request: Request) -> None:
 def cookie_name(request: Request) -> str:
     """Return the session cookie's name. With https, browsers then refuse one that a neighbouring host tries to set."""
     return "__Host-securefs" if request.is_secure else "securefs"
+
+
+def attachment(name: str) -> str:
+    """Return the Content-Disposition that saves a download as ``name``, without what is there to deceive the eye."""
+    return for_saving(harmless(name, "_"))
 
 
 def page(html: str, status: int = 200) -> Response:
