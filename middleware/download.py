@@ -2,29 +2,23 @@
 
 No byte leaves before the tag over it was verified. What is to be sent, up to ``Policy.verify_first`` bytes of it, is verified
 whole before the status line, so that a tampered file is a clean 500 with no byte of it. What is longer is sent segment by
-segment; a failure then breaks the connection off, so that no client can take the part for the whole.
-
-The journal has the start of an operation before its first byte, and its outcome before its last segment is released.
+segment. Here it is decided where the ciphertext is read from, and whether it may be served at all;
+:mod:`securefs.middleware.delivery` does the rest.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import chain
-from secrets import token_hex
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Final
 
-from securefs.errors import FormatError, IntegrityError, JournalError, Reason, SecureFSError
+from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
 from securefs.header import MAGIC
-from securefs.middleware.filename import attachment
-from securefs.middleware.multipart import MEDIA_TYPE
+from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure
 from securefs.middleware.policy import HELD_IN_MEMORY
-from securefs.middleware.problem import Refusal
-from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
 from securefs.middleware.response import READ_SIZE, shows_breaks
 from securefs.reader import open_encrypted
-from securefs.stream import TRAILER, Decryptor
+from securefs.stream import Decryptor
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
@@ -32,253 +26,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from securefs.keys import Keyring
+    from securefs.middleware.delivery import Delivery
     from securefs.middleware.exchange import Exchange
     from securefs.middleware.policy import Policy
-    from securefs.middleware.response import Headers, Response
-    from securefs.reader import EncryptedFile, SeekableFile
+    from securefs.middleware.response import Response
+    from securefs.reader import SeekableFile
 
-__all__ = ["Delivery", "open_download", "record_failure"]
+__all__ = ["open_download"]
 
-# They describe the ciphertext (RFC 9530, RFC 1864), or ranges of it.
-_STALE_HEADERS: Final = frozenset(
-    {
-        "content-length",
-        "content-md5",
-        "digest",
-        "content-digest",
-        "repr-digest",
-        "accept-ranges",
-        "content-range",
-    }
-)
-KEPT: Final = 1024 * 1024  # bytes of plaintext that may wait in memory for the status line
 SUITE_AT: Final = 9  # offsets in a Format 2 file
 FILE_ID_START: Final = 16
 FILE_ID_END: Final = 48
-
-
-class Delivery:
-    """The plaintext of one file on its way to the client, as an iterable of chunks.
-
-    :ivar status: the status line that replaces the app's, None where its own stands.
-    :ivar about: the file, for the journal.
-    """
-
-    status: str | None = None
-
-    def __init__(
-        self, exchange: Exchange, about: dict[str, str | int], metadata: Mapping[str, object]
-    ) -> None:
-        self.about = about
-        self._metadata = metadata
-        self._exchange = exchange
-        self._open = False
-        self._restored: Headers = []
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if not self._open:
-            raise StopIteration
-        try:
-            data, last = self._read()
-            if last:
-                self._open = False
-                self._record("success")
-        except (SecureFSError, OSError) as error:
-            self._open = False
-            record_failure(self._exchange, error, self.about, None)
-            raise
-        return data
-
-    def _read(self) -> tuple[bytes, bool]:
-        """Return the next verified bytes to send, and whether they are the last."""
-        raise NotImplementedError  # pragma: no cover  # abstract
-
-    def headers(self, headers: Headers) -> Headers:
-        """Return the app's headers as they are true of what is sent."""
-        stale = _STALE_HEADERS | {name.lower() for name, _ in self._restored}
-        return [*((name, value) for name, value in headers if name.lower() not in stale), *self._restored]
-
-    def restore(self) -> None:
-        """Take the file's type and name from its sealed metadata. It is offered for saving, never shown inline."""
-        name, media_type = self._metadata.get("name"), self._metadata.get("type")
-        if isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type):
-            self._restored.append(("Content-Type", media_type))
-        if isinstance(name, str) and name:
-            self._restored.append(("Content-Disposition", attachment(name)))
-        # The type was the uploader's claim: a browser must not find another one by looking at the bytes.
-        self._restored.append(("X-Content-Type-Options", "nosniff"))
-
-    def begin(self, limit: int | None) -> None:
-        """Record that the operation starts, then verify what will be sent, up to ``limit`` bytes (None: all).
-
-        :raises JournalError: it can't be recorded. :raises IntegrityError: it must not be sent.
-        """
-        self._record("started")
-        self._open = True
-        try:
-            self._verify(limit)
-        except BaseException:
-            self._open = False
-            raise
-
-    def _verify(self, limit: int | None) -> None:
-        """Verify what will be sent, up to ``limit`` bytes (None: all of it)."""
-        raise NotImplementedError  # pragma: no cover  # abstract
-
-    def close(self) -> None:
-        """Note that the client went away, where the last byte was not handed out."""
-        if self._open:
-            self._open = False
-            # Nothing more is released, so a journal that fails here holds nothing back.
-            with suppress(JournalError):
-                self._record("failure", severity=2, reason=Reason.CLIENT_GONE)
-
-    def _record(self, outcome: str, *, severity: int = 1, reason: Reason | None = None) -> None:
-        self._exchange.record(
-            "file.decrypt", outcome=outcome, severity=severity, reason=reason, about=self.about
-        )
-
-
-class _FileDelivery(Delivery):
-    """From a source that can seek, or was held: its end is known to be there before its first byte goes out."""
-
-    def __init__(self, exchange: Exchange, file: EncryptedFile, held: IO[bytes] | None) -> None:
-        about: dict[str, str | int] = {"key_id": file.key_id, "format": file.format, "size": file.size}
-        if file.object_id:
-            about |= {"id": file.object_id, "suite": file.suite}
-        super().__init__(exchange, about, file.metadata)
-        self._file = file
-        self._held = held
-        # What is sent: spans of the plaintext, and bytes between them.
-        self._plan: list[range | bytes] = [range(file.size)]
-        self._added: Headers = []
-        self._media_type: str | None = None
-
-    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
-        """Choose the ranges that the request asks for, where the response is one that may be sent in part."""
-        header = asked.get("HTTP_RANGE")
-        validators = response.header("etag"), response.header("last-modified")
-        if header is None or not response.status.startswith("200"):
-            return
-        if not if_range_holds(asked.get("HTTP_IF_RANGE"), *validators):
-            return
-        size = self._file.size
-        try:
-            spans = parse_ranges(header, size, limit)
-        except UnsatisfiableRangeError:
-            self.status, self._plan = "416 Range Not Satisfiable", []
-            self._added = [("Content-Range", f"bytes */{size}")]
-            return
-        if spans is None:
-            return
-        self.status = "206 Partial Content"
-        if len(spans) == 1:
-            self._plan = [spans[0]]
-            self._added = [("Content-Range", _content_range(spans[0], size))]
-        else:
-            types = [
-                value for name, value in self.headers(response.headers) if name.lower() == "content-type"
-            ]
-            self._plan_parts(spans, types)
-
-    def _plan_parts(self, spans: list[range], types: list[str]) -> None:
-        """Plan a ``multipart/byteranges`` answer (RFC 9110 section 14.6)."""
-        boundary = token_hex(16)
-        self._plan = []
-        for span in spans:
-            lines = ["", f"--{boundary}", *(f"Content-Type: {media_type}" for media_type in types)]
-            lines += [f"Content-Range: {_content_range(span, self._file.size)}", "", ""]
-            self._plan += ["\r\n".join(lines).encode("latin-1"), span]
-        self._plan.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
-        self._media_type = f"multipart/byteranges; boundary={boundary}"
-
-    def headers(self, headers: Headers) -> Headers:
-        kept = super().headers(headers)
-        if self._media_type is not None:
-            kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
-            kept.append(("Content-Type", self._media_type))
-        length = sum(map(len, self._plan))
-        return [*kept, *self._added, ("Accept-Ranges", "bytes"), ("Content-Length", str(length))]
-
-    def _verify(self, limit: int | None) -> None:
-        length = sum(map(len, self._plan))
-        if length <= KEPT:
-            # What is short is read once, to be verified and to be sent.
-            self._plan = [
-                b"".join(item if isinstance(item, bytes) else self._span(item) for item in self._plan)
-            ]
-        elif limit is None or length <= limit:
-            for item in self._plan:
-                if isinstance(item, range):
-                    self._file.check(item.start, item.stop)
-
-    def _span(self, span: range) -> bytes:
-        self._file.seek(span.start)
-        return self._file.read(len(span))
-
-    def _read(self) -> tuple[bytes, bool]:
-        item = self._plan.pop(0)
-        if isinstance(item, bytes):
-            return item, not self._plan
-        now, later = item[:READ_SIZE], item[READ_SIZE:]
-        if later:
-            self._plan.insert(0, later)
-        return self._span(now), not self._plan
-
-    def close(self) -> None:
-        super().close()
-        if self._held is not None:
-            self._held.close()
-
-
-class _StreamDelivery(Delivery):
-    """From a source that comes once and is too long to hold: each segment goes out when it is verified.
-
-    :param length: what the app announced as the ciphertext's length in bytes.
-    """
-
-    def __init__(
-        self, exchange: Exchange, chunks: Iterator[bytes], decryptor: Decryptor, length: int | None
-    ) -> None:
-        self._chunks = chunks
-        self._decryptor = decryptor
-        self._ready = b""
-        self._ahead: tuple[bytes, bool] | None = None
-        while decryptor.unlocked is None and (chunk := next(chunks, None)) is not None:
-            self._ready = decryptor.update(chunk)
-        unlocked = decryptor.unlocked
-        if unlocked is None:
-            # The body ended inside its header: let the parser say where.
-            decryptor.finalize()
-            raise IntegrityError("it is cut", Reason.TRUNCATED)  # pragma: no cover  # raised above
-        header = unlocked.header
-        about: dict[str, str | int] = {"id": header.object_id, "key_id": unlocked.key_id, "format": 2}
-        super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)
-        body = None if length is None else length - header.length - len(TRAILER)
-        self._size = None if body is None else header.suite.plaintext_length(body)
-
-    def headers(self, headers: Headers) -> Headers:
-        kept = super().headers(headers)
-        return kept if self._size is None else [*kept, ("Content-Length", str(self._size))]
-
-    def _verify(self, limit: int | None) -> None:  # noqa: ARG002  # the interface's
-        # What fails in its first segment is still a clean 500.
-        self._ahead = self._read()
-
-    def _read(self) -> tuple[bytes, bool]:
-        if self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            return ahead
-        ready, self._ready = self._ready, b""
-        while not ready:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return self._decryptor.finalize(), True
-            ready = self._decryptor.update(chunk)
-        return ready, False
 
 
 def open_download(
@@ -316,18 +74,18 @@ def open_download(
             source = held
         delivery: Delivery
         if source is None:
-            delivery = _StreamDelivery(exchange, chunks, Decryptor(keyring, context), length)
+            delivery = StreamDelivery(exchange, chunks, Decryptor(keyring, context), length)
         else:
             about = _peek(source)
             file = open_encrypted(source, keyring, context, format_1=format_1)
-            delivery = _FileDelivery(exchange, file, held)
+            delivery = FileDelivery(exchange, file, held)
         about = delivery.about
         if exchange.expected is not None and about.get("id") != exchange.expected:
             raise IntegrityError("the file is not the one that was asked for", Reason.WRONG_OBJECT)
         if policy.restore_metadata:
             delivery.restore()
         if not is_head:
-            if isinstance(delivery, _FileDelivery):
+            if isinstance(delivery, FileDelivery):
                 delivery.select(response, asked, policy.max_ranges)
             delivery.begin(policy.verify_first)
     except (SecureFSError, OSError) as error:
@@ -335,10 +93,6 @@ def open_download(
             held.close()
         raise record_failure(exchange, error, about, 500) from None
     return delivery
-
-
-def _content_range(span: range, size: int) -> str:
-    return f"bytes {span.start}-{span.stop - 1}/{size}"
 
 
 def _check_servable(response: Response) -> None:
@@ -401,29 +155,3 @@ def _peek(source: SeekableFile) -> dict[str, str | int]:
     return (
         {"id": start[FILE_ID_START:].hex()} if start.startswith(MAGIC) and len(start) == FILE_ID_END else {}
     )
-
-
-def record_failure(
-    exchange: Exchange, error: SecureFSError | OSError, about: dict[str, str | int], status: int | None
-) -> Refusal:
-    """Record why a file is not served; return the refusal to answer with, 503 where that can't be recorded."""
-    if isinstance(error, JournalError):
-        return Refusal.of(error)
-    if isinstance(error, OSError):
-        refusal = Refusal(500, Reason.IO_ERROR, f"the stored file can't be read: {error.strerror}")
-        event, severity = "file.decrypt", 3
-    else:
-        refusal = Refusal.of(error)
-        event, severity = "file.integrity_failure", 3 if refusal.reason is Reason.UNKNOWN_KEY else 4
-    details: dict[str, str | int] = dict(about)
-    if isinstance(error, IntegrityError) and error.segment is not None:
-        details["segment"] = error.segment
-        details["digest"] = error.digest or ""
-    refusal.recorded = True
-    try:
-        exchange.record(
-            event, outcome="failure", severity=severity, reason=refusal.reason, status=status, about=details
-        )
-    except JournalError as journal_error:
-        return Refusal.of(journal_error)
-    return refusal

@@ -17,7 +17,8 @@ from securefs.format1 import sealed_length
 from securefs.header import MAGIC
 from securefs.keys import Keyring
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
-from securefs.middleware.download import open_download, record_failure
+from securefs.middleware.delivery import record_failure
+from securefs.middleware.download import open_download
 from securefs.middleware.exchange import Exchange, Upload
 from securefs.middleware.multipart import MEDIA_TYPE, MalformedBodyError, parse_boundary
 from securefs.middleware.policy import Policy, matches
