@@ -358,3 +358,47 @@ def test_no_more_is_read_than_was_announced():
     assert max(stream.sizes) <= 3
     with pytest.raises(Refusal):
         content_length({"CONTENT_LENGTH": "3x"})
+
+
+class Ending:
+    """A stream whose read ends as a race between the deadline and the server may end it."""
+
+    def __init__(self, how):
+        self.how = how
+        self.source = None
+
+    def read(self, size=-1):
+        return self.how(self.source)
+
+
+def times_out(source):
+    raise TimeoutError
+
+
+def breaks_off_late(source):
+    source._late.set()
+    raise ConnectionResetError
+
+
+def ends_late(source):
+    source._late.set()
+    return b""
+
+
+@pytest.mark.parametrize("how", [times_out, breaks_off_late, ends_late])
+def test_a_read_that_outlives_the_deadline_is_a_408_however_it_ends(how):
+    stream = Ending(how)
+    source = stream.source = BodySource(stream, 10, Policy())
+    with pytest.raises(Refusal) as caught:
+        source.read()
+    assert (caught.value.status, caught.value.reason) == (408, Reason.TIMEOUT)
+
+
+def test_a_deadline_behind_a_connection_that_is_gone_does_no_harm():
+    ours, theirs = socket.socketpair()
+    source = BodySource(Input(b"data"), 4, Policy(), sock=ours)
+    source._expire()
+    ours.close()
+    theirs.close()
+    source._expire()
+    assert source._late.is_set()
