@@ -420,8 +420,8 @@ def test_on_a_format_1_path_what_is_no_good_file_is_refused(source, keyring, jou
         b"plaintext",
         stored[:-1],
         stored[:-16],
-        stored[:-1] + b"\0",
-        stored[:40] + b"?" + stored[41:],
+        stored[:-1] + bytes([stored[-1] ^ 1]),
+        stored[:40] + bytes([stored[40] ^ 1]) + stored[41:],
     ):
         answer = call(wrap(app_of(SOURCES[source](bad)), keyring, journal, policy=policy), path="/old/x")
         assert answer.status == 500
