@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from securefs.errors import IntegrityError, Reason
+from securefs.primitives import GCM_TAG_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,17 @@ class _OpenSSLGcm:
         try:
             return self._aead.decrypt(nonce, sealed, None)
         except InvalidTag:
-            raise IntegrityError("the authentication tag does not match", Reason.TAG_MISMATCH) from None
+            raise _mismatch() from None
+
+    def open_into(self, nonce: bytes, sealed: Bytes, out: memoryview) -> int:
+        try:
+            return self._aead.decrypt_into(nonce, sealed, None, out[: len(sealed) - GCM_TAG_SIZE])
+        except InvalidTag:
+            raise _mismatch() from None
+
+
+def _mismatch() -> IntegrityError:
+    return IntegrityError("the authentication tag does not match", Reason.TAG_MISMATCH)
 
 
 class OpenSSL:
@@ -48,9 +59,9 @@ class OpenSSL:
         """See :meth:`securefs.primitives.Primitives.cbc_encryptor`."""
         return Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor().update
 
-    def cbc_decryptor(self, key: bytes, iv: bytes) -> Callable[[Bytes], bytes]:
-        """See :meth:`securefs.primitives.Primitives.cbc_decryptor`."""
-        return Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor().update
+    def cbc_decrypt_into(self, key: bytes, iv: bytes, ciphertext: Bytes, out: memoryview) -> None:
+        """See :meth:`securefs.primitives.Primitives.cbc_decrypt_into`."""
+        Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor().update_into(ciphertext, out)
 
     def gcm(self, key: bytes) -> Gcm:
         """See :meth:`securefs.primitives.Primitives.gcm`."""

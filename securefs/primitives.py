@@ -32,7 +32,7 @@ __all__ = [
     "hkdf",
     "hkdf_expand",
     "pkcs7_pad",
-    "pkcs7_unpad",
+    "unpadded_size",
 ]
 
 BLOCK_SIZE: Final = 16  # bytes; AES block, CBC IV (FIPS 197, SP 800-38A)
@@ -52,6 +52,13 @@ class Gcm(Protocol):
 
     def open(self, nonce: bytes, sealed: Bytes) -> bytes:
         """Return the plaintext, or raise :class:`IntegrityError` without releasing any of it."""
+        ...
+
+    def open_into(self, nonce: bytes, sealed: Bytes, out: memoryview) -> int:
+        """Write the plaintext to the beginning of ``out`` and return its size in bytes.
+
+        :raises IntegrityError: the tag does not match; what ``out`` then holds must not be used.
+        """
         ...
 
 
@@ -76,8 +83,11 @@ class Primitives(Protocol):
         """Return a function that encrypts whole blocks (multiples of 16 bytes) in sequence, AES-CBC."""
         ...
 
-    def cbc_decryptor(self, key: bytes, iv: bytes) -> Callable[[Bytes], bytes]:
-        """Return a function that decrypts whole blocks in sequence, AES-CBC, padding left in place."""
+    def cbc_decrypt_into(self, key: bytes, iv: bytes, ciphertext: Bytes, out: memoryview) -> None:
+        """Decrypt whole blocks to the beginning of ``out``, AES-CBC, padding left in place.
+
+        ``out`` has room for at least 16 bytes more than the ciphertext has.
+        """
         ...
 
     def gcm(self, key: bytes) -> Gcm:
@@ -108,6 +118,11 @@ class _PyCryptodomeGcm:
         except ValueError:
             raise IntegrityError("the authentication tag does not match", Reason.TAG_MISMATCH) from None
 
+    def open_into(self, nonce: bytes, sealed: Bytes, out: memoryview) -> int:
+        plaintext = self.open(nonce, sealed)
+        out[: len(plaintext)] = plaintext
+        return len(plaintext)
+
 
 class PyCryptodome:
     """The implementation that every installation has."""
@@ -118,9 +133,9 @@ class PyCryptodome:
         """See :meth:`Primitives.cbc_encryptor`."""
         return AES.new(key, AES.MODE_CBC, iv=iv).encrypt
 
-    def cbc_decryptor(self, key: bytes, iv: bytes) -> Callable[[Bytes], bytes]:
-        """See :meth:`Primitives.cbc_decryptor`."""
-        return AES.new(key, AES.MODE_CBC, iv=iv).decrypt
+    def cbc_decrypt_into(self, key: bytes, iv: bytes, ciphertext: Bytes, out: memoryview) -> None:
+        """See :meth:`Primitives.cbc_decrypt_into`."""
+        AES.new(key, AES.MODE_CBC, iv=iv).decrypt(ciphertext, output=out[: len(ciphertext)])
 
     def gcm(self, key: bytes) -> Gcm:
         """See :meth:`Primitives.gcm`."""
@@ -153,8 +168,8 @@ def pkcs7_pad(tail: Bytes) -> bytes:
     return pad(bytes(tail), BLOCK_SIZE, style="pkcs7")
 
 
-def pkcs7_unpad(padded: bytes) -> bytes:
-    """Return ``padded`` without its padding; raise :class:`IntegrityError` where it has none.
+def unpadded_size(padded: Bytes) -> int:
+    """Return the bytes of ``padded`` before its PKCS#7 padding; raise :class:`IntegrityError` where it has none.
 
     Only ever called on what a tag has proven to be ours, so neither the error nor its timing tells an attacker
     anything about bytes of their choosing: there is no padding oracle behind a verified tag.
@@ -162,4 +177,4 @@ def pkcs7_unpad(padded: bytes) -> bytes:
     count = padded[-1] if padded else 0
     if not 1 <= count <= BLOCK_SIZE or padded[-count:] != bytes([count]) * count:
         raise IntegrityError("the padding is not PKCS#7 though the tag is good", Reason.TAG_MISMATCH)
-    return padded[:-count]
+    return len(padded) - count

@@ -19,7 +19,7 @@ from securefs.backend import default_primitives
 from securefs.errors import IntegrityError, Reason
 from securefs.format1 import Format1Verifier, ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
-from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_unpad
+from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size
 from securefs.stream import TRAILER, unlock
 from securefs.suites import BODY_HEAD_SIZE, check_index
 
@@ -33,6 +33,9 @@ __all__ = ["EncryptedFile", "SeekableFile", "open_encrypted"]
 # times slower: buffers of that size come fresh from the kernel, page by page, at every read.
 READ_SIZE: Final = 262_400
 FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; one digest (32 bytes) is kept for each while a file is open
+
+
+_FILES: Final = (io.BufferedReader, io.BufferedRandom, io.BytesIO)
 
 
 class SeekableFile(Protocol):
@@ -76,11 +79,14 @@ class EncryptedFile(io.BufferedIOBase):
         super().__init__()
         self.metadata: dict[str, object] = {}
         self._position = 0
-        self._cached: tuple[int, bytes] = (-1, b"")
+        self._cached: tuple[int, bytes] = (
+            0,
+            b"",
+        )  # where a run of blocks starts in the plaintext, and what it holds
         self._owned: BinaryIO | None = None
 
-    def _block(self, index: int) -> bytes:
-        """Return the verified plaintext of block ``index``."""
+    def _run(self, index: int, count: int) -> bytes:
+        """Return the verified plaintext of block ``index`` and of those behind it, up to ``count`` blocks in all."""
         raise NotImplementedError  # pragma: no cover  # abstract
 
     def check(self, start: int = 0, stop: int | None = None) -> None:
@@ -121,12 +127,14 @@ class EncryptedFile(io.BufferedIOBase):
         wanted = left if size is None or size < 0 else min(size, left)
         pieces = []
         while wanted:
-            index, offset = divmod(self._position, self.block_size)
-            if self._cached[0] != index:
-                self._cached = (index, self._block(index))
-            piece = self._cached[1]
-            if offset or wanted < len(piece):
-                piece = piece[offset : offset + wanted]
+            start, run = self._cached
+            if not start <= self._position < start + len(run):
+                index, offset = divmod(self._position, self.block_size)
+                run = self._run(index, -(-(offset + wanted) // self.block_size))
+                start = index * self.block_size
+                self._cached = start, run
+            # A slice of all of it would be no copy, but the same object.
+            piece = run[self._position - start : self._position - start + wanted]
             pieces.append(piece)
             self._position += len(piece)
             wanted -= len(piece)
@@ -138,7 +146,7 @@ class EncryptedFile(io.BufferedIOBase):
 
     def close(self) -> None:
         """Close the file, and the underlying one where :func:`open_encrypted` opened it."""
-        self._cached = (-1, b"")
+        self._cached = (0, b"")
         if self._owned is not None:
             self._owned.close()
         super().close()
@@ -153,15 +161,29 @@ class _Source:
 
     def __init__(self, file: SeekableFile) -> None:
         self._file = file
+        # Into a buffer that is used again, reading costs half as much. Python's own files alone, not what is derived from
+        # them: that may have its own idea of read().
+        own = type(file) in _FILES
+        self._readinto = cast("io.BytesIO", file).readinto if own else self._read_and_copy
         file.seek(0, os.SEEK_END)
         self.length = file.tell()
 
-    def read_at(self, offset: int, size: int) -> bytes:
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` with the bytes from ``offset`` on; return how many there were."""
         self._file.seek(offset)
-        data = self._file.read(size)
-        while len(data) < size and (more := self._file.read(size - len(data))):
-            data += more
-        return data
+        done = 0
+        while done < len(view) and (count := self._readinto(view[done:])):
+            done += count
+        return done
+
+    def _read_and_copy(self, view: memoryview) -> int:
+        data = self._file.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        view = memoryview(bytearray(size))
+        return bytes(view[: self.read_into(offset, view)])
 
 
 class _Format2File(EncryptedFile):
@@ -182,7 +204,9 @@ class _Format2File(EncryptedFile):
         suite = unlocked.header.suite
         self.suite, self.block_size, self._sealed_size = suite.label, suite.segment_size, suite.sealed_size
         self._start = len(start)
-        self._raw: tuple[int, bytes] = (0, b"")  # index of the first of some sealed segments, and their bytes
+        # Of sealed segments, and of what they hold. Used again and again: fresh ones come from the kernel, page by page.
+        self._buffer = self._output = memoryview(b"")
+        self._raw = (0, self._buffer)  # index of the first of some sealed segments, and their bytes
         body = source.length - len(TRAILER) - self._start
         self._last, last_size = divmod(max(0, body), self._sealed_size)
         if last_size < suite.min_sealed or source.read_at(source.length - 1, 1) != TRAILER:
@@ -190,31 +214,43 @@ class _Format2File(EncryptedFile):
             raise IntegrityError("the file was cut or extended", Reason.TRUNCATED, segment=self._last)
         check_index(self._last)
         self._last_size = last_size
-        last = self._block(self._last)
-        self._cached = (self._last, last)
+        last = self._run(self._last, 1)
+        self._cached = (self._last * self.block_size, last)
         self.size = self._last * self.block_size + len(last)
 
-    def _sealed(self, index: int) -> memoryview:
-        """Return the stored segment ``index``; sequential reads fetch many at once."""
+    def _sealed(self, index: int, count: int) -> memoryview:
+        """Return stored segments from ``index`` on, at least one and up to ``count`` of them."""
         size = self._sealed_size
         first, raw = self._raw
-        if not first <= index < first + -(-len(raw) // size):
-            # One segment at first, many when the next one is wanted too: a short range costs no long read.
-            count = READ_SIZE // size if raw and index == first + -(-len(raw) // size) else 1
-            count = min(count, self._last + 1 - index)
-            wanted = count * size if index + count <= self._last else (count - 1) * size + self._last_size
-            raw = self._source.read_at(self._start + index * size, wanted)
+        behind = first + -(-len(raw) // size)
+        if not first <= index < behind:
+            # What is asked for at first, more when the next one is wanted too: a short range costs no long read.
+            some = READ_SIZE // size if raw and index == behind else min(count, READ_SIZE // size)
+            some = min(some, self._last + 1 - index)
+            wanted = some * size if index + some <= self._last else (some - 1) * size + self._last_size
+            if len(self._buffer) < wanted:
+                self._buffer = memoryview(bytearray(wanted))
+            raw = self._buffer[: self._source.read_into(self._start + index * size, self._buffer[:wanted])]
             first, self._raw = index, (index, raw)
         offset = (index - first) * size
-        return memoryview(raw)[offset : offset + size]
+        return raw[offset : offset + count * size]
 
-    def _block(self, index: int) -> bytes:
-        return self._cipher.open(index, index == self._last, self._sealed(index))
+    def _run(self, index: int, count: int) -> bytes:
+        sealed = self._sealed(index, count)
+        if len(self._output) < len(sealed):
+            self._output = memoryview(bytearray(len(sealed)))
+        size = 0
+        # At least once: where the file was cut since, an empty segment is what must be refused.
+        for start in range(0, max(1, len(sealed)), self._sealed_size):
+            segment = sealed[start : start + self._sealed_size]
+            size += self._cipher.open_into(index, index == self._last, segment, self._output[size:])
+            index += 1
+        return bytes(self._output[:size])
 
     def check(self, start: int = 0, stop: int | None = None) -> None:
         end = self._last if stop is None else (stop - 1) // self.block_size
         for index in range(start // self.block_size, min(end, self._last) + 1):
-            self._cipher.check(index, index == self._last, self._sealed(index))
+            self._cipher.check(index, index == self._last, self._sealed(index, 1))
 
 
 class _Format1File(EncryptedFile):
@@ -230,8 +266,8 @@ class _Format1File(EncryptedFile):
         self._key = self._verify(keyring)
         self.key_id = keyring.id_of(self._key).hex()
         last = (self._ciphertext_size - 1) // self.block_size
-        tail = self._block(last)
-        self._cached = (last, tail)
+        tail = self._run(last, 1)
+        self._cached = (last * self.block_size, tail)
         self.size = last * self.block_size + len(tail)
 
     def _stored(self, index: int) -> bytes:
@@ -248,12 +284,14 @@ class _Format1File(EncryptedFile):
             self._digests.append(hashlib.sha256(stored).digest())
         return verifier.find_key(self._source.read_at(self._source.length - HMAC_SIZE, HMAC_SIZE))
 
-    def _block(self, index: int) -> bytes:
+    def _run(self, index: int, count: int) -> bytes:  # noqa: ARG002  # one block at a time is enough here
         stored = self._stored(index)
         self._compare(index, stored)
-        decrypt = self._primitives.cbc_decryptor(self._key, stored[:BLOCK_SIZE])
-        plaintext = decrypt(memoryview(stored)[BLOCK_SIZE:])
-        return pkcs7_unpad(plaintext) if index == len(self._digests) - 1 else plaintext
+        ciphertext = memoryview(stored)[BLOCK_SIZE:]
+        output = memoryview(bytearray(len(stored)))
+        self._primitives.cbc_decrypt_into(self._key, stored[:BLOCK_SIZE], ciphertext, output)
+        plaintext = output[: len(ciphertext)]
+        return bytes(plaintext[: unpadded_size(plaintext)] if index == len(self._digests) - 1 else plaintext)
 
     def _compare(self, index: int, stored: bytes) -> None:
         digest = hashlib.sha256(stored)

@@ -295,16 +295,16 @@ class Decryptor:
 
     def _open_full_segments(self, unlocked: Unlocked) -> bytes:
         size = unlocked.header.suite.sealed_size
-        output = []
-        position = 0
+        output = memoryview(bytearray(len(self._buffer)))
+        position = opened = 0
         # The last segment is always shorter than a full one, and one trailer byte follows it: more than a full
         # segment's bytes mean that the first of them are not the last segment.
         with memoryview(self._buffer) as view:
             while len(view) - position > size:
                 check_index(self._index)
                 with view[position : position + size] as segment:
-                    output.append(unlocked.cipher.open(self._index, False, segment))
+                    opened += unlocked.cipher.open_into(self._index, False, segment, output[opened:])
                 self._index += 1
                 position += size
         del self._buffer[:position]
-        return b"".join(output)
+        return bytes(output[:opened])

