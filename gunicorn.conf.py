@@ -23,7 +23,10 @@ bind = [os.environ.get("SECUREFS_BIND", "127.0.0.1:8000")]
 # belongs to each worker, so a few workers with many threads keep the evidence short to verify.
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-threads = 8
+threads = 16
+# Of these, so many may wait for uploads that come slower than they are read: some threads are always left for others,
+# however many clients dawdle (Policy.max_waiting).
+raw_env = ["SECUREFS_MAX_WAITING=" + os.environ.get("SECUREFS_MAX_WAITING", str(threads - 4))]
 
 # Connections that only wait must not pile up without end: beyond this, new ones wait in the kernel's queue.
 worker_connections = 200

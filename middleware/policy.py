@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,9 @@ class Policy:
     max_filename: int = 255  # bytes of UTF-8, after normalising
     body_timeout: float = 300.0  # seconds for a whole request body
     min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
+    # request bodies under way at once in a process that had to be waited for; None: any number. Fewer than the server's
+    # threads, so that some are left; what is more takes the place of one that dawdles, or is 503. Where gunicorn serves.
+    max_waiting: int | None = None
     verify_first: int | None = (
         64 * MIB
     )  # bytes of ciphertext verified whole before the status line; None: always all
@@ -65,6 +69,8 @@ class Policy:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"Policy.{name} must be at least 1")
+        if self.max_waiting is not None and self.max_waiting < 1:
+            raise ConfigurationError("Policy.max_waiting must be at least 1, or None")
         if (
             self.body_timeout <= 0
             or self.min_rate < 0
@@ -82,7 +88,7 @@ class Policy:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Policy:
-        """Return the policy of ``SECUREFS_SUITE``, ``SECUREFS_FORMAT`` and ``SECUREFS_FORMAT_1_PATHS``."""
+        """Return the policy of ``SECUREFS_SUITE`` and the other variables in docs/deployment.md."""
         policy = cls()
         if label := environ.get("SECUREFS_SUITE"):
             policy = replace(policy, suite=_suite(label))
@@ -94,6 +100,12 @@ class Policy:
             policy = replace(
                 policy, format_1_paths=tuple(item.strip() for item in paths.split(",") if item.strip())
             )
+        if text := environ.get("SECUREFS_MAX_WAITING"):
+            if not re.fullmatch("[1-9][0-9]{0,5}", text):
+                raise ConfigurationError(
+                    f"SECUREFS_MAX_WAITING must be a number above zero, not {text[:40]!r}"
+                )
+            policy = replace(policy, max_waiting=int(text))
         return policy
 
 

@@ -91,6 +91,8 @@ def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], byte
         ("Cache-Control", "no-store"),
         ("X-Request-ID", request),
     ]
+    if status == 503:  # noqa: PLR2004  # RFC 9110 section 10.2.3
+        headers.append(("Retry-After", "5"))
     if status == 401:  # noqa: PLR2004  # RFC 9110 section 11.6.1 asks for a challenge
         headers.append(("WWW-Authenticate", "Bearer"))
     return line, headers, body

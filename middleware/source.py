@@ -7,40 +7,27 @@ unless it begins like one of our containers.
 from __future__ import annotations
 
 import io
-import socket
-import threading
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import Reason
 from securefs.header import MAGIC
 from securefs.middleware.problem import BodyRefusedError, Refusal
+from securefs.middleware.waiting import Client, Pace, WaitingRoom
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from securefs.middleware.policy import Policy
+    from securefs.middleware.waiting import InputStream
 
-__all__ = ["READ_SIZE", "BodySource", "GuardedInput", "InputStream", "content_length", "has_body"]
+__all__ = ["READ_SIZE", "BodySource", "GuardedInput", "content_length", "has_body"]
 
 READ_SIZE: Final = (
     1024 * 1024
 )  # bytes; smaller reads make gunicorn copy its read-ahead buffer again and again
-_GRACE: Final = 5.0  # seconds before the minimum rate counts: connections start slowly
 _MAX_DIGITS: Final = 19  # of a Content-Length; int() fails at 4,301
-
-
-class InputStream(Protocol):
-    """``wsgi.input`` (PEP 3333), as far as it is used here."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes."""
-        ...
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """Return a line."""
-        ...
 
 
 def content_length(environ: dict[str, object]) -> int | None:
@@ -73,7 +60,8 @@ class BodySource:
     """The body of one request, as pieces of up to 1 MiB.
 
     :param length: what Content-Length announced, None for a chunked body.
-    :param sock: the connection, where the server tells; a read that stalls or trickles then ends at the deadline.
+    :param sock: the connection, where the server tells: see :mod:`securefs.middleware.waiting`.
+    :param room: where clients are waited for; one of its own, without an end, unless given.
     """
 
     def __init__(
@@ -83,6 +71,7 @@ class BodySource:
         policy: Policy,
         *,
         sock: socket.socket | None = None,
+        room: WaitingRoom | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if length is not None and length > policy.max_body:
@@ -93,11 +82,10 @@ class BodySource:
         self.received = 0
         self._stream = stream
         self._policy = policy
-        self._socket = sock
-        self._clock = clock
-        self._start = clock()
-        self._deadline: threading.Timer | None = None
-        self._late = threading.Event()
+        self._pace = Pace(policy, clock)
+        self._client = None
+        if sock is not None:
+            self._client = Client(stream, sock, self._pace, room or WaitingRoom(None))
 
     def read(self) -> bytes:
         """Return the next bytes, none at the end; raise :class:`Refusal` where the body is not as announced."""
@@ -105,63 +93,28 @@ class BodySource:
         if not wanted:
             return b""
         try:
-            data = self._read_in_time(wanted)
+            data = (self._client or self._stream).read(wanted)
+        except Refusal:
+            raise
         except TimeoutError:
             raise Refusal(408, Reason.TIMEOUT, "the request body stalled") from None
         except Exception as error:  # noqa: BLE001  # each server has errors of its own for a body that it can't read
-            if self._late.is_set():
-                raise self._too_late() from None
             raise Refusal(
                 400, Reason.CLIENT_GONE, f"the request body broke off: {type(error).__name__}"
             ) from None
         self.received += len(data)
-        if self._late.is_set():
-            raise self._too_late()
         if not data and self.length is not None:
             detail = f"the request body ended after {self.received} of {self.length} bytes"
             raise Refusal(400, Reason.CLIENT_GONE, detail)
         if self.received > self._policy.max_body:
             raise Refusal(413, Reason.LIMIT, f"the body is longer than {self._policy.max_body} bytes")
-        self._check_pace()
+        self._pace.check(self.received)
         return data
-
-    def _read_in_time(self, wanted: int) -> bytes:
-        if self._socket is None:
-            return self._stream.read(wanted)
-        if self._deadline is None:
-            self._deadline = threading.Timer(self._policy.body_timeout, self._expire)
-            self._deadline.daemon = True
-            self._deadline.start()
-        before = self._socket.gettimeout()
-        left = self._policy.body_timeout - (self._clock() - self._start)
-        self._socket.settimeout(max(left, 0.001))  # seconds; zero would mean "do not wait at all"
-        try:
-            return self._stream.read(wanted)
-        finally:
-            self._socket.settimeout(before)
 
     def close(self) -> None:
         """Say that no more will be read."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-
-    def _expire(self) -> None:
-        """End a read that waits: a byte now and then satisfies every socket timeout and never fills the read."""
-        self._late.set()
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)  # type: ignore[union-attr]  # the timer runs only where there is one
-
-    def _too_late(self) -> Refusal:
-        return Refusal(408, Reason.TIMEOUT, f"the body took longer than {self._policy.body_timeout} seconds")
-
-    def _check_pace(self) -> None:
-        elapsed = self._clock() - self._start
-        if elapsed > self._policy.body_timeout:
-            raise self._too_late()
-        if self.received < self._policy.min_rate * (elapsed - _GRACE):
-            raise Refusal(
-                408, Reason.TIMEOUT, f"the body came slower than {self._policy.min_rate} bytes a second"
-            )
+        if self._client is not None:
+            self._client.close()
 
 
 class GuardedInput(io.BufferedIOBase):

@@ -28,6 +28,7 @@ from securefs.middleware.response import Closing, FileWrapper, Response
 from securefs.middleware.sealing import SealedFile
 from securefs.middleware.source import BodySource, GuardedInput, content_length, has_body
 from securefs.middleware.upload import UploadPipeline
+from securefs.middleware.waiting import WaitingRoom
 from securefs.stream import Encryptor
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class SecureFS:
         self._keyring = keyring or Keyring.from_env()
         self._journal = journal or Journal.from_env()
         self._policy = policy or Policy.from_env()
+        self._room = WaitingRoom(self._policy.max_waiting)
         self._context = context
         self._authorize = authorize
         self._inspect = inspect
@@ -167,7 +169,7 @@ class SecureFS:
         except MalformedBodyError as error:
             raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
         length = content_length(inner)
-        source = BodySource(inner["wsgi.input"], length, self._policy, sock=inner.get("gunicorn.socket"))
+        source = self._source(inner, length)
         pipeline = UploadPipeline(
             source, boundary, self._policy, exchange, lambda meta: self._sealer(inner, meta), self._inspect
         )
@@ -180,7 +182,7 @@ class SecureFS:
     def _rewrite_raw(self, inner: Environ, exchange: Exchange) -> RewrittenBody:
         """Encrypt a body that is itself a file; its name is not known, its type is what the request says."""
         length = content_length(inner)
-        source = BodySource(inner["wsgi.input"], length, self._policy, sock=inner.get("gunicorn.socket"))
+        source = self._source(inner, length)
         media_type = inner.get("CONTENT_TYPE", "")
         sealer = self._sealer(inner, {"type": media_type} if MEDIA_TYPE.fullmatch(media_type) else {})
         upload = Upload(sealer.object_id, "", "", media_type, 0, sealer.key_id)
@@ -193,6 +195,10 @@ class SecureFS:
         inner["CONTENT_LENGTH"] = str(body.length)
         inner.pop("HTTP_TRANSFER_ENCODING", None)
         return body
+
+    def _source(self, inner: Environ, length: int | None) -> BodySource:
+        sock = inner.get("gunicorn.socket")
+        return BodySource(inner["wsgi.input"], length, self._policy, sock=sock, room=self._room)
 
     def _sealer(self, inner: Environ, metadata: dict[str, str]) -> PartSealer:
         if self._policy.format == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from werkzeug.exceptions import HTTPException
@@ -105,7 +106,8 @@ def make_app():
     """Return the wrapped app over the folder that MATRIX_DIR names. Nothing is verified whole before it is sent."""
     folder = Path(os.environ["MATRIX_DIR"])
     journal = Journal(folder / "journal", names="clear")
-    policy = Policy(verify_first=0, protected_paths=("/file/*", "/stream/*", "/list/*"))
+    paths = ("/file/*", "/stream/*", "/list/*")
+    policy = replace(Policy.from_env(), verify_first=0, protected_paths=paths)
     return recorded(SecureFS(site(folder), keyring=KEYRING, journal=journal, policy=policy), folder)
 
 

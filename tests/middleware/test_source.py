@@ -183,10 +183,10 @@ def test_a_body_in_time_leaves_no_deadline_behind(connection):
         source = BodySource(stream, 5, Policy(), sock=server)
         client.sendall(b"ab")
         assert source.read() == b"ab"
-        deadline = source._deadline
+        deadline = source._client._timer
         client.sendall(b"cde")
         assert drain(source) == b"cde"
-    assert source._deadline is deadline, "one for the whole body"
+    assert source._client._timer is deadline, "one for the whole body"
     assert deadline.is_alive()
     source.close()
     deadline.join(10)
@@ -199,7 +199,7 @@ def test_a_deadline_after_the_connection_is_gone_harms_nobody(connection):
     server, _, stream = connection
     source = BodySource(stream, 5, Policy(), sock=server)
     server.detach()
-    source._expire()
+    source._client._expire()
 
 
 @pytest.mark.parametrize(
@@ -376,29 +376,32 @@ def times_out(source):
 
 
 def breaks_off_late(source):
-    source._late.set()
+    source._client._late.set()
     raise ConnectionResetError
 
 
 def ends_late(source):
-    source._late.set()
+    source._client._late.set()
     return b""
 
 
 @pytest.mark.parametrize("how", [times_out, breaks_off_late, ends_late])
 def test_a_read_that_outlives_the_deadline_is_a_408_however_it_ends(how):
     stream = Ending(how)
-    source = stream.source = BodySource(stream, 10, Policy())
-    with pytest.raises(Refusal) as caught:
-        source.read()
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        source = stream.source = BodySource(stream, 10, Policy(), sock=ours)
+        with pytest.raises(Refusal) as caught:
+            source.read()
+        source.close()
     assert (caught.value.status, caught.value.reason) == (408, Reason.TIMEOUT)
 
 
 def test_a_deadline_behind_a_connection_that_is_gone_does_no_harm():
     ours, theirs = socket.socketpair()
     source = BodySource(Input(b"data"), 4, Policy(), sock=ours)
-    source._expire()
+    source._client._expire()
     ours.close()
     theirs.close()
-    source._expire()
-    assert source._late.is_set()
+    source._client._expire()
+    assert source._client._late.is_set()

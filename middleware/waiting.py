@@ -1,0 +1,258 @@
+"""Waiting for clients that send a request body slower than it is read: for how long, and for how many at once.
+
+A thread that waits for one client serves no other. Where the server shows what has arrived (gunicorn, bodies with a
+Content-Length), it waits here and never inside the server's own read: the time in all and the average rate then hold to the
+moment, and a client that is not worth its place can be made to give it up. Behind gunicorn's other bodies a timer shuts the
+connection for reading when the time is up. On other servers the limits are checked between reads.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import math
+import select
+import socket
+import termios
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from securefs.errors import Reason
+from securefs.middleware.problem import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securefs.middleware.policy import Policy
+
+__all__ = ["Client", "InputStream", "Pace", "WaitingRoom"]
+
+_GRACE: Final = 5.0  # seconds before the minimum rate counts: connections start slowly
+_FIRST_SECOND: Final = 1.0  # seconds in which nobody is put out, however full it is
+_SILENCE: Final = 2.0  # seconds without a byte after which a client may be put out where others want in
+# Bytes that gunicorn waits for at least, however few are asked for; and seconds until a client that sends fewer is asked again.
+_LEAST: Final = 1024
+_TRICKLE: Final = 0.05
+_ENDED: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+_BLIND_READ: Final = 256 * 1024  # bytes read at a time where what has arrived can't be seen
+
+
+class InputStream(Protocol):
+    """``wsgi.input`` (PEP 3333), as far as it is used here."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes."""
+        ...
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Return a line."""
+        ...
+
+
+class Pace:
+    """How long one body may take: in all, and by its average rate after the first five seconds."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout, self._rate = policy.body_timeout, policy.min_rate
+        self._clock = clock
+        self._start = clock()
+
+    def elapsed(self) -> float:
+        """Return the seconds since the request began."""
+        return self._clock() - self._start
+
+    def left(self, received: int) -> float:
+        """Return after how many seconds a body that has ``received`` bytes now is too late."""
+        by_rate = _GRACE + received / self._rate if self._rate else math.inf
+        return min(self._timeout, by_rate) - self.elapsed()
+
+    def deadline(self) -> float:
+        """Return the seconds until the time in all is over."""
+        return self._timeout - self.elapsed()
+
+    def is_slow(self, received: int) -> bool:
+        """Return whether the average rate is too low, were there no grace."""
+        return received < self._rate * self.elapsed()
+
+    def check(self, received: int) -> None:
+        """Raise :class:`Refusal` where a body that has ``received`` bytes now is too late."""
+        if self.elapsed() > self._timeout:
+            raise self.too_late()
+        if self.left(received) < 0:
+            raise Refusal(408, Reason.TIMEOUT, f"the body came slower than {self._rate} bytes a second")
+
+    def too_late(self) -> Refusal:
+        """Return what a body that takes longer than it may is answered with."""
+        return Refusal(408, Reason.TIMEOUT, f"the body took longer than {self._timeout} seconds")
+
+
+class WaitingRoom:
+    """The clients that had to be waited for, each from then until its body ends.
+
+    :param places: how many there may be, so that some of the server's threads are left for others; None: any number.
+    """
+
+    def __init__(self, places: int | None) -> None:
+        self._places = places
+        self._lock = threading.Lock()
+        self._inside: set[Client] = set()
+
+    def enter(self, client: Client) -> None:
+        """Let a client in. In a full room one that dawdles goes for it; without one it is refused (503)."""
+        with self._lock:
+            if client in self._inside:
+                return
+            if self._places is not None and len(self._inside) >= self._places:
+                dawdling = [other for other in self._inside if other.dawdles()]
+                if not dawdling:
+                    raise Refusal(503, Reason.LIMIT, f"{self._places} request bodies are waited for already")
+                slowest = max(dawdling, key=lambda other: other.silent_for())
+                self._inside.remove(slowest)
+                slowest.put_out()
+            self._inside.add(client)
+
+    def leave(self, client: Client) -> None:
+        """Free the client's place, if it has one."""
+        with self._lock:
+            self._inside.discard(client)
+
+
+class Client:
+    """Who sends one request body, behind a server that shows us the connection.
+
+    :param sock: the connection, ``environ["gunicorn.socket"]``.
+    """
+
+    def __init__(self, stream: InputStream, sock: socket.socket, pace: Pace, room: WaitingRoom) -> None:
+        self._stream = stream
+        self._socket = sock
+        self._pace = pace
+        self._room = room
+        self._received = 0
+        self._heard = 0.0  # seconds after the start at which the last bytes came
+        self._timer: threading.Timer | None = None
+        self._late = threading.Event()
+        self._put_out = threading.Event()
+
+    def read(self, wanted: int) -> bytes:
+        """Return up to ``wanted`` bytes as soon as some are there (a KiB, or the last of them), none at the end.
+
+        :raises Refusal: they did not come in time, or there is no place to wait for them.
+        """
+        try:
+            if self._ready() is None:
+                data = self._read_blindly(min(wanted, _BLIND_READ))
+            else:
+                data = self._stream.read(self._wait(wanted))
+        except (Refusal, TimeoutError):
+            # Servers read on, and wait, for the rest of a body before they close. There is nothing to wait for.
+            self._shut()
+            raise
+        self._received += len(data)
+        self._heard = self._pace.elapsed()
+        return data
+
+    def close(self) -> None:
+        """Say that no more will be read."""
+        self._room.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def dawdles(self) -> bool:
+        """Return whether it may be put out in favour of another: it is silent, or slower than the minimum rate."""
+        silent = self.silent_for() >= _SILENCE
+        return self._pace.elapsed() >= _FIRST_SECOND and (silent or self._pace.is_slow(self._received))
+
+    def silent_for(self) -> float:
+        """Return the seconds since its last bytes."""
+        return self._pace.elapsed() - self._heard
+
+    def put_out(self) -> None:
+        """End its body: whoever waits for it wakes up, and answers 408."""
+        self._put_out.set()
+        self._shut()
+
+    def _ready(self) -> int | None:
+        """Return how many bytes can be read without waiting; None where that can't be known."""
+        held = _held_by_server(self._stream)
+        if held is None or type(self._socket).__module__ != "socket":
+            # Chunks, whose framing counts among the bytes; TLS, whose records come whole; gevent, where waiting is cheap.
+            return None
+        waiting = array.array("i", [0])
+        fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, waiting)
+        return held + waiting[0]
+
+    def _wait(self, wanted: int) -> int:
+        """Return how many of the ``wanted`` bytes to read, which will then not have to wait."""
+        enough = min(wanted, _LEAST)
+        if (ready := self._ready() or 0) >= enough:
+            return min(wanted, ready)
+        self._room.enter(self)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | _ENDED)
+        while ready < enough:
+            events = poll.poll(max(0.0, 1000 * self._pace.left(self._received)) + 1)
+            if self._put_out.is_set() or (events and ready and self._put_out.wait(_TRICKLE)):
+                raise _put_out()
+            if events and events[0][1] & _ENDED:
+                # Nothing more will come: a read returns what there is.
+                return wanted
+            self._pace.check(self._received)
+            ready = self._ready() or 0
+        return min(wanted, ready)
+
+    def _read_blindly(self, wanted: int) -> bytes:
+        self._room.enter(self)
+        if self._timer is None:
+            self._timer = threading.Timer(max(0.0, self._pace.deadline()), self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+        before = self._socket.gettimeout()
+        # Seconds; zero would mean "do not wait at all".
+        self._socket.settimeout(max(self._pace.deadline(), 0.001))
+        try:
+            data = self._stream.read(wanted)
+        except Exception:
+            # Each server has errors of its own for a body that ends early.
+            self._check_ended()
+            raise
+        finally:
+            self._socket.settimeout(before)
+        self._check_ended()
+        return data
+
+    def _check_ended(self) -> None:
+        if self._late.is_set():
+            raise self._pace.too_late() from None
+        if self._put_out.is_set():
+            raise _put_out() from None
+
+    def _expire(self) -> None:
+        """End a read that waits: a byte now and then satisfies every socket timeout and never fills the read."""
+        self._late.set()
+        self._shut()
+
+    def _shut(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
+
+def _put_out() -> Refusal:
+    return Refusal(408, Reason.TIMEOUT, "the body came too slowly while others waited for a place")
+
+
+def _held_by_server(stream: InputStream) -> int | None:
+    """Return how many bytes of the body gunicorn has read ahead; None for chunks, and where it can't be seen.
+
+    gunicorn shows the connection but not its own buffers. A test holds this against the gunicorn that is installed; where it
+    changes, bodies are read as on servers that show nothing.
+    """
+    try:
+        reader = stream.reader  # type: ignore[attr-defined]  # gunicorn's, which has no types
+        if not isinstance(reader.length, int):
+            return None
+        return int(stream.buf.tell() + reader.unreader.buf.getbuffer().nbytes)  # type: ignore[attr-defined]  # the same
+    except AttributeError:
+        return None
