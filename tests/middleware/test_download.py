@@ -340,11 +340,6 @@ def test_several_ranges_come_as_parts(keyring, journal):
     assert answer.headers["content-length"] == str(len(answer.body))
 
 
-def test_more_ranges_than_allowed_get_the_whole_file(keyring, journal):
-    app = wrap(app_of(file_source(seal(keyring))), keyring, journal, policy=Policy(max_ranges=2))
-    assert ranged(app, "bytes=0-1,4-5,8-9").body == TEXT
-
-
 def test_a_range_beyond_the_end_is_416(keyring, journal):
     answer = ranged(wrap(app_of(file_source(seal(keyring))), keyring, journal), f"bytes={len(TEXT)}-")
     assert (answer.status, answer.body) == (416, b"")

@@ -114,13 +114,6 @@ def test_a_raw_body_that_breaks_off_is_refused(journal):
     assert journal.events()[-1] == ("file.rejected", "failure", "client_gone")
 
 
-def test_a_raw_body_over_the_limit_is_refused_before_it_is_read(journal):
-    store = Store()
-    assert put(store, journal, b"x" * 101, max_body=100).status == 413
-    assert put(store, journal, b"x" * 101, max_body=100, length=False).status == 413
-    assert put(store, journal, b"x" * 100, max_body=100).status == 201
-
-
 @pytest.mark.parametrize("when", ["start", "end"])
 def test_a_raw_body_that_cannot_be_recorded_is_not_stored(when, journal):
     journal.check()

@@ -71,42 +71,6 @@ def lab_of(tmp_path):
 
 # --- limits
 
-LIMITS = [
-    pytest.param(Policy(max_files=2), [file()] * 2, [file()] * 3, id="max_files"),
-    pytest.param(Policy(max_fields=2), [field()] * 2, [field()] * 3, id="max_fields"),
-    pytest.param(
-        Policy(max_field_bytes=4), [field(content=b"1234")], [field(content=b"12345")], id="max_field_bytes"
-    ),
-    pytest.param(
-        Policy(max_filename=4), [file(filename="d/ä.x")], [file(filename="ä.xy")], id="max_filename"
-    ),
-    pytest.param(Policy(max_part_header=40), [field("a")], [field("ab")], id="max_part_header"),
-    pytest.param(
-        Policy(max_body=len(browser_body([field()]))), [field()], [field(content=b"xx")], id="max_body"
-    ),
-]
-
-
-@pytest.mark.parametrize(("policy", "most", "above"), LIMITS)
-@pytest.mark.parametrize("length", [pytest.param(None, id="length"), pytest.param("absent", id="chunked")])
-def test_a_limit_may_be_reached_and_not_passed(lab_of, policy, most, above, length):
-    lab = lab_of(policy=policy)
-    assert lab.post(BROWSER_TYPE, browser_body(most), length=length).status == 200
-    assert len(seen_by(lab.app)) == len(most)
-    lab = lab_of(policy=policy)
-    answer = lab.post(BROWSER_TYPE, browser_body(above), length=length)
-    assert answer.status == 413
-    problem_of(answer)
-    assert [record["reason"] for record in lab.records("file.rejected")] == ["limit"]
-    assert lab.app.calls == 0
-
-
-def test_an_empty_file_input_counts_as_a_field(lab_of):
-    lab = lab_of(policy=Policy(max_files=1, max_fields=1))
-    body = browser_body([file(filename="", content=b"", kind="application/octet-stream"), file()])
-    assert lab.post(BROWSER_TYPE, body).status == 200
-    assert [part.filename for part in seen_by(lab.app)] == ["", "a.txt"]
-
 
 @pytest.mark.parametrize("make", [pytest.param(field, id="fields"), pytest.param(file, id="files")])
 def test_ten_thousand_parts_are_refused_when_the_limit_is_passed(lab_of, make):
