@@ -46,4 +46,6 @@ class RawPipeline:
     def _content(self) -> Iterator[memoryview | None]:
         while data := self._source.read():
             yield memoryview(data)
+            # As in UploadPipeline: what is done with is not kept while the client is waited for.
+            del data
             yield None

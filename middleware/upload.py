@@ -142,6 +142,8 @@ class UploadPipeline:
     def _events(self) -> Iterator[Event | None]:
         while data := self._source.read():
             yield from self._parser.feed(data)
+            # What is done with is not kept while the client is waited for: a mebibyte for each upload under way.
+            del data
             yield None
         self._parser.close()
 

@@ -322,6 +322,38 @@ def test_an_app_that_fails_over_a_refused_body_is_answered_for(lab_of):
     assert lab.post(BROWSER_TYPE, browser_body([large()])[:-4]).status == 400
 
 
+class Watched(Input):
+    """A body that counts at each read who still holds what the read before it gave."""
+
+    last = None
+    held = ()
+
+    def read(self, size=-1):
+        if self.last is not None:
+            self.held += (sys.getrefcount(self.last),)
+        self.last = super().read(size)
+        return self.last
+
+
+@pytest.mark.parametrize("spool", [False, True])
+@pytest.mark.parametrize(
+    "upload",
+    [
+        pytest.param((BROWSER_TYPE, browser_body([large(size=5 * MIB)]), "/upload"), id="form"),
+        pytest.param(("image/png", bytes(5 * MIB), "/raw"), id="raw"),
+    ],
+)
+def test_nothing_that_was_read_is_kept_while_the_client_is_waited_for(lab_of, upload, spool):
+    """The wait may be long, and there may be many."""
+    media_type, body, path = upload
+    lab = lab_of(policy=Policy(spool=spool, raw_uploads=("/raw",)))
+    stream = Watched(body)
+    assert lab.post(media_type, stream, path=path).status == 200
+    alone = sys.getrefcount(stream.last)
+    assert len(stream.held) >= 4
+    assert set(stream.held) == {alone}
+
+
 # --- a journal that cannot be written
 
 
