@@ -22,6 +22,7 @@ MIB = 1024 * 1024
 POLICIES = {
     "default": Policy(),
     "gcm": Policy(suite=Suite.GCM),
+    "environment": Policy.from_env(),  # of which gunicorn.conf.py sets SECUREFS_MAX_WAITING
     "wide": Policy(max_files=10_000, max_fields=10_000),
 }
 

@@ -10,9 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import selectors
+import socket
 import subprocess
+import threading
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +111,9 @@ def serving(folder: Path, policy: str):
     environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), environ["PYTHONPATH"]])
     environ |= {"CAMPAIGN_DIR": str(folder), "WEB_CONCURRENCY": "1", "TMPDIR": str(folder)}
     app = f'campaign_app:make_app("{policy}")'
-    with gunicorn(folder / "log", environ, "--threads", str(UPLOADS), "--keep-alive", "20", app) as server:
+    # One worker for all of it: its peak is what is measured.
+    arguments = ("--threads", str(UPLOADS), "--keep-alive", "20", "--max-requests", "0")
+    with gunicorn(folder / "log", environ, *arguments, app) as server:
         master = server.process.pid
         (worker,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
         target = Target(policy, server, folder, int(worker))
@@ -345,3 +352,99 @@ def test_a_connection_ends_where_the_body_was_not_read(target_of, policy):
             assert connection.still_serves() == "kept", "what is short is read and thrown away"
         outcomes = [(r["outcome"], r.get("reason")) for r in target.records("file.encrypt")]
         assert (("failure", "io_error") in outcomes) is (policy == "default")
+
+
+# --- slow clients
+
+
+class Dawdlers(threading.Thread):
+    """A thousand clients that each send the beginning of an upload, then a byte now and then.
+
+    Whoever is answered or thrown out comes again at once, so that there are always as many, until ``enough`` is set.
+    """
+
+    COUNT = 1000
+    PAUSE = 0.1  # seconds between two bytes of a client
+    LONGEST = 120.0  # seconds after which they go, whatever happens
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.port = port
+        self.enough = threading.Event()
+        self.begun = 0  # uploads whose beginning was sent
+        self.answers: Counter[str] = Counter()
+        headers, body = form("f", bytes(2 * KIB))
+        self.start_of_upload = (
+            request("POST", "/upload", [*headers, ("Content-Length", str(MIB))]) + body[:KIB]
+        )
+
+    def come(self) -> None:
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", self.port))
+        self.selector.register(client, selectors.EVENT_WRITE)
+
+    def go(self, client: socket.socket, answer: str) -> None:
+        self.answers[answer] += 1
+        self.selector.unregister(client)
+        client.close()
+        self.come()
+
+    def serve(self, client: socket.socket, events: int) -> None:
+        """Send the beginning over a new connection; hear what comes over an old one."""
+        try:
+            if events & selectors.EVENT_READ:
+                self.go(client, client.recv(4096)[9:12].decode() or "closed")
+            else:
+                client.sendall(self.start_of_upload)
+                self.begun += 1
+                self.selector.modify(client, selectors.EVENT_READ)
+        except OSError as error:
+            self.go(client, type(error).__name__)
+
+    def trickle(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            if key.events == selectors.EVENT_READ:
+                with suppress(OSError):
+                    key.fileobj.send(b"x")
+
+    def run(self) -> None:
+        end = time.monotonic() + self.LONGEST
+        with selectors.DefaultSelector() as self.selector:
+            for _ in range(self.COUNT):
+                self.come()
+            while not self.enough.is_set() and time.monotonic() < end:
+                for key, events in self.selector.select(self.PAUSE):
+                    self.serve(key.fileobj, events)
+                self.trickle()
+            for key in list(self.selector.get_map().values()):
+                key.fileobj.close()
+
+
+def test_others_are_served_while_a_thousand_clients_dawdle(target_of):
+    """With the repository's gunicorn.conf.py, whose threads they would take a hundred times over."""
+    with target_of("environment") as target:
+        dawdlers = Dawdlers(target.server.port)
+        with target.growth(f"{Dawdlers.COUNT} slow clients") as grown:
+            dawdlers.start()
+            try:
+                wait_until(lambda: dawdlers.begun >= Dawdlers.COUNT, "a thousand uploads begun")
+                for _ in range(20):
+                    assert target.serves()
+                headers, body = form("f", bytes(3 * MIB))
+                # What must be waited for may be told to come again.
+                wait_until(lambda: answered(target, headers, body) == 200, "an upload of 3 MiB")
+                assert dawdlers.is_alive(), "they were there all the while"
+            finally:
+                dawdlers.enough.set()
+                dawdlers.join()
+        print(f"{dawdlers.begun} slow uploads begun, answered {dict(dawdlers.answers)}")
+        assert dawdlers.answers.keys() <= {"503", "408", "closed", "ConnectionResetError", "BrokenPipeError"}
+        assert grown[0] < ALLOWANCE + UPLOADS * PER_UPLOAD
+        assert {reason for _, reason in target.rejected()} <= {"limit", "timeout", "client_gone"}
+
+
+def answered(target: Target, headers, body) -> int:
+    with target.connect() as connection:
+        answer = connection.ask("POST", "/upload", headers, body)
+    return answer.status if answer else 0

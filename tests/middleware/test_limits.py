@@ -16,7 +16,8 @@ from wsgi_client import Input, call
 
 from securefs import Encryptor
 from securefs.middleware import BodyRefusedError, Policy, wsgi
-from securefs.middleware.source import _GRACE, BodySource
+from securefs.middleware.source import BodySource
+from securefs.middleware.waiting import _GRACE
 
 NAME_LINE = 'Content-Disposition: form-data; name=""'  # a field's shortest header
 
@@ -122,10 +123,11 @@ CHOICES = {
     "protected_paths",
     "spool",
 }
+SEVERAL_REQUESTS = {"max_waiting"}  # test_waiting.py, and the slow clients of test_campaigns.py
 
 
 def test_no_field_of_the_policy_is_a_limit_without_a_test():
-    tables = [UPLOADS.keys(), PACES.keys(), DOWNLOADS.keys(), CHOICES]
+    tables = [UPLOADS.keys(), PACES.keys(), DOWNLOADS.keys(), CHOICES, SEVERAL_REQUESTS]
     assert sorted(name for table in tables for name in table) == sorted(item.name for item in fields(Policy))
 
 
