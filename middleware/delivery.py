@@ -7,15 +7,15 @@ released; what fails after the status line breaks the connection off, so that no
 from __future__ import annotations
 
 from contextlib import suppress
-from secrets import token_hex
 from typing import IO, TYPE_CHECKING, Final
 
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError
 from securefs.middleware.filename import attachment
 from securefs.middleware.multipart import MEDIA_TYPE
 from securefs.middleware.problem import Refusal
-from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
+from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.response import READ_SIZE
+from securefs.middleware.selection import PARTIAL, UNSATISFIABLE, Selection, content_range, requested
 from securefs.stream import TRAILER
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from securefs.reader import EncryptedFile
     from securefs.stream import Decryptor
 
-__all__ = ["Delivery", "FileDelivery", "StreamDelivery", "record_failure"]
+__all__ = ["STALE_HEADERS", "Delivery", "FileDelivery", "StreamDelivery", "record_failure"]
 
 # They describe the ciphertext (RFC 9530, RFC 1864), or ranges of it.
-_STALE_HEADERS: Final = frozenset(
+STALE_HEADERS: Final = frozenset(
     {
         "content-length",
         "content-md5",
@@ -79,13 +79,17 @@ class Delivery:
             raise
         return data
 
+    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
+        """Choose the ranges that the request asks for, up to ``limit`` of them."""
+        raise NotImplementedError  # pragma: no cover  # abstract
+
     def _read(self) -> tuple[bytes, bool]:
         """Return the next verified bytes to send, and whether they are the last."""
         raise NotImplementedError  # pragma: no cover  # abstract
 
     def headers(self, headers: Headers) -> Headers:
         """Return the app's headers as they are true of what is sent."""
-        stale = _STALE_HEADERS | {name.lower() for name, _ in self._restored}
+        stale = STALE_HEADERS | {name.lower() for name, _ in self._restored}
         return [*((name, value) for name, value in headers if name.lower() not in stale), *self._restored]
 
     def restore(self) -> None:
@@ -139,67 +143,27 @@ class FileDelivery(Delivery):
         super().__init__(exchange, about, file.metadata)
         self._file = file
         self._held = held
-        # What is sent: spans of the plaintext, and bytes between them.
-        self._plan: list[range | bytes] = [range(file.size)]
-        self._added: Headers = []
-        self._media_type: str | None = None
+        self._selection = Selection(file.size)
 
     def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
-        """Choose the ranges that the request asks for, where the response is one that may be sent in part."""
-        header = asked.get("HTTP_RANGE")
-        validators = response.header("etag"), response.header("last-modified")
-        if header is None or not response.status.startswith("200"):
-            return
-        if not if_range_holds(asked.get("HTTP_IF_RANGE"), *validators):
-            return
-        size = self._file.size
-        try:
-            spans = parse_ranges(header, size, limit)
-        except UnsatisfiableRangeError:
-            self.status, self._plan = "416 Range Not Satisfiable", []
-            self._added = [("Content-Range", f"bytes */{size}")]
-            return
-        if spans is None:
-            return
-        self.status = "206 Partial Content"
-        if len(spans) == 1:
-            self._plan = [spans[0]]
-            self._added = [("Content-Range", _content_range(spans[0], size))]
-        else:
-            types = [
-                value for name, value in self.headers(response.headers) if name.lower() == "content-type"
-            ]
-            self._plan_parts(spans, types)
-
-    def _plan_parts(self, spans: list[range], types: list[str]) -> None:
-        """Plan a ``multipart/byteranges`` answer (RFC 9110 section 14.6)."""
-        boundary = token_hex(16)
-        self._plan = []
-        for span in spans:
-            lines = ["", f"--{boundary}", *(f"Content-Type: {media_type}" for media_type in types)]
-            lines += [f"Content-Range: {_content_range(span, self._file.size)}", "", ""]
-            self._plan += ["\r\n".join(lines).encode("latin-1"), span]
-        self._plan.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
-        self._media_type = f"multipart/byteranges; boundary={boundary}"
+        """See :meth:`Delivery.select`."""
+        types = [value for name, value in super().headers(response.headers) if name.lower() == "content-type"]
+        self._selection.choose(response, asked, limit, types)
+        self.status = self._selection.status
 
     def headers(self, headers: Headers) -> Headers:
         """See :meth:`Delivery.headers`."""
-        kept = super().headers(headers)
-        if self._media_type is not None:
-            kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
-            kept.append(("Content-Type", self._media_type))
-        length = sum(map(len, self._plan))
-        return [*kept, *self._added, ("Accept-Ranges", "bytes"), ("Content-Length", str(length))]
+        return self._selection.headers(super().headers(headers))
 
     def _verify(self, limit: int | None) -> None:
-        length = sum(map(len, self._plan))
+        selection = self._selection
+        length = selection.length
         if length <= KEPT:
             # What is short is read once, to be verified and to be sent.
-            self._plan = [
-                b"".join(item if isinstance(item, bytes) else self._span(item) for item in self._plan)
-            ]
+            kept = [item if isinstance(item, bytes) else self._span(item) for item in selection.plan]
+            selection.plan = [b"".join(kept)]
         elif limit is None or length <= limit:
-            for item in self._plan:
+            for item in selection.plan:
                 if isinstance(item, range):
                     self._file.check(item.start, item.stop)
 
@@ -208,13 +172,8 @@ class FileDelivery(Delivery):
         return self._file.read(len(span))
 
     def _read(self) -> tuple[bytes, bool]:
-        item = self._plan.pop(0)
-        if isinstance(item, bytes):
-            return item, not self._plan
-        now, later = item[:READ_SIZE], item[READ_SIZE:]
-        if later:
-            self._plan.insert(0, later)
-        return self._span(now), not self._plan
+        item = self._selection.take(READ_SIZE)
+        return item if isinstance(item, bytes) else self._span(item), not self._selection.plan
 
     def close(self) -> None:
         """Close what was held for this delivery, and see :meth:`Delivery.close`."""
@@ -225,6 +184,9 @@ class FileDelivery(Delivery):
 
 class StreamDelivery(Delivery):
     """From a source that comes once and is too long to hold: each segment goes out when it is verified.
+
+    A range of it is sent where the app's Content-Length tells how long the file is. The segments before it are passed over
+    unopened, and those behind it are not asked for.
 
     :param length: what the app announced as the ciphertext's length in bytes.
     """
@@ -246,13 +208,40 @@ class StreamDelivery(Delivery):
         header = unlocked.header
         about: dict[str, str | int] = {"id": header.object_id, "key_id": unlocked.key_id, "format": 2}
         super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)
+        self._segment_size = header.suite.segment_size
         body = None if length is None else length - header.length - len(TRAILER)
-        self._size = None if body is None else header.suite.plaintext_length(body)
+        self._least, most = (0, None) if body is None else header.suite.plaintext_bounds(body)
+        self._size = most if most == self._least else None
+        self._span: range | None = None
+        self._position = 0  # in the plaintext, of what comes next
+
+    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
+        """See :meth:`Delivery.select`. Of several ranges, and of one whose end is not known, the whole file is sent."""
+        try:
+            spans = requested(response, asked, self._least, limit)
+        except UnsatisfiableRangeError:
+            if self._size is not None:
+                self.status, self._span = UNSATISFIABLE, range(0)
+            return
+        # Suite 1 pads: its size is known but for the last four bits, and a span up to there may be cut or not.
+        if spans is None or len(spans) > 1 or (self._size is None and spans[0].stop >= self._least):
+            return
+        self.status, self._span = PARTIAL, spans[0]
+        if self._span.start >= len(self._ready):
+            self._ready = b""
+            index = self._span.start // self._segment_size
+            self._decryptor.skip_to(index)
+            self._position = index * self._segment_size
 
     def headers(self, headers: Headers) -> Headers:
         """See :meth:`Delivery.headers`."""
         kept = super().headers(headers)
-        return kept if self._size is None else [*kept, ("Content-Length", str(self._size))]
+        if self._size is not None:
+            kept.append(("Accept-Ranges", "bytes"))
+        if self._span is None:
+            return kept if self._size is None else [*kept, ("Content-Length", str(self._size))]
+        where = content_range(self._span, self._size)
+        return [*kept, ("Content-Range", where), ("Content-Length", str(len(self._span)))]
 
     def _verify(self, limit: int | None) -> None:  # noqa: ARG002  # the interface's
         # What fails in its first segment is still a clean 500.
@@ -262,6 +251,9 @@ class StreamDelivery(Delivery):
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             return ahead
+        return self._next() if self._span is None else self._next_of(self._span)
+
+    def _next(self) -> tuple[bytes, bool]:
         ready, self._ready = self._ready, b""
         while not ready:
             chunk = next(self._chunks, None)
@@ -270,9 +262,16 @@ class StreamDelivery(Delivery):
             ready = self._decryptor.update(chunk)
         return ready, False
 
-
-def _content_range(span: range, size: int) -> str:
-    return f"bytes {span.start}-{span.stop - 1}/{size}"
+    def _next_of(self, span: range) -> tuple[bytes, bool]:
+        piece, done = b"", not span
+        while not piece and not done:
+            data, ended = self._next()
+            start, self._position = self._position, self._position + len(data)
+            piece = data[max(0, span.start - start) : max(0, span.stop - start)]
+            done = self._position >= span.stop
+            if ended and not done:
+                raise IntegrityError("the file is shorter than the app announced", Reason.TRUNCATED)
+        return piece, done
 
 
 def record_failure(

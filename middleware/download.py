@@ -8,6 +8,8 @@ segment. Here it is decided where the ciphertext is read from, and whether it ma
 
 from __future__ import annotations
 
+import errno
+import os
 from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Final
@@ -17,6 +19,7 @@ from securefs.header import MAGIC
 from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure
 from securefs.middleware.policy import HELD_IN_MEMORY
 from securefs.middleware.response import READ_SIZE, shows_breaks
+from securefs.middleware.selection import Selection
 from securefs.reader import open_encrypted
 from securefs.stream import Decryptor
 from securefs.suites import Suite
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from securefs.middleware.response import Response
     from securefs.reader import SeekableFile
 
-__all__ = ["open_download"]
+__all__ = ["open_download", "open_part"]
 
 SUITE_AT: Final = 9  # offsets in a Format 2 file
 FILE_ID_START: Final = 16
@@ -85,14 +88,47 @@ def open_download(
         if policy.restore_metadata:
             delivery.restore()
         if not is_head:
-            if isinstance(delivery, FileDelivery):
-                delivery.select(response, asked, policy.max_ranges)
+            delivery.select(response, asked, policy.max_ranges)
             delivery.begin(policy.verify_first)
     except (SecureFSError, OSError) as error:
         if held is not None:
             held.close()
         raise record_failure(exchange, error, about, 500) from None
     return delivery
+
+
+def open_part(
+    response: Response, asked: Mapping[str, Any], limit: int
+) -> tuple[Selection, Iterator[bytes]] | None:
+    """Return the part of a plain file that the request asks for; None where the app's response goes out as it is.
+
+    The app never sees a Range, so it can't serve one, though it would without us: of a file that can seek, and whose
+    Content-Length says that all of it is the body, the part is taken here.
+    """
+    file = response.seekable_file()
+    if file is None or (response.header("accept-ranges") or "bytes").lower() != "bytes":
+        return None
+    size = file.seek(0, os.SEEK_END) or file.tell()
+    file.seek(0)
+    if _announced_length(response) != size:
+        return None
+    selection = Selection(size)
+    types = [value for name, value in response.headers if name.lower() == "content-type"]
+    selection.choose(response, asked, limit, types)
+    return None if selection.status is None else (selection, _read_part(selection, file))
+
+
+def _read_part(selection: Selection, file: SeekableFile) -> Iterator[bytes]:
+    while selection.plan:
+        item = selection.take(READ_SIZE)
+        if isinstance(item, bytes):
+            yield item
+            continue
+        file.seek(item.start)
+        data = file.read(len(item))
+        if len(data) < len(item):
+            raise OSError(errno.EIO, "the file became shorter while it was sent")
+        yield data
 
 
 def _check_servable(response: Response) -> None:

@@ -17,8 +17,8 @@ from securefs.format1 import sealed_length
 from securefs.header import MAGIC
 from securefs.keys import Keyring
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
-from securefs.middleware.delivery import record_failure
-from securefs.middleware.download import open_download
+from securefs.middleware.delivery import STALE_HEADERS, record_failure
+from securefs.middleware.download import open_download, open_part
 from securefs.middleware.exchange import Exchange, Upload
 from securefs.middleware.multipart import MEDIA_TYPE, MalformedBodyError, parse_boundary
 from securefs.middleware.policy import Policy, matches
@@ -222,7 +222,7 @@ class SecureFS:
         if not self._is_ciphertext(inner, exchange, response, head):
             if is_head:
                 return _head_only(response, body)
-            return _pass_on(environ, exchange, response, body)
+            return _pass_on(environ, exchange, response, body, self._policy)
         delivery = open_download(
             response,
             exchange,
@@ -277,9 +277,20 @@ class _Format1Part:
 
 
 def _pass_on(
-    environ: Environ, exchange: Exchange, response: Response, body: RewrittenBody | GuardedInput | None
+    environ: Environ,
+    exchange: Exchange,
+    response: Response,
+    body: RewrittenBody | GuardedInput | None,
+    policy: Policy,
 ) -> Iterable[bytes]:
     if not response.started:
+        if (part := open_part(response, environ, policy.max_ranges)) is not None:
+            selection, chunks = part
+            response.status = selection.status or response.status
+            kept = [(name, value) for name, value in response.headers if name.lower() not in STALE_HEADERS]
+            response.headers = selection.headers(kept)
+            response.begin()
+            return Closing(chunks, lambda: _finish(response, body))
         response.begin()
     result = response.unchanged(environ.get("wsgi.file_wrapper"))
     if body is None or isinstance(result, (list, tuple)):

@@ -250,7 +250,7 @@ class Decryptor:
         self._context = context
         self._primitives = primitives or default_primitives()
         self._buffer = bytearray()
-        self._index = 0
+        self._index = self._first = 0
         self.unlocked: Unlocked | None = None  # None until the header was read and verified
 
     def update(self, data: Bytes) -> bytes:
@@ -261,6 +261,10 @@ class Decryptor:
         self._buffer += data
         self.unlocked = self.unlocked or self._try_unlock()
         return self._open_full_segments(self.unlocked) if self.unlocked else b""
+
+    def skip_to(self, index: int) -> None:
+        """Pass over the segments before ``index`` that did not come yet: they are neither opened nor verified."""
+        self._first = index
 
     def finalize(self) -> bytes:
         """Return the last plaintext. Only when this returns is the file known to be whole.
@@ -303,7 +307,8 @@ class Decryptor:
             while len(view) - position > size:
                 check_index(self._index)
                 with view[position : position + size] as segment:
-                    opened += unlocked.cipher.open_into(self._index, False, segment, output[opened:])
+                    if self._index >= self._first:
+                        opened += unlocked.cipher.open_into(self._index, False, segment, output[opened:])
                 self._index += 1
                 position += size
         del self._buffer[:position]

@@ -96,12 +96,14 @@ class Suite(Enum):
         full, rest = divmod(size, self.segment_size)
         return BODY_HEAD_SIZE + full * self.sealed_size + self.sealed_length(rest)
 
-    def plaintext_length(self, body_length: int) -> int | None:
-        """Return the plaintext bytes in a body of this length, None where the length alone does not tell (suite 1)."""
-        if self is Suite.CBC_HMAC:
-            return None
+    def plaintext_bounds(self, body_length: int) -> tuple[int, int]:
+        """Return the least and the most bytes of plaintext that a body of this length may hold.
+
+        They are the same in suite 2. Suite 1 pads to whole blocks, so that its length tells all but the last 15 bytes.
+        """
         full, rest = divmod(max(0, body_length - BODY_HEAD_SIZE), self.sealed_size)
-        return full * self.segment_size + max(0, rest - GCM_TAG_SIZE)
+        before, rest = full * self.segment_size, max(0, rest - self.min_sealed)
+        return before + rest, before + rest + (BLOCK_SIZE - 1 if self is Suite.CBC_HMAC else 0)
 
     @classmethod
     def parse(cls, label: str) -> Suite:

@@ -175,11 +175,16 @@ def test_a_file_has_at_most_two_to_the_32_segments():
 
 
 @pytest.mark.parametrize("size", [0, 1, 16_383, 16_384, 16_385, 1_000_000])
-def test_suite_2_tells_the_plaintext_s_length_from_the_body_s(size):
-    assert Suite.GCM.plaintext_length(Suite.GCM.body_length(size)) == size
-    assert Suite.CBC_HMAC.plaintext_length(Suite.CBC_HMAC.body_length(size)) is None
+def test_a_body_s_length_tells_the_plaintext_s_in_suite_2_and_all_but_its_last_bytes_in_suite_1(size):
+    assert Suite.GCM.plaintext_bounds(Suite.GCM.body_length(size)) == (size, size)
+    least, most = Suite.CBC_HMAC.plaintext_bounds(Suite.CBC_HMAC.body_length(size))
+    assert least <= size <= most == least + 15
+    for other in (least, most):
+        assert Suite.CBC_HMAC.body_length(other) == Suite.CBC_HMAC.body_length(size)
+    assert Suite.CBC_HMAC.body_length(most + 1) > Suite.CBC_HMAC.body_length(size)
 
 
 @pytest.mark.parametrize("length", [-1, 0, 55, 56, 71])
 def test_a_body_too_short_for_a_segment_claims_no_plaintext(length):
-    assert Suite.GCM.plaintext_length(length) == 0
+    assert Suite.GCM.plaintext_bounds(length) == (0, 0)
+    assert Suite.CBC_HMAC.plaintext_bounds(length) == (0, 15)

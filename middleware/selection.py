@@ -1,0 +1,110 @@
+"""What is sent of a file: all of it, a range, or several of them as ``multipart/byteranges`` (RFC 9110 section 14).
+
+No I/O: :class:`Selection` plans which bytes go out, and what the headers say of them. It serves the plaintext of encrypted files, and
+the app's plain files too, since the app never sees that a part was asked for.
+"""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from typing import TYPE_CHECKING, Final
+
+from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from securefs.middleware.response import Headers, Response
+
+__all__ = ["PARTIAL", "UNSATISFIABLE", "Selection", "content_range", "requested"]
+
+PARTIAL: Final = "206 Partial Content"
+UNSATISFIABLE: Final = "416 Range Not Satisfiable"
+
+
+def requested(response: Response, asked: Mapping[str, Any], size: int, limit: int) -> list[range] | None:
+    """Return the spans of ``size`` bytes that the request asks for; None where all are to be sent.
+
+    :param response: the app's; only one with status 200 may be sent in part.
+    :param asked: the server's environ, with the headers that the app never saw.
+    :param limit: the most ranges that may be asked for.
+    :raises UnsatisfiableRangeError: none of them lies within the file.
+    """
+    header = asked.get("HTTP_RANGE")
+    if header is None or asked.get("REQUEST_METHOD") != "GET" or not response.status.startswith("200"):
+        return None
+    validators = response.header("etag"), response.header("last-modified")
+    if not if_range_holds(asked.get("HTTP_IF_RANGE"), *validators):
+        return None
+    return parse_ranges(header, size, limit)
+
+
+class Selection:
+    """The bytes that are sent of one file of ``size`` bytes.
+
+    :ivar status: the status line that replaces the app's, None where its own stands.
+    :ivar plan: spans of the file, and bytes between them, in the order in which they are sent.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.status: str | None = None
+        self.plan: list[range | bytes] = [range(size)]
+        self._size = size
+        self._added: Headers = []
+        self._media_type: str | None = None
+
+    @property
+    def length(self) -> int:
+        """Bytes that are still to be sent."""
+        return sum(map(len, self.plan))
+
+    def choose(self, response: Response, asked: Mapping[str, Any], limit: int, types: list[str]) -> None:
+        """Choose what the request asks for: see :func:`requested`. ``types`` is the file's Content-Type, if any."""
+        try:
+            spans = requested(response, asked, self._size, limit)
+        except UnsatisfiableRangeError:
+            self.status, self.plan = UNSATISFIABLE, []
+            self._added = [("Content-Range", content_range(range(0), self._size))]
+            return
+        if spans is None:
+            return
+        self.status = PARTIAL
+        if len(spans) == 1:
+            self.plan = [spans[0]]
+            self._added = [("Content-Range", content_range(spans[0], self._size))]
+        else:
+            self._plan_parts(spans, types)
+
+    def _plan_parts(self, spans: list[range], types: list[str]) -> None:
+        """Plan a ``multipart/byteranges`` answer (RFC 9110 section 14.6)."""
+        boundary = token_hex(16)
+        self.plan = []
+        for span in spans:
+            lines = ["", f"--{boundary}", *(f"Content-Type: {media_type}" for media_type in types)]
+            lines += [f"Content-Range: {content_range(span, self._size)}", "", ""]
+            self.plan += ["\r\n".join(lines).encode("latin-1"), span]
+        self.plan.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
+        self._media_type = f"multipart/byteranges; boundary={boundary}"
+
+    def headers(self, headers: Headers) -> Headers:
+        """Return ``headers``, which speak of no length or range yet, with those of what is sent."""
+        if self._media_type is not None:
+            headers = [(name, value) for name, value in headers if name.lower() != "content-type"]
+            headers.append(("Content-Type", self._media_type))
+        return [*headers, *self._added, ("Accept-Ranges", "bytes"), ("Content-Length", str(self.length))]
+
+    def take(self, size: int) -> range | bytes:
+        """Take what is to be sent next off the plan: up to ``size`` bytes of the file, or all of what is between."""
+        item = self.plan.pop(0)
+        if isinstance(item, bytes):
+            return item
+        if len(item) > size:
+            self.plan.insert(0, item[size:])
+        return item[:size]
+
+
+def content_range(span: range, size: int | None) -> str:
+    """Return the value of ``Content-Range``: of no bytes for an empty span; the file's size is None where it is not known."""
+    where = f"{span.start}-{span.stop - 1}" if span else "*"
+    return f"bytes {where}/{'*' if size is None else size}"
