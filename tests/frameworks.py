@@ -13,8 +13,6 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-import pytest
-
 
 def werkzeug_app(folder: Path):
     from werkzeug.utils import send_file
@@ -63,7 +61,8 @@ def _django_settings():
             SECRET_KEY="only for tests",
             ALLOWED_HOSTS=["*"],
             ROOT_URLCONF=__name__,
-            MIDDLEWARE=[],
+            # As every new project has it; it adds the Content-Length.
+            MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
             USE_TZ=True,
             REST_FRAMEWORK={
                 "DEFAULT_AUTHENTICATION_CLASSES": [],
@@ -286,6 +285,8 @@ def installed(name: str) -> str | None:
 
 def make(name: str, folder: Path):
     """Return the app of framework ``name``; skip the test, with the reason, where it is not installed."""
+    import pytest
+
     if installed(name) is None:
         pytest.skip(f"{name} is not installed")
     return FRAMEWORKS[name](folder)

@@ -33,7 +33,7 @@ An upload is read twice: by whoever encrypts it and by the app. If the two disag
 stored in plaintext, or a field is not found. This page shows how far apart they are: each row is a body, each column what a framework
 alone, without securefs, makes of it. The last column is what securefs does: it refuses a body of which more than one reading makes
 sense, and writes those that it takes anew, as a current browser would have sent them. What is a file in that column is
-a file for every framework behind it.
+a file for every framework behind it. [matrix.md](matrix.md) has ordinary uploads and downloads, with every framework on every server.
 
 Versions: {versions}.
 

@@ -1,4 +1,4 @@
-"""The wrapped app that :mod:`server_matrix` runs on real servers, and the runner of those that have no command line.
+"""The wrapped app that :mod:`server_matrix` runs on real servers, and the runner, for any app, of those that have no command line.
 
 Uploads store what arrives under ``files/<name>`` by rename, so that a name stands for a whole file. Downloads take the three ways an
 app has of giving a body: ``/file/`` by ``wsgi.file_wrapper``, ``/stream/`` by a generator without Content-Length, ``/list/`` as a list.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from werkzeug.exceptions import HTTPException
@@ -111,9 +112,8 @@ def make_app():
     return recorded(SecureFS(site(folder), keyring=KEYRING, journal=journal, policy=policy), folder)
 
 
-def serve(server: str) -> None:
+def serve(server: str, app) -> None:
     """Serve on a port that the system chooses, and say which, until the process is ended."""
-    app = make_app()
     if server == "waitress":
         import waitress
 
@@ -140,4 +140,4 @@ def serve(server: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], import_module(sys.argv[2]).make_app())

@@ -1,4 +1,4 @@
-"""WSGI servers as processes of their own with the app of :mod:`server_app`, and an HTTP client that looks at framing.
+"""WSGI servers as processes of their own with an app, that of :mod:`server_app` by default, and an HTTP client that looks at framing.
 
 :func:`running` starts a server on a port that the system chose. :class:`Connection` sends bytes as they are and reports of each
 response what RFC 9112 lets a client know: whether it is whole, and how the connection ended if it did.
@@ -70,8 +70,8 @@ def version(server: str) -> str | None:
         return None
 
 
-def _uwsgi(program: str) -> list[str]:
-    command = [program, "--http-socket", "127.0.0.1:0", "--module", "server_app:make_app()", "--die-on-term"]
+def _uwsgi(program: str, module: str) -> list[str]:
+    command = [program, "--http-socket", "127.0.0.1:0", "--module", f"{module}:make_app()", "--die-on-term"]
     command += ["--enable-threads", "--threads", "4", "--need-app"]
     if Path(program).parent == Path(sys.executable).parent:
         return [*command, "--home", sys.prefix]
@@ -79,7 +79,7 @@ def _uwsgi(program: str) -> list[str]:
     return [*command, *folders]
 
 
-def _gunicorn(worker: str, listener: socket.socket) -> list[str]:
+def _gunicorn(worker: str, listener: socket.socket, module: str) -> list[str]:
     command = [
         sys.executable,
         "-m",
@@ -91,7 +91,7 @@ def _gunicorn(worker: str, listener: socket.socket) -> list[str]:
     ]
     # More than one thread would turn a sync worker into a gthread one.
     threads = ["--threads", "4"] if worker == "gthread" else []
-    return [*command, *threads, "--no-control-socket", "--keep-alive", "20", "server_app:make_app()"]
+    return [*command, *threads, "--no-control-socket", "--keep-alive", "20", f"{module}:make_app()"]
 
 
 @dataclass(slots=True)
@@ -139,25 +139,28 @@ class Site:
 
 
 @contextmanager
-def running(name: str, folder: Path):
-    """Yield the server ``name`` as a :class:`Site`, ready to answer; end it afterwards by its own process id."""
+def running(name: str, folder: Path, module: str = "server_app", **variables: str):
+    """Yield the server ``name`` as a :class:`Site`, ready to answer; end it afterwards by its own process id.
+
+    It serves ``make_app()`` of ``module``, with ``variables`` in its environment.
+    """
     if version(name) is None:
         pytest.skip(f"{name} is not installed")
     for part in ("files", "journal"):
         (folder / part).mkdir(mode=0o700)
     kept = {key: value for key, value in python_environ().items() if not key.startswith("COVERAGE_")}
     kept["PYTHONPATH"] = os.pathsep.join([str(TESTS), kept["PYTHONPATH"]])
-    environ = {**kept, "MATRIX_DIR": str(folder), "TMPDIR": str(folder)}
+    environ = {**kept, "MATRIX_DIR": str(folder), "TMPDIR": str(folder), **variables}
     log_file = folder / "log"
     with listening_socket() as listener:
         own = name.startswith("gunicorn")
         port = listener.getsockname()[1]
         if own:
-            command = _gunicorn(name.split()[1], listener)
+            command = _gunicorn(name.split()[1], listener, module)
         elif name == "uwsgi":
-            command = _uwsgi(uwsgi_program() or "")
+            command = _uwsgi(uwsgi_program() or "", module)
         else:
-            command = [sys.executable, str(TESTS / "server_app.py"), name]
+            command = [sys.executable, str(TESTS / "server_app.py"), name, module]
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 command,

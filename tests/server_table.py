@@ -81,6 +81,7 @@ _INTRODUCTION = """\
 
 One app behind SecureFS, on each of these servers. Everything below the names is tested with real connections
 ([tests/middleware/test_servers.py](../tests/middleware/test_servers.py)); *kept* and *closed* say whether a second request on the connection was answered.
+[Every framework on these servers](matrix.md) is a page of its own.
 """
 
 _NOTES = """\
