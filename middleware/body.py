@@ -1,8 +1,9 @@
 """The request body that the app reads: ``wsgi.input``, made of the pieces of :mod:`securefs.middleware.upload`.
 
-Two promises to the parser behind it. A boundary or a part's header is never split between two reads: Werkzeug 3.1.5, 3.1.8 and
-3.1.9 append a CR to a file whose closing boundary is split, and one byte is a lost file for us; so a read may be
-short, but never empty before the end. And the length that was declared is met to the byte, or the read raises.
+Two promises to the parser behind it. No read ends within a boundary, a part's header, or the first bytes of its data: most versions
+of Werkzeug append a CR to a file whose boundary is split, 3.1.5 and 3.1.6 put a CRLF before data of which too little came with
+its header, and one byte is a lost file for us. So a read may be short, but never empty before the end. And the length that was
+declared is met to the byte, or the read raises.
 
 WebOb is the exception to the first: it takes a short read for a broken connection, and copies the whole body before it parses,
 so that it does not matter to it where reads end.

@@ -35,7 +35,7 @@ FORMAT_2: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes for the app. An atomic one (a boundary with a part's header) must not be split between two reads."""
+    """Bytes for the app. An atomic one (a boundary, a part's header) must not be split between two reads."""
 
     data: Bytes
     atomic: bool = False

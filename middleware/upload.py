@@ -23,7 +23,7 @@ from securefs.middleware.problem import Refusal
 from securefs.middleware.sealing import Piece, SealedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from securefs.middleware.exchange import Exchange
     from securefs.middleware.inspection import Inspector
@@ -92,11 +92,7 @@ class UploadPipeline:
         :raises Refusal: the body is malformed, over a limit, too slow, or can't be recorded.
         """
         try:
-            events = self._events()
-            for event in events:
-                for piece in self._part(event, events) if isinstance(event, Part) else (None,):
-                    self._produced += len(piece.data) if piece else 0
-                    yield piece
+            yield from _whole_openings(self._parts(), self.boundary.encode("ascii"))
         except MalformedBodyError as error:
             raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
         except LimitExceededError as error:
@@ -105,10 +101,6 @@ class UploadPipeline:
             raise Refusal.of(error) from None
         finally:
             self._source.close()
-        lead = b"\r\n" if self.parts else b""
-        closing = Piece(lead + b"--" + self.boundary.encode("ascii") + b"--\r\n", atomic=True)
-        self._produced += len(closing.data)
-        yield closing
 
     def upper_bound(self) -> int:
         """Return a length in bytes that the whole new body will not exceed, from what was read so far."""
@@ -146,6 +138,19 @@ class UploadPipeline:
             del data
             yield None
         self._parser.close()
+
+    def _parts(self) -> Iterator[Piece | None]:
+        """Yield the pieces of all parts and the last boundary, and count them."""
+        events = self._events()
+        for event in events:
+            for piece in self._part(event, events) if isinstance(event, Part) else (None,):
+                self._produced += len(piece.data) if piece else 0
+                yield piece
+        self._source.close()
+        lead = b"\r\n" if self.parts else b""
+        closing = Piece(lead + b"--" + self.boundary.encode("ascii") + b"--\r\n", atomic=True)
+        self._produced += len(closing.data)
+        yield closing
 
     def _part(self, part: Part, events: Iterator[Event | None]) -> Iterator[Piece | None]:
         first: Event | None = None
@@ -215,6 +220,36 @@ class UploadPipeline:
             yield from self._open.pieces(content, header)
         finally:
             self._open = None
+
+
+def _whole_openings(pieces: Iterable[Piece | None], boundary: bytes) -> Iterator[Piece | None]:
+    """Yield the same bytes, with each part's header and the beginning of its data in one atomic piece.
+
+    Werkzeug 3.1.5 and 3.1.6 take the end of the header for data where a read ends within a boundary's length behind it. Where a
+    part is shorter than that, the next boundary's line is in the piece too. Behind such a line a read may end.
+    """
+    opening, whole = bytearray(), 0  # what there is of such a piece, and its length in bytes
+    for piece in pieces:
+        if piece is None:
+            yield None
+        elif piece.atomic:
+            data = bytes(piece.data)
+            line = data.index(boundary) + len(boundary) + 2
+            if data[line - 2 : line] == b"--":
+                # The last boundary: no header follows it.
+                line = len(data)
+            yield Piece(bytes(opening) + data[:line], atomic=True)
+            opening[:] = data[line:]
+            whole = len(opening) + len(boundary) + 4
+        elif opening:
+            missing = whole - len(opening)
+            opening += piece.data[:missing]
+            if len(opening) == whole:
+                yield Piece(bytes(opening), atomic=True)
+                yield Piece(memoryview(piece.data)[missing:])
+                opening.clear()
+        else:
+            yield piece
 
 
 def _content(first: Event | None, events: Iterator[Event | None]) -> Iterator[memoryview | None]:
