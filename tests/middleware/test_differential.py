@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,10 @@ SCRAPS = [
 ]
 
 
+# What became of the bodies of each framework, shrinking and repeated ones included.
+COUNTS: dict[str, Counter[str]] = {}
+
+
 class Trio:
     """A framework's app bare and wrapped, and the middleware in front of an app that records the new body."""
 
@@ -134,12 +139,14 @@ def trio(request, tmp_path_factory):
 
 
 def check(trio, content_type, body):
+    counts = COUNTS.setdefault(trio.name, Counter())
     strict = trio.strict(body, content_type)
     answer, stored = trio.send(content_type, body)
     if strict is None:
         assert answer.status in {400, 413}
         assert answer.headers["content-type"] == "application/problem+json"
         assert stored == {}, "nothing was handed on"
+        counts["refused by us"] += 1
         return False
     # The bare app's reading of what we read, written as a current browser writes it.
     status, document, plain = trio.send_bare(BROWSER_TYPE, browser_body(strict))
@@ -147,6 +154,7 @@ def check(trio, content_type, body):
     if status == 200:
         assert json.loads(answer.body) == json.loads(document)
         assert stored == plain
+    counts["read alike" if status == 200 else "refused by the framework, with us as without"] += 1
     return True
 
 
@@ -237,3 +245,16 @@ def test_the_new_body_is_the_one_form_whatever_came(tmp_path):
                 opened(part) for part in canonical_parts(lab.app.content_type, bytes(lab.app.got))
             ] == list(case.parts)
     lab.close()
+
+
+def test_every_framework_was_given_bodies_of_each_kind(capsys):
+    """The figures of this run, for whoever reads its output."""
+    if COUNTS.keys() != FRAMEWORKS.keys():
+        pytest.skip(f"not all frameworks were run: {', '.join(COUNTS) or 'none'}")
+    for counts in COUNTS.values():
+        assert counts["refused by us"] >= 50
+        assert counts["read alike"] >= 50
+    total = sum(COUNTS.values(), Counter())
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(total.items()))
+    with capsys.disabled():
+        print(f"\n{total.total()} bodies through {len(COUNTS)} frameworks: {outcomes}; none otherwise")
