@@ -22,6 +22,7 @@ from securefs.middleware import Policy, SecureFS
 
 KEYRING = Keyring(bytes(range(32)))
 HEADERS = [("ETag", '"of-the-plaintext"'), ("Last-Modified", "Mon, 23 Nov 2026 10:00:00 GMT")]
+TYPES = {".wav": "audio/wav", ".mp4": "video/mp4", ".webm": "video/webm"}
 
 
 def store(environ, folder: Path) -> bytes:
@@ -48,7 +49,7 @@ def site(folder: Path):
     def app(environ, start_response):
         path = environ["PATH_INFO"]
         kind = [
-            ("Content-Type", "audio/wav" if path.endswith(".wav") else "application/octet-stream"),
+            ("Content-Type", TYPES.get(Path(path).suffix, "application/octet-stream")),
             *HEADERS,
         ]
         if path == "/upload":

@@ -1,4 +1,4 @@
-"""Real clients behind a real server: a browser that fetches, plays and seeks, and downloads that are resumed."""
+"""Real clients behind a real server: a browser that fetches, and plays and seeks in a sound, and downloads that are resumed."""
 
 from __future__ import annotations
 
@@ -6,47 +6,22 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import wave
-from contextlib import contextmanager
 
 import pytest
 import requests
+from browsers import needs_chromium, result_of
 from nginx import nginx, program
 from server_app import KEYRING
 from server_matrix import running
-from servers import wait_until
 
 from securefs import Encryptor, Suite
 
 MIB = 1024 * 1024
 DATA = os.urandom(3 * MIB + 5)
 RATE, SECONDS = 44_100, 180  # of a sound of 30 MiB: more than a browser reads ahead
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-extensions",
-    "--autoplay-policy=no-user-gesture-required",
-)
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"
-)
 
-REPORTING = """<!doctype html><meta charset="utf-8"><title>test</title><script type="module">
-const report = result => fetch("/report", {method: "POST", body: JSON.stringify(result)});
-%s
-</script>"""
 FETCHING = """
 const result = {};
 for (const path of %s) {
@@ -95,40 +70,6 @@ def site(tmp_path_factory):
             running_site.put(f"good{name}", stored)
             running_site.put(f"bad{name}", tampered(stored))
         yield running_site
-
-
-@contextmanager
-def browser(url, folder):
-    """Open a page in Chromium, and end Chromium by its process id: its helpers end with it."""
-    with (folder / "chromium.log").open("wb") as log:
-        process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", url],
-            # Its wrapper and its crash handler want a home.
-            env={**os.environ, "HOME": str(folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def result_of(script, site, folder):
-    """Run a script in a page of the site; return what it reports."""
-    report = site.folder / "report"
-    report.unlink(missing_ok=True)
-    site.put("page.html", (REPORTING % script).encode())
-    with browser(f"{site.url}/html/page.html", folder) as process:
-        wait_until(lambda: report.exists() or process.poll() is not None, "the page's report", 60)
-        assert report.exists(), (folder / "chromium.log").read_text("utf-8", "replace")[-3000:]
-    return json.loads(report.read_text())
 
 
 @needs_chromium
