@@ -97,6 +97,10 @@ def firefox(url: str, folder: Path):
     return _running([FIREFOX, "--headless", "--no-remote", "--profile", str(profile), url], folder)
 
 
+BROWSERS = [
+    pytest.param(chromium, marks=needs_chromium, id="chromium"),
+    pytest.param(firefox, marks=needs_firefox, id="firefox"),
+]
 _PAGE = """<!doctype html><meta charset="utf-8"><title>test</title><body><script type="module">
 const report = async result => {
   await fetch("/report", {method: "POST", body: JSON.stringify(result)});

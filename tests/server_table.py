@@ -87,7 +87,7 @@ One app behind SecureFS, on each of these servers. Everything below the names is
 _NOTES = """\
 ## What follows
 
-- **A failure in mid-stream shows on every server**, to curl, http.client and requests, and behind gunicorn also to Chromium and through nginx: the answer is shorter than its
+- **A failure in mid-stream shows on every server**, to curl, http.client and requests, and behind gunicorn also to Chromium, Firefox and through nginx: the answer is shorter than its
   Content-Length, or its last chunk is missing. A body with neither ends with its connection and would look whole wherever it is cut (RFC 9112 section 8). So SecureFS sends such a
   body only to HTTP/1.1 clients of gunicorn, waitress and cheroot, whose chunks were tested; to clients of HTTP/1.0, which nginx is by default, and on every other server it holds the
   ciphertext (memory to 1 MiB, then a temporary file) until its length is known. That concerns bodies that can't seek, of suite 1 or without a Content-Length of the app's; give

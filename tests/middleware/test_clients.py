@@ -1,4 +1,4 @@
-"""Real clients behind a real server: a browser that fetches, and plays and seeks in a sound, and downloads that are resumed."""
+"""Real clients behind a real server: browsers that fetch, one that plays and seeks in a sound, downloads that are resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import wave
 
 import pytest
 import requests
-from browsers import needs_chromium, result_of
+from browsers import BROWSERS, needs_chromium, result_of
 from nginx import nginx, program
 from server_app import KEYRING
 from server_matrix import running
@@ -72,12 +72,13 @@ def site(tmp_path_factory):
         yield running_site
 
 
-@needs_chromium
-def test_chromium_takes_no_part_for_the_whole(site, tmp_path):
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_a_browser_takes_no_part_for_the_whole(browser, site, tmp_path):
     """fetch() of a file that fails in its middle rejects, with a length and with chunks."""
     good = ["/file/good", "/stream/good", "/list/good-2"]
     bad = [path.replace("good", "bad") for path in good]
-    result = result_of(FETCHING % json.dumps([*good, *bad]), site, tmp_path)
+    result = result_of(FETCHING % json.dumps([*good, *bad]), site, tmp_path, browser)
+    print(f"\n{result}")
     assert {path: result[path] for path in good} == dict.fromkeys(good, len(DATA))
     for path in bad:
         assert str(result[path]).startswith("TypeError:")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import videos
-from browsers import exchanges, needs_chromium, result_of
+from browsers import exchanges, firefox, needs_chromium, needs_firefox, result_of
 from nginx import nginx, program
 from server_app import KEYRING, TYPES
 from server_matrix import running
@@ -20,6 +20,7 @@ MEDIA_ERR_NETWORK = 2  # HTML's code
 FRAME = 1 / videos.RATE  # seconds
 SEEKS = [50, 5, 30]  # seconds: to and fro, each far from what was read for the one before
 START = videos.SECONDS - 0.5  # seconds: from where it plays to its end
+SOUGHT = [500, 50, 300, 595]  # the frames at those times
 # Reads the number out of every frame that is presented (null where its two rows of blocks do not say the same); seeks, then plays.
 PLAYING = """
 const [path, seeks, start] = %s;
@@ -83,19 +84,24 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Videos, each made once, by their kind."""
-    return {kind: videos.make_video(kind, tmp_path_factory.mktemp("video")) for kind in videos.KINDS}
+    """Videos by their kind, each made once, when it is first asked for."""
+
+    class Made(dict):
+        def __missing__(self, kind):
+            self[kind] = videos.make_video(kind, tmp_path_factory.mktemp("video"))
+            return self[kind]
+
+    return Made()
 
 
 def right(result):
     """Hold what a page reports against where it was sent: those frames and no other, then the last ones in their order."""
     print(f"\nframes: {result['frames']}")
     assert result.pop("duration") == pytest.approx(videos.SECONDS)
-    sought = [500, 50, 300, 595]
     frames = result.pop("frames")
-    assert result == {"seeks": sought}
-    assert frames[: 1 + len(sought)] == [0, *sought]
-    played = frames[len(sought) :]
+    assert result == {"seeks": SOUGHT}
+    assert frames[: 1 + len(SOUGHT)] == [0, *SOUGHT]
+    played = frames[len(SOUGHT) :]
     assert played == sorted(set(played))
     assert played[-1] == videos.FRAMES - 1
 
@@ -164,6 +170,18 @@ def test_it_seeks_in_the_plaintext_from_nginx_in_the_same_way(kind, made, site, 
     with nginx(root, tmp_path, settings) as server:
         right(result_of(playing(f"/file/{name}", SEEKS, START), site, tmp_path, url=server.url))
     ranged(answered(tmp_path, f"/file/{name}"), name, data)
+
+
+@needs_firefox
+def test_firefox_shows_the_frames_that_it_seeks_to(made, site, tmp_path):
+    """It reads far ahead, and presents frames as it finds time: those that it was sent to are what counts."""
+    site.put("fox.webm", seal(made["webm"]))
+    result = result_of(playing("/file/fox.webm", SEEKS, START), site, tmp_path, firefox)
+    assert result["seeks"] == SOUGHT
+    assert "error" not in result
+    asked = [line[2:] for line in site.requests() if line[1] == "/file/fox.webm"]
+    print(f"\nFirefox asked for {len(made['webm'])} bytes of video as {asked}")
+    assert {status for _, status in asked} == {"206"}
 
 
 def changed(data, suite, seconds):
