@@ -89,6 +89,10 @@ def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], byte
         ("Content-Type", "application/problem+json"),
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store"),
+        # It stands where a file was asked for: no browser is to take it for anything else, nor to let another site load it.
+        ("X-Content-Type-Options", "nosniff"),
+        ("Content-Security-Policy", "sandbox; default-src 'none'"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
         ("X-Request-ID", request),
     ]
     if status == 503:  # noqa: PLR2004  # RFC 9110 section 10.2.3

@@ -58,8 +58,6 @@ __all__ = ["create_app", "owner_context"]
 MAX_LOGIN_FORM: Final = 4096  # bytes
 MAX_PAGE: Final = 1_000_000  # keeps the number within what SQLite can count
 PUBLIC_PATHS: Final = frozenset({"/", "/login", "/logout", "/healthz", "/readyz"})
-# Should a browser ever show a download instead of saving it, it runs nothing and belongs to no origin.
-DOWNLOAD_HEADERS: Final = {"Content-Security-Policy": "sandbox; default-src 'none'"}
 _RULES: Final = (
     Rule("/", methods=["GET"], endpoint="index"),
     Rule("/login", methods=["POST"], endpoint="login"),
@@ -252,7 +250,6 @@ class App:
         response.mimetype = "application/octet-stream"
         response.headers["Content-Disposition"] = attachment(self._open(file, request.token.principal).name)
         response.set_etag(file.object_id)
-        response.headers.extend(DOWNLOAD_HEADERS)
         return response
 
     def _delete(self, request: AppRequest, object_id: str) -> Response:

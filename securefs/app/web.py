@@ -48,6 +48,8 @@ COMMON_HEADERS: Final = {
     "Cache-Control": "private, no-store",
     # Not no-referrer: browsers then send "Origin: null" with a form, which check_origin would refuse.
     "Referrer-Policy": "same-origin",
+    # Should a browser ever show what is no page of ours, a download above all, it runs nothing and belongs to no origin.
+    "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 
 
