@@ -100,7 +100,9 @@ def read_all(name: str, folder: Path) -> dict[str, str]:
             ("Content-Length", str(len(case.body))),
         ]
         try:
-            answer = call(app, "POST", "/upload", b"", headers, **{"wsgi.input": io.BytesIO(case.body)})
+            # Only the framework is looked at, with all that it may do wrong.
+            own = {"wsgi.input": io.BytesIO(case.body)}
+            answer = call(app, "POST", "/upload", b"", headers, watched=False, **own)
         except Exception:  # noqa: BLE001  # each framework has errors of its own
             cells[case.name] = "error"
         else:

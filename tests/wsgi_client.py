@@ -1,10 +1,27 @@
-"""A WSGI server of forty lines: calls an app as PEP 3333 says and gives back what a client would have got."""
+"""A WSGI server of forty lines: calls an app as PEP 3333 says and gives back what a client would have got.
+
+Whatever is called is watched: by ``wsgiref.validate`` and Werkzeug's lint in front of it, and where it is our middleware by
+``wsgiref.validate`` also behind it, between the middleware and the test's app.
+"""
 
 from __future__ import annotations
 
+import copy
 import io
+import re
+import warnings
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
+from wsgiref.validate import validator
+
+from werkzeug.middleware.lint import HTTPWarning, LintMiddleware, WSGIWarning
+
+from securefs.middleware import SecureFS
+from securefs.middleware.response import FileWrapper
+
+# wsgiref.validate demands a type of every answer with a body; PEP 3333 does not, and some apps here give none.
+_NO_TYPE = ("Content-Type", "none/given")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"})
 
 
 class Input(io.RawIOBase):
@@ -71,8 +88,110 @@ def make_environ(method="GET", path="/", body=None, headers=(), length=None, **e
     return environ
 
 
-def call(app, method="GET", path="/", body=None, headers=(), length=None, chunks=None, **extra):
-    """Serve one request; ``chunks`` limits how many chunks the client takes before it goes away."""
+def _typed(app):
+    """Add a type to an answer without one, for wsgiref.validate."""
+
+    def typed(environ, start_response):
+        def start(status, headers, *exc_info):
+            given = any(name.lower() == "content-type" for name, _ in headers) or status[:3] in {"204", "304"}
+            return start_response(status, headers if given else [*headers, _NO_TYPE], *exc_info)
+
+        return app(environ, start)
+
+    return typed
+
+
+def _linted(app):
+    """Let Werkzeug's lint look at what an app answers; the app gets the server's environ, and not lint's body and file wrapper."""
+
+    def linted(environ, start_response):
+        own = environ | {"wsgi.input": _Body(environ["wsgi.input"])}
+
+        def restored(environ, start_response):
+            return app(own, start_response)
+
+        return LintMiddleware(restored)(environ, start_response)
+
+    return linted
+
+
+class _Body:
+    """A request body as wsgiref.validate watches it, but for what it lets nobody do: read all at once, and ask a file's other questions."""
+
+    def __init__(self, watched) -> None:
+        self._watched = watched
+
+    def __getattr__(self, name):
+        return getattr(self._watched if hasattr(self._watched, name) else self._watched.input, name)
+
+    def __iter__(self):
+        return iter(self._watched)
+
+    def read(self, size=-1):
+        return self._watched.read(size)
+
+
+def watched_inside(app):
+    """Let wsgiref.validate look at what passes between our middleware and the app behind it.
+
+    It wants a string under every name without a dot, which PEP 3333 asks of CGI variables only, so ``environ["securefs"]`` goes by
+    another name while it looks. The middleware must see what the app returned: files, lists and tuples go past it.
+    """
+
+    def renamed(environ, start_response):
+        environ["securefs.exchange"] = environ.pop("securefs")
+
+        def restored(environ, start_response):
+            environ["securefs"] = environ.pop("securefs.exchange")
+            environ["wsgi.input"] = _Body(environ["wsgi.input"])
+            return app(environ, start_response)
+
+        def start(status, headers, *exc_info):
+            return start_response(status, [pair for pair in headers if pair != _NO_TYPE], *exc_info)
+
+        result = validator(_typed(restored))(environ, start)
+        if isinstance(result.original_iterator, (FileWrapper, list, tuple)):
+            result.closed = True
+            return result.original_iterator
+        return result
+
+    return renamed
+
+
+def _watched(app, environ):
+    """Return the app with those that watch it; as it is where the request is one that no server that they know would pass on."""
+    length = environ.get("CONTENT_LENGTH", "0")
+    if environ["REQUEST_METHOD"] not in _METHODS or not re.fullmatch(r"[0-9]{1,18}", length):
+        return app
+    if isinstance(app, SecureFS):
+        inside = watched_inside(app._app)
+        app = copy.copy(app)
+        app._app = inside
+    return validator(_typed(_linted(app)))
+
+
+def _drain(result, sent, got, chunks):
+    """Take what the app answers; return what was raised meanwhile, as a server would that logs it and breaks off."""
+    try:
+        for number, chunk in enumerate(result):
+            if chunks is not None and number >= chunks:
+                break
+            assert isinstance(chunk, bytes)
+            assert got, "the body began before start_response was called"
+            sent.append(chunk)
+    except Exception as error:  # noqa: BLE001  # a server catches all
+        return error
+    finally:
+        if hasattr(result, "close"):
+            result.close()
+    return None
+
+
+def call(app, method="GET", path="/", body=None, headers=(), length=None, chunks=None, watched=True, **extra):
+    """Serve one request; ``chunks`` limits how many chunks the client takes before it goes away.
+
+    ``watched`` False is for an app that itself does what wsgiref.validate or lint would object to.
+    """
     environ = make_environ(method, path, body, headers, length, **extra)
     got: dict[str, object] = {}
     sent: list[bytes] = []
@@ -81,23 +200,17 @@ def call(app, method="GET", path="/", body=None, headers=(), length=None, chunks
         if exc_info and sent:
             raise exc_info[1]
         assert exc_info or not got, "start_response was called twice"
-        got["status"], got["headers"] = status, response_headers
+        got["status"], got["headers"] = status, [pair for pair in response_headers if pair != _NO_TYPE]
         return sent.append
 
-    error: BaseException | None = None
-    result = app(environ, start_response)
-    try:
-        for number, chunk in enumerate(result):
-            if chunks is not None and number >= chunks:
-                break
-            assert isinstance(chunk, bytes)
-            assert got, "the body began before start_response was called"
-            sent.append(chunk)
-    except Exception as raised:  # noqa: BLE001  # a server catches all
-        error = raised
-    finally:
-        if hasattr(result, "close"):
-            result.close()
+    app = _watched(app, environ) if watched else app
+    with warnings.catch_warnings(record=True) as findings:
+        for category in (HTTPWarning, WSGIWarning):
+            warnings.simplefilter("always", category)
+        error = _drain(app(environ, start_response), sent, got, chunks)
+    if error is None and chunks is None and method != "HEAD":
+        # Lint counts what a client took, which tells nothing of one that went away, nor of HEAD.
+        assert not findings, [str(finding.message) for finding in findings]
     headers_list = got["headers"]
     return Answer(
         int(got["status"][:3]), {name.lower(): value for name, value in headers_list}, b"".join(sent), error
