@@ -181,6 +181,38 @@ def test_what_the_app_returned_is_closed_once(source, keyring, journal):
         assert closed == [1]
 
 
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("known", [True, False], ids=["length", "no length"])
+@pytest.mark.parametrize("verify_first", [0, None], ids=["streamed", "verified first"])
+@pytest.mark.parametrize(
+    ("size", "step"),
+    [
+        pytest.param(70_000, 1, id="one byte"),
+        pytest.param(200_000, 65_599, id="a segment less one"),
+        pytest.param(200_000, 65_600, id="a segment"),
+        pytest.param(200_000, 65_601, id="a segment and one"),
+        pytest.param(11 * MIB, 10 * MIB, id="10 MiB"),
+    ],
+)
+def test_chunks_of_any_size_with_empty_ones_between_are_one_file(
+    size, step, verify_first, known, suite, keyring, journal
+):
+    data = os.urandom(size)
+    stored = seal(keyring, data, suite)
+
+    def chunks(environ, write):
+        for piece in pieces(stored, step):
+            yield b""
+            yield piece
+        yield b""
+
+    app = app_of(chunks, length=len(stored) if known else None)
+    answer = call(wrap(app, keyring, journal, policy=Policy(verify_first=verify_first)), **CHUNKS)
+    assert (answer.status, answer.error, answer.body == data) == (200, None, True)
+    assert answer.headers.get("content-length", str(size)) == str(size)
+    assert journal.events() == OK
+
+
 def test_the_list_that_an_app_returned_reaches_the_server_itself(keyring, journal):
     """A server sets Content-Length for a list of one item, and knows nothing of a wrapper's items."""
     given = [b"hello"]
@@ -615,6 +647,39 @@ def test_an_error_page_may_replace_what_was_not_sent_yet(keyring, journal):
 
     answer = call(wrap(app, keyring, journal))
     assert (answer.status, answer.headers, answer.body) == (500, {"x-b": "2"}, b"sorry")
+
+
+def test_an_answer_with_a_file_may_replace_one_that_was_not_sent_yet(keyring, journal):
+    def app(environ, start_response):
+        start_response("500 Oops", [("Content-Encoding", "gzip"), ("Content-Length", "5")])
+        try:
+            raise KeyError("inside")
+        except KeyError as error:
+            start_response("200 OK", [("ETag", '"e"')], (KeyError, error, error.__traceback__))
+        return [seal(keyring)]
+
+    answer = call(wrap(app, keyring, journal), headers=[("Range", "bytes=1-4")])
+    assert (answer.status, answer.body, answer.headers["etag"]) == (206, TEXT[1:5], '"e"')
+    assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("written", [8, 1000, 150_000])
+def test_an_error_after_a_part_of_a_file_was_written_shows_nothing_of_it(written, keyring, journal):
+    """What is written of a ciphertext is held, so an error can still take its place: as a clean 500, ours or the app's."""
+    stored = seal(keyring)
+
+    def app(environ, start_response):
+        start_response("200 OK", [])(stored[:written])
+        try:
+            raise KeyError("inside")
+        except KeyError as error:
+            start_response("500 Oops", [], (KeyError, error, error.__traceback__))
+        return [b"sorry"]
+
+    answer = call(wrap(app, keyring, journal))
+    assert (answer.status, answer.error) == (500, None)
+    assert b"SFS" not in answer.body
+    assert TEXT[:16] not in answer.body
 
 
 def test_an_error_after_the_first_bytes_is_the_servers_to_handle(keyring, journal):
