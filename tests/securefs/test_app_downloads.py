@@ -62,7 +62,8 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
-    with gunicorn(tmp_path / "log", app_environ(tmp_path)) as server:
+    # One worker: a second one that still boots when the server is told to stop would miss it, for half a minute.
+    with gunicorn(tmp_path / "log", app_environ(tmp_path, WEB_CONCURRENCY="1")) as server:
         yield Site(server, tmp_path)
 
 
