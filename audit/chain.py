@@ -10,6 +10,7 @@ Implements the section on chains of ``docs/journal.md``.
 
 from __future__ import annotations
 
+import atexit  # noqa: F401  (weakref.finalize would import it at a record: journal.py says why nothing may)
 import contextlib
 import errno
 import fcntl

@@ -80,6 +80,8 @@ class Journal:
         _require("on_failure", on_failure, get_args(OnFailure))
         self._settings: Mapping[str, str | int] = {"names": names, "sync": sync, "on_failure": on_failure}
         self._stream = stream  # kept, so that its descriptor stays open
+        # Read now: it imports modules, and a child forked while a thread imports would wait for that import for ever.
+        self._version = _version()
         if directory is not None and stream is not None:
             raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
         # One sink for all chains of a stream: it remembers whether the last line in there was torn.
@@ -250,7 +252,7 @@ class Journal:
     def _open_chain(self) -> Chain:
         name = Chain.random_id()
         try:
-            chain = Chain(name, Source(os.uname().nodename, os.getpid(), _version()), self._sink_for(name))
+            chain = Chain(name, Source(os.uname().nodename, os.getpid(), self._version), self._sink_for(name))
         except ChainBrokenError as error:
             self._blame(error.why, error.error)
             raise

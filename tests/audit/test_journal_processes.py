@@ -126,6 +126,19 @@ journal.close()
     assert report.intact
 
 
+def test_nothing_is_imported_by_a_record(folder):
+    """A child that is forked while another thread imports a module waits for ever when it imports that too."""
+    code = """
+import sys
+from securefs.audit import Journal
+journal = Journal(sys.argv[1])
+before = set(sys.modules)
+journal.record("key.use")
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    run_script(code, folder)
+
+
 def test_no_record_of_four_processes_with_threads_is_lost(folder):
     code = """
 import sys, threading
