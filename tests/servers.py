@@ -40,7 +40,8 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(DEADLINE)
+            # Longer than gunicorn gives its workers, so that a slow end is told from none.
+            return self.process.wait(2 * DEADLINE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -96,7 +97,8 @@ def answers(port: int) -> bool:
 @contextmanager
 def listening_socket():
     """Yield a listening socket on a port that the system chose: no other process can take it before the server does."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    # As many may wait as gunicorn asks for where it opens the socket itself.
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as server:
         yield server
 
 
