@@ -109,6 +109,9 @@ def _check_beginning(media_type: str, start: bytes) -> None:
 class ClamAV:
     """Has clamd look at every file, over its INSTREAM command (clamd(8)).
 
+    Its StreamMaxLength must be as much as a file may have, and its MaxFileSize and MaxScanSize no less: what is longer than
+    MaxFileSize it calls clean without a look, unless AlertExceedsMax is set.
+
     :param address: the path of clamd's socket, or (host, port). The plaintext goes there: use a socket of this machine.
     :param timeout: seconds for each step of the conversation.
     """
@@ -135,13 +138,32 @@ class ClamAV:
         with closing(socket.socket(family, socket.SOCK_STREAM)) as connection:
             connection.settimeout(self._timeout)
             connection.connect(self._address)
-            # "z": commands and answers end in a zero byte. Each chunk goes behind its length, an empty one is the end.
-            connection.sendall(b"zINSTREAM\0")
-            for chunk in chunks:
-                connection.sendall(len(chunk).to_bytes(4, "big"))
-                connection.sendall(chunk)
-            connection.sendall(bytes(4))
+            taken = _send(connection, chunks)
             answer = b""
             while not answer.endswith(b"\0") and (more := connection.recv(4096)):
                 answer += more
-        return answer.removesuffix(b"\0")
+        answer = answer.removesuffix(b"\0")
+        if not taken and not answer.endswith(b" FOUND"):
+            # Whatever it says of what it has, it has not seen the rest.
+            raise ScannerError(f"clamd hung up before the end of the file: {answer[:80]!a}")
+        return answer
+
+
+def _send(connection: socket.socket, chunks: Iterator[bytes]) -> bool:
+    """Send a file; return whether clamd took all of it. It says why and hangs up where StreamMaxLength is exceeded."""
+    for data in _frames(chunks):
+        try:
+            connection.sendall(data)
+        except ConnectionError:  # noqa: PERF203  # around the loop, it would take an error of the chunks' own for clamd's
+            return False
+    return True
+
+
+def _frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    # "z": commands and answers end in a zero byte. Each chunk goes behind its length, an empty one is the end: one that
+    # another inspector hands on must not be, or the rest of the file would pass unseen.
+    yield b"zINSTREAM\0"
+    for chunk in filter(None, chunks):
+        yield len(chunk).to_bytes(4, "big")
+        yield chunk
+    yield bytes(4)

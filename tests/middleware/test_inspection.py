@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 
 import pytest
@@ -148,18 +149,21 @@ def test_file_rules_know_their_types():
 
 
 class Clamd(threading.Thread):
-    """As much of clamd as one INSTREAM conversation needs, to answer what a test wants."""
+    """As much of clamd as one INSTREAM conversation needs, to answer what a test wants: test_clamd.py has a real one.
 
-    def __init__(self, server, answer):
+    :ivar patience: bytes after which it answers and hangs up.
+    """
+
+    def __init__(self, server, answer, patience):
         super().__init__()
-        self.server, self.answer = server, answer
+        self.server, self.answer, self.patience = server, answer, patience
         self.received = b""
 
     def run(self):
         connection, _ = self.server.accept()
         with connection, connection.makefile("rb") as stream:
             assert stream.read(10) == b"zINSTREAM\0"
-            while size := int.from_bytes(stream.read(4), "big"):
+            while len(self.received) < self.patience and (size := int.from_bytes(stream.read(4), "big")):
                 self.received += stream.read(size)
             for byte in self.answer:
                 connection.sendall(bytes([byte]))
@@ -170,7 +174,7 @@ def clamd(request, tmp_path):
     """Return a function that starts a scanner with one answer and gives its inspector."""
     started = []
 
-    def start(answer):
+    def start(answer, patience=sys.maxsize):
         if request.param == "unix":
             server = socket.socket(socket.AF_UNIX)
             server.bind(str(tmp_path / "clamd"))
@@ -180,7 +184,7 @@ def clamd(request, tmp_path):
             server.bind(("127.0.0.1", 0))
             address = server.getsockname()
         server.listen()
-        thread = Clamd(server, answer)
+        thread = Clamd(server, answer, patience)
         thread.start()
         started.append((server, thread))
         return ClamAV(address, timeout=10), thread
@@ -207,6 +211,38 @@ def test_clamd_decides(answer, status, clamd, journal):
     scanner.join()
     assert scanner.received == LONG
     assert (app.body == b"") == (status != 200)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        pytest.param(b"stream: Win.Test.EICAR_HDB-1 FOUND\0", 400, id="found"),
+        # What it saw was clean, what it did not see was not looked at.
+        pytest.param(b"stream: OK\0", 503, id="clean"),
+        pytest.param(b"INSTREAM size limit exceeded. ERROR\0", 503, id="too long for clamd"),
+        pytest.param(b"", 503, id="hung up"),
+    ],
+)
+def test_clamd_may_answer_before_the_end(answer, status, tmp_path, journal):
+    """Over a socket of this machine: TCP may drop an answer that is behind a broken connection, and that is a 503."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "clamd"))
+        server.listen()
+        thread = Clamd(server, answer, patience=200_000)
+        thread.start()
+        app = App()
+        got = post(app, journal, ClamAV(str(tmp_path / "clamd"), timeout=10), ("f", "a", LONG)).status
+        thread.join()
+    assert got == status
+    assert len(thread.received) < len(LONG)
+    assert not app.body
+
+
+def test_an_empty_chunk_is_not_the_end_of_a_file(clamd):
+    inspector, scanner = clamd(b"stream: OK\0")
+    inspector(None, iter([b"a", b"", b"b"]))
+    scanner.join()
+    assert scanner.received == b"ab"
 
 
 def test_a_clamd_that_is_not_there_accepts_nothing(journal, tmp_path):
