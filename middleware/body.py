@@ -112,6 +112,15 @@ class RewrittenBody(io.BufferedIOBase):
         """Return up to ``size`` bytes."""
         return self.read(READ_SIZE if size < 0 else size)
 
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes, to the end of a line."""
+        line = super().readline(size)
+        if size is not None and 0 <= size < len(line):
+            # IOBase holds each step that it takes against the size, and not the sum of them.
+            self._ready.appendleft(Piece(line[size:]))
+            line = line[:size]
+        return line
+
     def peek(self, _size: int = 0, /) -> bytes:
         """Return bytes without taking them: the next piece. ``readline`` of :class:`io.IOBase` looks for ends here."""
         piece = self._next()

@@ -200,6 +200,30 @@ def check_parts(flow, got, parts, policy):
     ]
 
 
+def test_a_line_is_no_longer_than_was_asked_for_however_it_is_pieced_together():
+    """A reader that Python gives us takes as much of each piece as it may take in all."""
+    pieces = [
+        Piece(b"ab", atomic=True),
+        Piece(memoryview(b"cdef\ng")),
+        Piece(b"hi\n"),
+        Piece(b"\n"),
+        Piece(b"j"),
+    ]
+    body = RewrittenBody(None, iter(()), deque(pieces), sum(len(piece.data) for piece in pieces))
+    assert [body.readline(5), body.readline(0), body.readline(3), body.readline(2)] == [
+        b"abcde",
+        b"",
+        b"f\n",
+        b"gh",
+    ]
+    assert [body.readline(None), body.readline(1), body.readline(100), body.readline()] == [
+        b"i\n",
+        b"\n",
+        b"j",
+        b"",
+    ]
+
+
 def read_in_random_ways(body, data):
     """Read to the end by calls that ``data`` draws; none of them comes back empty before the end."""
     got = bytearray()
@@ -217,6 +241,7 @@ def read_in_random_ways(body, data):
     for _ in range(10):
         for way, size in ways:
             piece = read_once(body, way, size)
+            assert len(piece) <= size
             got += piece
             assert piece or len(got) == body.length
     rest = data.draw(st.sampled_from(["all", "more", "lines", "pieces"]), label="rest")
