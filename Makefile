@@ -1,13 +1,14 @@
-# The two commands of the README are `make demo` and `make test`. Both make .venv, install what they need and run; the second
-# time they find it done. They need Python 3.10 or later with venv, and make.
+# The commands of the README are `make demo`, `make test` and `make fuzz`. Each makes .venv, installs what it needs and runs; the
+# second time it finds that done. They need Python 3.10 or later with venv, and make.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 QUIET := -qq --disable-pip-version-check
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint fuzz bench clean
 
 help: ## list these commands
 	@echo "securefs: encrypts what your users upload"
@@ -29,6 +30,10 @@ lint: $(VENV)/.test ## check style, types, dependency rules and known insecure p
 	@$(BIN)/mypy --strict
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive securefs/*.py securefs/app securefs/cli middleware audit gunicorn.conf.py
+
+fuzz: $(VENV)/.test ## fuzz uploads, guided by coverage, for FUZZ_SECONDS (600)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install $(QUIET) --editable '.[fuzz]' 2>/dev/null || true
+	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS)
 
 bench: $(VENV)/.test ## measure, side by side with peers
 	@$(BIN)/python -m bench

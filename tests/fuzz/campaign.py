@@ -1,0 +1,131 @@
+"""A fuzzing campaign that ends by itself: ``python tests/fuzz/campaign.py --seconds 600``. See the README beside it."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
+
+from fuzz.upload_property import check, seeds  # noqa: E402  # found by way of the line above
+
+CORPUS = HERE / "corpus"
+LONGEST = 1024  # bytes of an input: short ones are fast, and what is said of length is tested elsewhere
+GRACE = 300  # seconds beyond its time, after which a campaign has failed to end
+LIMITS = (f"-max_len={LONGEST}", "-timeout=20", "-rss_limit_mb=2048")  # seconds for an input, MiB of memory
+
+
+def run(arguments, log_file: Path, seconds: int) -> int:
+    """Run the target; return its exit code."""
+    with log_file.open("wb") as log:
+        command = [sys.executable, str(HERE / "upload_target.py"), *arguments]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            return process.wait(seconds + GRACE)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def write_seeds(folder: Path) -> Path:
+    folder.mkdir()
+    for name, data in seeds(LONGEST).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def campaign(folder: Path, seconds: int) -> int:
+    """Fuzz for some seconds in ``folder``; return the exit code, not 0 where the target found something."""
+    found, findings = folder / "found", folder / "findings"
+    found.mkdir()
+    findings.mkdir()
+    arguments = [
+        *LIMITS,
+        f"-max_total_time={seconds}",
+        f"-dict={HERE / 'upload.dict'}",
+        f"-artifact_prefix={findings}/",
+        "-print_final_stats=1",
+        "-reload=0",
+        str(found),
+        str(write_seeds(folder / "seeds")),
+        str(CORPUS),
+    ]
+    status = run(arguments, folder / "log", seconds)
+    text = (folder / "log").read_text("utf-8", "replace")
+    inputs = sorted(findings.iterdir())
+    if status == 0 and not inputs:
+        print(summary(text, len(list(found.iterdir()))))
+        return 0
+    print(text[-6000:])
+    for path in inputs:
+        print(f"FINDING {path}: python tests/fuzz/campaign.py --replay {path}")
+        print(f"  in base64: {base64.b64encode(path.read_bytes()).decode()}")
+    return status or 1
+
+
+def summary(log: str, new: int) -> str:
+    """Return one line of what a campaign did, from libFuzzer's log."""
+    executions = re.search(r"number_of_executed_units: *(\d+)", log)
+    rate = re.search(r"average_exec_per_sec: *(\d+)", log)
+    covered = re.findall(r"cov: (\d+) ft: (\d+)", log)
+    if not executions or not rate or not covered:
+        return f"libFuzzer's figures are not where they were: {log[-500:]}"
+    edges, features = covered[-1]
+    first = covered[0][0]
+    return (
+        f"{int(executions[1]):,} executions, {rate[1]} a second; {edges} branches covered (from {first} at the start), "
+        f"{features} features; {new} new inputs; nothing found"
+    )
+
+
+def minimise(folder: Path) -> None:
+    """Replace the stored corpus by those inputs, of it and of a campaign's, that cover more than the seeds do."""
+    merged = write_seeds(folder / "merged")
+    known = {path.name for path in merged.iterdir()}
+    status = run(
+        ["-merge=1", *LIMITS, str(merged), str(CORPUS), str(folder / "found")], folder / "merge.log", 600
+    )
+    if status:
+        sys.exit((folder / "merge.log").read_text("utf-8", "replace")[-3000:])
+    shutil.rmtree(CORPUS)
+    CORPUS.mkdir()
+    for path in sorted(merged.iterdir()):
+        if path.name not in known:
+            shutil.copy(path, CORPUS / path.name[:16])
+    sizes = [path.stat().st_size for path in CORPUS.iterdir()]
+    print(f"stored {len(sizes)} inputs of {sum(sizes):,} bytes in all")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument(
+        "--minimise", action="store_true", help="store what the campaign found, as little as will do"
+    )
+    parser.add_argument("--replay", type=Path, help="check this one input and print what it is")
+    options = parser.parse_args()
+    if options.replay:
+        print(check(options.replay.read_bytes()))
+        return 0
+    if importlib.util.find_spec("atheris") is None:
+        print(f"not fuzzed: atheris can't be installed for Python {sys.version.split()[0]} here")
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="securefs-fuzz-"))
+    status = campaign(folder, options.seconds)
+    if status == 0:
+        if options.minimise:
+            minimise(folder)
+        shutil.rmtree(folder)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
