@@ -8,7 +8,7 @@ QUIET := -qq --disable-pip-version-check
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz bench clean
+.PHONY: help demo test lint fuzz bench bench-quick clean
 
 help: ## list these commands
 	@echo "securefs: encrypts what your users upload"
@@ -35,8 +35,11 @@ fuzz: $(VENV)/.test ## fuzz uploads, guided by coverage, for FUZZ_SECONDS (600)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install $(QUIET) --editable '.[fuzz]' 2>/dev/null || true
 	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS)
 
-bench: $(VENV)/.test ## measure, side by side with peers
-	@$(BIN)/python -m bench
+bench: $(VENV)/.bench ## measure, side by side with peers (ten minutes); the figures also go to build/bench.json
+	@$(BIN)/python -m bench --json build/bench.json
+
+bench-quick: $(VENV)/.test ## measure the ratios that matter (a minute)
+	@$(BIN)/python -m bench --quick
 
 clean: ## remove .venv and everything that the other commands made
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -57,3 +60,8 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	@echo "Installing securefs and what its tests need into $(VENV) (once, about a minute) ..."
 	@$(BIN)/python -m pip install $(QUIET) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.test
+	@echo "Installing what securefs is measured beside ..."
+	@$(BIN)/python -m pip install $(QUIET) --editable '.[bench]' || echo "Not all of it is there: the tables name what is missing."
+	@touch $@

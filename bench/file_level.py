@@ -1,4 +1,4 @@
-"""File level: a buffer encrypted and decrypted in memory, beside the naive scheme, Fernet and the bare primitives."""
+"""File level, in memory: securefs beside what users would pick instead, and beside the bare primitives as the limit."""
 
 from __future__ import annotations
 
@@ -8,109 +8,119 @@ import io
 import os
 from typing import TYPE_CHECKING
 
-from Crypto.Cipher import AES
-from Crypto.Util.Padding import pad, unpad
-from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
-from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from securefs import Encryptor, Keyring, Suite, open_encrypted
-from securefs.accelerated import OpenSSL
-from securefs.primitives import PyCryptodome
+from securefs import Suite
 
-from .measure import take_turns
+from .measure import MIB, Table, take_turns
+from .peers import OURS, PEERS, Sink, missing, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from securefs.primitives import Primitives
+    from .peers import Peer
 
-    from .measure import Row
-
-MIB = 1024 * 1024
 KEY = os.urandom(32)
-RING = Keyring(KEY)
+TAG = 16  # bytes
+BARE = "the limit: OpenSSL's {} by itself"
+BARE_GCM, BARE_CBC = BARE.format("AES-GCM"), BARE.format("CBC, then HMAC,")
 
 
-def _ours(
-    data: bytes, suite: Suite, primitives: Primitives
-) -> tuple[Callable[[], bytes], Callable[[], None]]:
-    def encrypt() -> bytes:
-        encryptor = Encryptor(RING, suite, primitives=primitives)
-        pieces = [encryptor.update(data[at : at + MIB]) for at in range(0, len(data), MIB)]
-        return b"".join([*pieces, encryptor.finalize()])
+def from_file(data: bytes, size: int) -> Iterator[memoryview]:
+    """Read whole segments from a file, into one buffer: what comes from a file is read first, by whoever decrypts it."""
+    file, room = io.BytesIO(data), memoryview(bytearray(size))
+    while file.readinto(room) == size:
+        yield room
 
-    sealed = encrypt()
 
-    def decrypt() -> None:
-        with open_encrypted(io.BytesIO(sealed), RING, primitives=primitives) as file:
-            while file.read(MIB):
-                pass
+def bare_gcm() -> Peer:
+    """Return AES-256-GCM on segments of our size into one buffer."""
+    aead, size = AESGCM(KEY), Suite.GCM.segment_size
+    room = bytearray(size + TAG)
+
+    def encrypt(data: bytes, sink: Sink) -> None:
+        for number, piece in enumerate(pieces(data, size)):
+            aead.encrypt_into(number.to_bytes(12, "big"), piece, None, memoryview(room)[: len(piece) + TAG])
+            sink.write(room)
+
+    def decrypt(sealed: bytes) -> None:
+        for number, piece in enumerate(from_file(sealed, size + TAG)):
+            aead.decrypt_into(number.to_bytes(12, "big"), piece, None, memoryview(room)[: len(piece) - TAG])
 
     return encrypt, decrypt
 
 
-def _naive_encrypt(data: bytes) -> bytes:
-    cipher = AES.new(KEY, AES.MODE_CBC)
-    body = bytes(cipher.iv) + cipher.encrypt(pad(data, 16))
-    return body + hmac.digest(KEY, body, "sha256")
+def bare_cbc() -> Peer:
+    """Return AES-256-CBC and HMAC-SHA256 one after the other, on segments of our size, into one buffer."""
+    size = Suite.CBC_HMAC.segment_size
+    room = bytearray(size + 16)
+    cipher, mac = Cipher(algorithms.AES(KEY), modes.CBC(bytes(16))), hmac.new(KEY, digestmod=hashlib.sha256)
+
+    def tag(sealed: memoryview) -> bytes:
+        digest = mac.copy()
+        digest.update(sealed)
+        return digest.digest()
+
+    def encrypt(data: bytes, sink: Sink) -> None:
+        for piece in pieces(data, size):
+            cipher.encryptor().update_into(piece, room)
+            sink.write(room)
+            sink.write(tag(memoryview(room)[: len(piece)]))
+
+    def decrypt(sealed: bytes) -> None:
+        for piece in from_file(sealed, size):
+            tag(piece)
+            cipher.decryptor().update_into(piece, room)
+
+    return encrypt, decrypt
 
 
-def _naive_decrypt(sealed: bytes) -> bytes:
-    body, tag = sealed[:-32], sealed[-32:]
-    if not hmac.compare_digest(hmac.digest(KEY, body, "sha256"), tag):
-        raise ValueError
-    return unpad(AES.new(KEY, AES.MODE_CBC, iv=body[:16]).decrypt(body[16:]), 16)
+LIMITS: dict[str, Callable[[], Peer]] = {BARE_GCM: bare_gcm, BARE_CBC: bare_cbc}
+FAST = (*(name for name in OURS if "openssl" in name), *LIMITS)  # of these the quick run makes do
+CONTENDERS = {**PEERS, **OURS, **LIMITS}
 
 
-def _series(data: bytes) -> None:
-    """CBC and HMAC of OpenSSL one after the other on the same segments: what suite 1 can't be faster than."""
-    view = memoryview(data)
-    for at in range(0, len(data), 65_536):
-        sealed = Cipher(algorithms.AES(KEY), modes.CBC(bytes(16))).encryptor().update(view[at : at + 65_536])
-        hmac.new(KEY, sealed, hashlib.sha256).digest()
+def run(quick: bool) -> list[Table]:
+    """Return the tables for encrypting and decrypting a buffer."""
+    return tables(32 * MIB, 3, FAST) if quick else tables(256 * MIB, 5, tuple(CONTENDERS))
 
 
-def _bare_gcm(data: bytes) -> None:
-    aead, view = AESGCM(KEY), memoryview(data)
-    for number, at in enumerate(range(0, len(data), 16_384)):
-        aead.encrypt(number.to_bytes(12, "big"), view[at : at + 16_384], None)
-
-
-def _cobblestone(data: bytes) -> bytes:
-    sealer = Cobblestone256Encryptor(KEY, b"")
-    return sealer.update(data) + sealer.finalize()
-
-
-def _cobblestone_decrypt(sealed: bytes) -> None:
-    opener = Cobblestone256Decryptor(KEY, b"")
-    opener.update(sealed)
-    opener.finalize()
-
-
-def run(size: int, turns: int) -> dict[str, list[Row]]:
-    """Return the rows for encrypting and decrypting ``size`` bytes."""
+def tables(size: int, turns: int, names: tuple[str, ...]) -> list[Table]:
+    """Return the tables of these contenders: encrypting, then decrypting."""
     data = os.urandom(size)
-    ours = {
-        f"securefs {suite.label}, {primitives.name}": _ours(data, suite, primitives)
-        for suite in Suite
-        for primitives in (PyCryptodome(), OpenSSL())
-    }
-    fernet = Fernet(Fernet.generate_key())
-    naive, token, stone = _naive_encrypt(data), fernet.encrypt(data), _cobblestone(data)
-    encrypt: dict[str, Callable[[], object]] = {"naive, whole file": lambda: _naive_encrypt(data)}
-    encrypt |= {name: pair[0] for name, pair in ours.items()}
-    encrypt |= {
-        "Fernet": lambda: fernet.encrypt(data),
-        "cobblestone": lambda: _cobblestone(data),
-        "bare CBC then HMAC (OpenSSL)": lambda: _series(data),
-        "bare GCM (OpenSSL)": lambda: _bare_gcm(data),
-    }
-    decrypt: dict[str, Callable[[], object]] = {"naive, whole file": lambda: _naive_decrypt(naive)}
-    decrypt |= {name: pair[1] for name, pair in ours.items()}
-    decrypt |= {"Fernet": lambda: fernet.decrypt(token), "cobblestone": lambda: _cobblestone_decrypt(stone)}
-    return {
-        f"Encrypt {size // MIB} MiB in memory": take_turns(encrypt, size / 1e6, "MB", turns),
-        f"Decrypt {size // MIB} MiB in memory": take_turns(decrypt, size / 1e6, "MB", turns),
-    }
+    made = {name: _made(CONTENDERS[name]) for name in names}
+    encrypting = {name: _encrypt(peer[0], data) for name, peer in made.items()}
+    first = _table("Encrypt", data, encrypting, turns)
+    sealed = {name: _sealed(peer[0], data) for name, peer in made.items()}
+    decrypting = {name: _decrypt(peer[1], sealed[name]) for name, peer in made.items()}
+    return [first, _table("Decrypt", data, decrypting, turns)]
+
+
+def _made(make: Callable[[], Peer]) -> Peer:
+    try:
+        return make()
+    except ImportError as error:
+        return missing(error)
+
+
+def _table(what: str, data: bytes, contenders: dict[str, Callable[[], object]], turns: int) -> Table:
+    rows = take_turns(contenders, turns, len(data) / 1e6, warm=len(data) < 100 * MIB)
+    return Table(f"{what} {len(data) // MIB} MiB in memory", "MB/s", rows, base=next(iter(contenders)))
+
+
+def _encrypt(encrypt: Callable[[bytes, Sink], object], data: bytes) -> Callable[[], object]:
+    return lambda: encrypt(data, Sink())
+
+
+def _sealed(encrypt: Callable[[bytes, Sink], object], data: bytes) -> bytes:
+    sink = Sink(keep=True)
+    try:
+        encrypt(data, sink)
+    except ImportError:
+        return b""
+    return sink.getvalue()
+
+
+def _decrypt(decrypt: Callable[[bytes], object], sealed: bytes) -> Callable[[], object]:
+    return lambda: decrypt(sealed)

@@ -1,153 +1,135 @@
-"""HTTP level: one gunicorn worker, one client on loopback, the same Werkzeug app bare and wrapped."""
+"""HTTP level: one gunicorn worker on one core, the client on another; the same app bare, wrapped and with the naive scheme."""
 
 from __future__ import annotations
 
-import base64
-import os
-import secrets
-import signal
-import socket
-import subprocess
-import sys
+import statistics
 import tempfile
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .measure import take_turns
+from .apps import FRAMEWORKS
+from .measure import GIB, KIB, MIB, Table, turn_about
+from .serve import BARE, CBC, GCM, KINDS, NO_SENDFILE, Client, own_core, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from .measure import Row
+    from .serve import Server
 
-MIB = 1024 * 1024
-ROOT = Path(__file__).resolve().parent.parent
-KEY = base64.b64encode(os.urandom(32)).decode()
-_HEAD = (
-    b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-    b"Content-Type: multipart/form-data; boundary=%s\r\nContent-Length: %d\r\n\r\n"
+
+@dataclass(frozen=True)
+class Case:
+    """Uploads and downloads of one size in bytes: ``count`` of them are a turn."""
+
+    size: int
+    count: int
+    turns: int
+    frameworks: tuple[str, ...] = tuple(FRAMEWORKS)
+    kinds: tuple[str, ...] = tuple(KINDS)
+
+
+CASES = (
+    Case(4 * KIB, 60, 5),
+    Case(MIB, 10, 5),
+    Case(64 * MIB, 1, 5, ("Werkzeug",)),
+    # Without those that take longest: the naive scheme would need half a minute for each turn of 1 GiB.
+    Case(64 * MIB, 1, 5, ("Flask", "Django"), (BARE, NO_SENDFILE, GCM, CBC)),
+    Case(GIB, 1, 2, ("Werkzeug",), (BARE, NO_SENDFILE, GCM, CBC)),
 )
-CONTENDERS = {"bare": "bare", "securefs, CBC-HMAC": "aes-256-cbc-hmac-sha256", "securefs, GCM": "aes-256-gcm"}
 
 
-@contextmanager
-def _server(kind: str, folder: Path) -> Iterator[int]:
-    """Yield the port of gunicorn with bench.apps:make(kind)."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "--config",
-            "/dev/null",
-            "--workers",
-            "1",
-            "--log-level",
-            "warning",
-        ]
-        command += ["--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", "4"]
-        environ = {**os.environ, "FILE_KEY_BASE64": KEY, "SECUREFS_AUDIT_DIR": str(folder / "journal")}
-        if kind != "bare":
-            environ["SECUREFS_SUITE"] = kind
-        process = subprocess.Popen(
-            [*command, f"bench.apps:make({kind != 'bare'!r}, {str(folder)!r})"],
-            cwd=ROOT,
-            env=environ,
-            pass_fds=[listener.fileno()],
+@dataclass
+class Meter:
+    """One contender's requests of one sort: uploads or downloads of one size."""
+
+    server: Server
+    upload: bool
+    size: int
+    count: int  # in a turn
+    first: list[float] = field(default_factory=list)  # seconds
+    total: list[float] = field(default_factory=list)
+    cpu: float = 0.0  # seconds
+
+    def __call__(self) -> float:
+        """Send a turn's requests over one connection; return the rate: MB/s, or requests/s for small ones."""
+        before, took = self.server.cpu(), 0.0
+        with Client(self.server.port) as client:
+            for _ in range(self.count):
+                first, total = client.post(self.size) if self.upload else client.get("/file")
+                self.first.append(first)
+                self.total.append(total)
+                took += total
+        self.cpu += self.server.cpu() - before
+        return self.count * (self.size / 1e6 if self.size >= MIB else 1) / took
+
+    def notes(self) -> dict[str, float]:
+        """Return what else was seen, over all turns."""
+        cuts = statistics.quantiles(self.total, n=100, method="inclusive")
+        found = {"p50 ms": cuts[49] * 1000}
+        if self.size < MIB:
+            found["p99 ms"] = cuts[98] * 1000
+        if not self.upload:
+            found["first byte ms"] = statistics.median(self.first) * 1000
+        if self.size >= MIB:
+            found["CPU s/GiB"] = self.cpu / (len(self.total) * self.size / GIB)
+        return found
+
+
+def compare(servers: dict[str, Server], case: Case, *, upload: bool, label: str) -> Table:
+    """Let contenders take turns at uploads, or at downloads of what was uploaded."""
+    size, count, turns = case.size, case.count, case.turns
+    meters = {
+        name: Meter(server, upload, size, count)
+        for name, server in servers.items()
+        if name in case.kinds and not (upload and name == NO_SENDFILE)
+    }
+    if not upload:
+        for meter in meters.values():
+            with Client(meter.server.port) as client:
+                client.post(size)
+    rows = turn_about(meters, turns, warm=size < 128 * MIB)
+    for row in rows:
+        row.notes = meters[row.name].notes() if row.values else {}
+    unit = "MB/s" if size >= MIB else "requests/s"
+    title = f"{label}: {'upload' if upload else 'download'} {amount(size)} ({turns} turns of {count})"
+    return Table(title, unit, rows, base=BARE)
+
+
+def amount(size: int) -> str:
+    """Return a size for a reader."""
+    unit, name = next(
+        (unit, name) for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")) if size >= unit
+    )
+    return f"{size // unit} {name}"
+
+
+def start(
+    stack: ExitStack, framework: str, kinds: dict[str, tuple[str, dict[str, str], tuple[str, ...]]]
+) -> dict[str, Server]:
+    """Start a server for each kind of a framework's app."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    return {
+        name: stack.enter_context(
+            serving(
+                f"make({framework!r}, {kind!r}, {str(folder / name)!r})",
+                folder / name,
+                environ=environ,
+                options=options,
+            )
         )
-    try:
-        for _ in range(500):
-            try:
-                _request(port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [])
-                break
-            except OSError:
-                time.sleep(0.02)
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        for name, (kind, environ, options) in kinds.items()
+    }
 
 
-def _request(port: int, head: bytes, body: list[bytes]) -> int:
-    """Send a request, read the answer to its end, return how many bytes it had."""
-    total, start = 0, b""
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as client:
-        client.sendall(head)
-        for piece in body:
-            client.sendall(piece)
-        buffer = bytearray(MIB)
-        while count := client.recv_into(buffer):
-            start = start or bytes(buffer[:12])
-            total += count
-    if start[9:12] != b"200":
-        raise OSError(f"the server answered {start!r}")
-    return total
-
-
-def _upload(port: int, data: list[bytes]) -> Callable[[], object]:
-    def run() -> int:
-        # As every client does, a boundary of its own for each request: parsers compile patterns for it.
-        boundary = b"----WebKitFormBoundary" + secrets.token_hex(8).encode("ascii")
-        before = (
-            b"--" + boundary + b'\r\nContent-Disposition: form-data; name="file"; filename="x.bin"\r\n'
-            b"Content-Type: application/octet-stream\r\n\r\n"
-        )
-        after = b"\r\n--" + boundary + b"--\r\n"
-        length = len(before) + sum(map(len, data)) + len(after)
-        return _request(port, _HEAD % (boundary, length), [before, *data, after])
-
-    return run
-
-
-def _download(port: int, path: bytes = b"/file") -> Callable[[], object]:
-    return lambda: _request(port, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [])
-
-
-def _times(count: int, run: Callable[[], object]) -> Callable[[], object]:
-    def repeat() -> None:
-        for _ in range(count):
-            run()
-
-    return repeat
-
-
-def run(size: int, turns: int, requests: int) -> dict[str, list[Row]]:
-    """Return the rows for uploads and downloads of ``size`` bytes, and for small ones and pages."""
-    block = os.urandom(MIB)
-    large = [block] * (size // MIB)
-    found: dict[str, list[Row]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        servers = {name: _server(kind, Path(folder, kind)) for name, kind in CONTENDERS.items()}
-        for kind in CONTENDERS.values():
-            Path(folder, kind).mkdir()
-            Path(folder, kind, "journal").mkdir(mode=0o700)
-        opened = {}
-        try:
-            ports = {}
-            for name, server in servers.items():
-                ports[name] = server.__enter__()
-                opened[name] = server
-            label = f"{size // MIB} MiB"
-            for title, make in ((f"Upload {label}", _upload_of(large)), (f"Download {label}", _download)):
-                found[title] = take_turns(
-                    {name: make(port) for name, port in ports.items()}, size / 1e6, "MB", turns
-                )
-            small = [block[:4096]]
-            for title, make in (
-                ("Upload 4 KiB", _upload_of(small)),
-                ("Download 4 KiB", _download),
-                ("A page that is neither", lambda port: _download(port, b"/")),
-            ):
-                runs = {name: _times(requests, make(port)) for name, port in ports.items()}
-                found[title] = take_turns(runs, requests, "requests", turns)
-        finally:
-            for server in opened.values():
-                server.__exit__(None, None, None)
-    return found
-
-
-def _upload_of(data: list[bytes]) -> Callable[[int], Callable[[], object]]:
-    return lambda port: _upload(port, data)
+def run(quick: bool) -> Iterator[Table]:
+    """Yield the tables of all frameworks and sizes."""
+    with own_core():
+        for framework in FRAMEWORKS:
+            with ExitStack() as stack:
+                servers = start(stack, framework, KINDS)
+                for case in CASES[:2] if quick else CASES:
+                    if framework in case.frameworks:
+                        yield compare(servers, case, upload=True, label=framework)
+                        yield compare(servers, case, upload=False, label=framework)
