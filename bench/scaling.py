@@ -29,7 +29,7 @@ def run(quick: bool) -> Iterator[Table]:
             for workers, threads in CONFIGURATIONS[:2] if quick else CONFIGURATIONS:
                 rows += _measure(name, workers, threads, upload=upload)
             what = "upload" if upload else "download"
-            title = f"Scaling: {what} {amount(SIZE)} {name}, workers by threads, as many clients as threads"
+            title = f"Scaling: {what} {amount(SIZE)}, {name}, workers by threads, as many clients as threads"
             yield Table(f"{title} ({TURNS} turns)", "MB/s", rows, rows[0].name)
 
 
