@@ -142,6 +142,18 @@ def test_segments_before_the_range_are_not_opened_and_those_behind_it_not_asked_
         assert body.count < len(stored) - 65_536
 
 
+def test_a_range_within_what_came_with_the_header(keyring, journal):
+    stored = seal(keyring)
+
+    def app(environ, start_response):
+        headers = [("Content-Type", "video/mp4"), ("Content-Length", str(len(stored)))]
+        start_response("200 OK", headers)
+        return iter([stored[:100_000], stored[100_000:]])
+
+    answer = ask(app, keyring, journal, "bytes=5-70000")
+    assert (answer.status, answer.body) == (206, TEXT[5:70_001])
+
+
 def test_several_ranges_of_what_cannot_seek_are_the_whole_file(keyring, journal):
     answer = ask(stream_of(keyring), keyring, journal, "bytes=0-1,5-6")
     assert (answer.status, answer.body) == (200, TEXT)

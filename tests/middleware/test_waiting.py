@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
@@ -94,6 +95,8 @@ def test_what_gunicorn_holds_is_seen():
         assert _held_by_server(body) == 2999
         assert _held_by_server(Body(ChunkedReader(None, SocketUnreader(server)))) is None
         assert _held_by_server(client.makefile("rb")) is None
+        # A server with a reader of its own, that names no length.
+        assert _held_by_server(SimpleNamespace(reader=SimpleNamespace(length=None))) is None
 
 
 def test_what_has_arrived_is_read_without_waiting_for_more(upload):
