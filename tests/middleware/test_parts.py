@@ -14,6 +14,7 @@ from wsgi_client import call
 from securefs import Encryptor, Suite
 from securefs.errors import Reason
 from securefs.middleware import Policy, SecureFS
+from securefs.middleware.response import READ_SIZE
 from securefs.stream import Decryptor
 from securefs.suites import _Opener
 
@@ -152,6 +153,16 @@ def test_a_range_within_what_came_with_the_header(keyring, journal):
 
     answer = ask(app, keyring, journal, "bytes=5-70000")
     assert (answer.status, answer.body) == (206, TEXT[5:70_001])
+
+
+@pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.label)
+def test_what_is_verified_before_it_is_sent_arrives_in_all_its_pieces(suite, keyring, journal):
+    stored = seal(keyring, suite=suite)
+    assert len(TEXT) > READ_SIZE
+    for headers, expected in (([], TEXT), ([("Range", "bytes=1-")], TEXT[1:])):
+        app = app_of(io.BytesIO(stored), length=len(stored))
+        answer = call(SecureFS(app, keyring=keyring, journal=journal), headers=headers)
+        assert answer.body == expected
 
 
 def test_several_ranges_of_what_cannot_seek_are_the_whole_file(keyring, journal):
