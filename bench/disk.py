@@ -131,5 +131,5 @@ def _once(work: Callable[[Path, Path], object], source: Path, target: Path) -> N
 def _made(make: Callable[[], Pair]) -> Pair:
     try:
         return make()
-    except (ImportError, OSError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         return peers.missing(error)

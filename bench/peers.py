@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Sink(io.BytesIO):
-    """Forgets what is written; :attr:`kept` where it is to be kept. Streams that close it leave that alone."""
+    """Forgets what is written, unless it is told to keep it. A stream that closes it leaves what was kept."""
 
     def __init__(self, *, keep: bool = False) -> None:
         super().__init__()

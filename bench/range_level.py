@@ -71,7 +71,7 @@ def run(quick: bool) -> list[Table]:
     for suite, kind in ((Suite.GCM, GCM), (Suite.CBC_HMAC, CBC)):
         with tempfile.TemporaryDirectory() as name, own_core(), ExitStack() as stack:
             folder, ring = Path(name), Keyring.from_env({"FILE_KEY_BASE64": KEY})
-            files: dict[int, Path] = {size: folder / str(size) for size in sizes}
+            files = {size: folder / str(size) for size in sizes}
             for size, path in files.items():
                 write_sparse(path, size, suite, ring)
             app = f"serving_folder({name!r})"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .http_level import amount
-from .measure import MIB, Row, Table, seconds, turn_about
+from .measure import MIB, Table, seconds, turn_about
 from .serve import CBC, GCM, KINDS, Client, serving
 
 if TYPE_CHECKING:
@@ -23,25 +24,30 @@ CONFIGURATIONS = ((1, 1), (1, 2), (1, 4), (1, 16), (2, 1), (2, 4))  # workers, t
 
 def run(quick: bool) -> Iterator[Table]:
     """Yield a table of uploads and one of downloads for each suite. Client and server share two cores here."""
+    configurations = CONFIGURATIONS[:2] if quick else CONFIGURATIONS
     for name in (GCM, CBC):
-        for upload in (True, False):
-            rows = []
-            for workers, threads in CONFIGURATIONS[:2] if quick else CONFIGURATIONS:
-                rows += _measure(name, workers, threads, upload=upload)
-            what = "upload" if upload else "download"
-            title = f"Scaling: {what} {amount(SIZE)}, {name}, workers by threads, as many clients as threads"
-            yield Table(f"{title} ({TURNS} turns)", "MB/s", rows, rows[0].name)
+        with ExitStack() as stack:
+            servers = {pair: stack.enter_context(_serving(name, *pair)) for pair in configurations}
+            for what in ("upload", "download"):
+                contenders = {
+                    f"{workers} by {threads}": _turn(server, workers * threads, upload=what == "upload")
+                    for (workers, threads), server in servers.items()
+                }
+                rows = turn_about(contenders, TURNS)
+                title = (
+                    f"Scaling: {what} {amount(SIZE)}, {name}, workers by threads, as many clients as threads"
+                )
+                yield Table(f"{title} ({TURNS} turns)", "MB/s", rows, rows[0].name)
 
 
-def _measure(name: str, workers: int, threads: int, *, upload: bool) -> list[Row]:
+@contextmanager
+def _serving(name: str, workers: int, threads: int) -> Iterator[Server]:
     kind, environ, _ = KINDS[name]
-    clients = workers * threads
     with tempfile.TemporaryDirectory() as folder:
         app = f"make('Werkzeug', {kind!r}, {folder + '/a'!r})"
         options = ("--workers", str(workers), "--threads", str(threads))
         with serving(app, Path(folder, "a"), environ=environ, options=options, cores=2) as server:
-            turn = _turn(server, clients, upload=upload)
-            return turn_about({f"{workers} by {threads}": turn}, TURNS)
+            yield server
 
 
 def _turn(server: Server, clients: int, *, upload: bool) -> Callable[[], float]:

@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 KEY = base64.b64encode(os.urandom(32)).decode()
 TICK = os.sysconf("SC_CLK_TCK")  # of CPU time, a second
 PATIENCE = 300  # seconds for one request
+CORES = sorted(
+    os.sched_getaffinity(0)
+)  # those that we may use; read before own_core() leaves one to the server
 DEFAULTS = {"--workers": "1", "--worker-class": "gthread", "--threads": "4", "--log-level": "warning"}
 BLOCK = os.urandom(MIB)
 BARE, NO_SENDFILE, CBC, GCM = "bare", "bare, without sendfile", "securefs CBC-HMAC", "securefs AES-GCM"
@@ -69,7 +72,7 @@ def serving(
     options: tuple[str, ...] = (),
     cores: int = 1,
 ) -> Iterator[Server]:
-    """Yield gunicorn with ``bench.apps:APP`` on the first ``cores`` cores, its files in ``folder``."""
+    """Yield gunicorn with ``bench.apps:APP`` on the first ``cores`` of our cores, its files in ``folder``."""
     folder.mkdir(parents=True)
     (folder / "journal").mkdir(mode=0o700)
     settings = [text for pair in DEFAULTS.items() for text in pair]
@@ -93,10 +96,9 @@ def serving(
             },
             pass_fds=[listener.fileno()],
         )
-        if (os.cpu_count() or 1) > 1:
-            os.sched_setaffinity(process.pid, range(cores))
         server = Server(listener.getsockname()[1], process)
     try:
+        os.sched_setaffinity(process.pid, CORES[:cores])
         with Client(server.port) as client:
             client.get("/")  # waits in the socket's queue until the server takes it
         yield server
@@ -108,13 +110,11 @@ def serving(
 @contextmanager
 def own_core() -> Iterator[None]:
     """Keep this process, the client, off the first core."""
-    cores = os.sched_getaffinity(0)
-    if len(cores) > 1:
-        os.sched_setaffinity(0, cores - {min(cores)})
+    os.sched_setaffinity(0, CORES[1:] or CORES)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, CORES)
 
 
 class Client:

@@ -26,7 +26,7 @@ TUNED = {name + KEEPING: (KINDS[name][0], KINDS[name][1] | KEEP_MEMORY, ()) for 
 
 @dataclass(frozen=True)
 class Target:
-    """``name``'s number in a table, over ``base``'s or less it, and what it should be."""
+    """What ``name``'s number in a table should be: so many times ``base``'s, or not much more than it."""
 
     table: str
     name: str
