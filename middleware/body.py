@@ -240,6 +240,7 @@ def _spooled(
         file.close()
         raise Refusal.of_disk(error) from None
     except BaseException:
+        # Whatever ends the request: nobody else knows of the file yet.
         file.close()
         raise
     return RewrittenBody(pipeline, _replay(held, runs), deque(), pipeline.produced, environ, (held, file))

@@ -112,6 +112,7 @@ class Delivery:
         try:
             self._verify(limit)
         except BaseException:
+            # Whatever it was, nothing was sent: close() must not call it a client that went away.
             self._open = False
             raise
 

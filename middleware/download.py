@@ -172,6 +172,7 @@ def _hold(chunks: Iterator[bytes], limit: int | None) -> tuple[IO[bytes] | None,
             if limit is not None and size > limit:
                 return None, chain(_drain(held), chunks)
     except BaseException:
+        # Whatever the app's body raises: nobody else knows of the file yet.
         held.close()
         raise
     return held, iter(())

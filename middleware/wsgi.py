@@ -109,6 +109,7 @@ class SecureFS:
             _finish(response, body)
             return _answer(environ, response, start_response, exchange, _report(exchange, body, refusal))
         except BaseException:
+            # The app's own error, or one of ours: the server reports it, and what is open is closed as after any response.
             _finish(response, body)
             raise
 

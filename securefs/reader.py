@@ -334,6 +334,7 @@ def open_encrypted(
         else:
             opened = _Format2File(source, keyring, context, primitives)
     except BaseException:
+        # Whatever it is: the caller has no object yet whose close() would close the file.
         if owned is not None:
             owned.close()
         raise

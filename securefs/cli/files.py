@@ -68,6 +68,7 @@ def keygen(arguments: argparse.Namespace) -> int:
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
+        # Interrupted too: half a key must not pass for one.
         Path(arguments.output).unlink()
         raise
     return DONE
