@@ -263,13 +263,13 @@ INTERRUPTED = """
 import sys
 from securefs import Keyring, encrypt_file
 try:
-    encrypt_file(sys.argv[1], sys.argv[2], Keyring(bytes(range(32))))
+    encrypt_file("/dev/stdin", sys.argv[1], Keyring(bytes(range(32))))
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
-def wait_for(condition, process: subprocess.Popen[str]) -> None:
+def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
         assert process.poll() is None, "the program ended early"
@@ -278,20 +278,21 @@ def wait_for(condition, process: subprocess.Popen[str]) -> None:
 
 
 def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
-    """A real SIGINT, while the program waits for more of its source."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    os.mkfifo(tmp_path / "source")
-    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "source"), str(folder / "target")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with process, (tmp_path / "source").open("wb") as source:
-        source.write(bytes(3 * 2**20))
-        source.flush()
-        wait_for(lambda: any(path.stat().st_size > 2**20 for path in folder.iterdir()), process)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
-    assert (output, errors, process.returncode) == ("interrupted\n", "", 0)
-    assert names(folder) == set()
+    """A real SIGINT, while the program waits for more of its source: a pipe that stays open until the program ended."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "target")]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            process.stdin.write(bytes(3 * 2**20))
+            process.stdin.flush()
+            wait_for(lambda: any(path.stat().st_size > 2**20 for path in tmp_path.iterdir()), process)
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+        finally:
+            process.kill()  # a program that did not end by itself must not be waited for
+        output, errors = process.communicate()
+    assert (output, errors, process.returncode) == (b"interrupted\n", b"", 0)
+    assert names(tmp_path) == set()
 
 
 def test_the_key_is_not_in_what_is_written(tmp_path, plain):
