@@ -7,7 +7,7 @@ Around a web app::
 
 With files and streams::
 
-    from securefs import Encryptor, Keyring, decrypt_file, encrypt_file, open_encrypted, verify
+    from securefs import Encryptor, Keyring, decrypt_file, encrypt_file, open_encrypted, rewrap, verify
 
 Keys are 32 random bytes that live in the environment, never in code. Every file has a key of its own, wrapped under the
 file key, so keys rotate without touching contents. What was changed by one bit is refused: verification raises
@@ -30,6 +30,7 @@ from securefs.errors import (
 from securefs.files import FileInfo, decrypt_file, encrypt_file, verify
 from securefs.keys import Keyring
 from securefs.reader import EncryptedFile, open_encrypted
+from securefs.rotation import Rewrapped, rewrap
 from securefs.stream import Decryptor, Encryptor
 from securefs.suites import Suite
 
@@ -45,6 +46,7 @@ __all__ = [
     "Keyring",
     "LimitExceededError",
     "Reason",
+    "Rewrapped",
     "SecureFSError",
     "Suite",
     "UnknownKeyError",
@@ -52,5 +54,6 @@ __all__ = [
     "decrypt_file",
     "encrypt_file",
     "open_encrypted",
+    "rewrap",
     "verify",
 ]

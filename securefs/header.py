@@ -17,7 +17,7 @@ from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, hkdf
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from securefs.keys import Keyring
     from securefs.primitives import Primitives
@@ -26,7 +26,9 @@ __all__ = [
     "FILE_ID_SIZE",
     "FIXED_SIZE",
     "MAGIC",
+    "MAX_GENERATION",
     "MAX_META_SIZE",
+    "MAX_SLOTS",
     "Header",
     "Slot",
     "build_header",
@@ -34,7 +36,9 @@ __all__ = [
     "header_length",
     "open_metadata",
     "parse_header",
+    "slot_table",
     "unwrap_dek",
+    "wrap_slot",
 ]
 
 MAGIC: Final = bytes.fromhex(
@@ -49,6 +53,7 @@ SLOT_HEAD_SIZE: Final = 24  # bytes; bound into the wrap
 MAX_SLOTS: Final = 8
 MIN_SLOT_SIZE: Final = 104  # bytes
 MAX_SLOT_SIZE: Final = 4096  # bytes
+MAX_GENERATION: Final = 2**32 - 1
 MIN_META_SIZE: Final = GCM_TAG_SIZE + 1  # bytes; sealed
 MAX_META_SIZE: Final = 65_536  # bytes; sealed
 DEFAULT_SLOTS: Final = 2  # one in use, one free for a rewrap in place
@@ -75,6 +80,7 @@ _META_INFO: Final = b"securefs/2 meta\0"
 class Slot:
     """One non-empty slot: who can open the file."""
 
+    index: int  # its place in the table
     kind: int
     generation: int
     key_id: bytes
@@ -99,6 +105,10 @@ class Header:
     def object_id(self) -> str:
         """The file id in lower-case hex: the name of the file in logs and APIs."""
         return self.file_id.hex()
+
+    def slot_offset(self, index: int) -> int:
+        """Return where in the file the slot at ``index`` of the table begins, in bytes."""
+        return FIXED_SIZE + index * self.slot_size
 
 
 def header_length(start: bytes) -> int:
@@ -142,7 +152,8 @@ def parse_header(data: bytes) -> Header:
     count, slot_size = data[48], int.from_bytes(data[50:52], "big")
     table_end = FIXED_SIZE + count * slot_size
     slots = [
-        _parse_slot(data[start : start + slot_size]) for start in range(FIXED_SIZE, table_end, slot_size)
+        _parse_slot(index, data[start : start + slot_size])
+        for index, start in enumerate(range(FIXED_SIZE, table_end, slot_size))
     ]
     return Header(
         preamble=data[:PREAMBLE_SIZE],
@@ -156,7 +167,7 @@ def parse_header(data: bytes) -> Header:
     )
 
 
-def _parse_slot(data: bytes) -> Slot | None:
+def _parse_slot(index: int, data: bytes) -> Slot | None:
     kind, payload_size = data[0], int.from_bytes(data[2:4], "big")
     if kind == KIND_EMPTY:
         if any(data):
@@ -172,6 +183,7 @@ def _parse_slot(data: bytes) -> Slot | None:
         # Without this, one flipped bit would turn an empty slot into one that no writer makes.
         raise FormatError(f"a slot of kind {kind} can't have a payload of {payload_size} bytes")
     return Slot(
+        index=index,
         kind=kind,
         generation=int.from_bytes(data[4:8], "big"),
         key_id=data[8:SLOT_HEAD_SIZE],
@@ -215,22 +227,57 @@ def build_header(
     """
     meta_size = len(metadata_text) + GCM_TAG_SIZE if metadata_text else 0
     preamble = b"".join((MAGIC, bytes([VERSION, suite.value, 0, 0]), meta_size.to_bytes(4, "big"), file_id))
-    head = b"".join(
-        (bytes([KIND_FILE_KEY, 0]), _KIND_1_PAYLOAD.to_bytes(2, "big"), (1).to_bytes(4, "big"), key_id),
+    slot = wrap_slot(
+        dek=dek,
+        key=key,
+        key_id=key_id,
+        wrap_salt=wrap_salt,
+        generation=1,
+        preamble=preamble,
+        primitives=primitives,
     )
-    wrap_key, nonce = _wrap_keys(key, wrap_salt, preamble + head)
-    payload = wrap_salt + primitives.gcm(wrap_key).seal(nonce, dek)
-    table_head = bytes([DEFAULT_SLOTS, 0]) + DEFAULT_SLOT_SIZE.to_bytes(2, "big") + bytes(4)
-    table = (head + payload).ljust(DEFAULT_SLOTS * DEFAULT_SLOT_SIZE, b"\0")
+    table = slot_table([slot], DEFAULT_SLOTS, DEFAULT_SLOT_SIZE)
     sealed = b""
     if metadata_text:
         meta_key, meta_nonce = _metadata_keys(dek, file_id, preamble)
         sealed = primitives.gcm(meta_key).seal(meta_nonce, metadata_text)
-    return preamble, preamble + table_head + table + sealed
+    return preamble, preamble + table + sealed
 
 
-def unwrap_dek(header: Header, keyring: Keyring, primitives: Primitives) -> tuple[bytes, bytes]:
-    """Return (DEK, id of the key that opened it), trying the slots whose key id the keyring holds, newest first.
+def wrap_slot(
+    *,
+    dek: bytes,
+    key: bytes,
+    key_id: bytes,
+    wrap_salt: bytes,
+    generation: int,
+    preamble: bytes,
+    primitives: Primitives,
+) -> bytes:
+    """Return a file-key slot, 104 bytes without the zeros behind it, through which ``key`` gives ``dek``.
+
+    :param wrap_salt: 32 bytes, fresh at every wrap: no pair of key and nonce is used twice then.
+    """
+    head = b"".join(
+        (
+            bytes([KIND_FILE_KEY, 0]),
+            _KIND_1_PAYLOAD.to_bytes(2, "big"),
+            generation.to_bytes(4, "big"),
+            key_id,
+        ),
+    )
+    wrap_key, nonce = _wrap_keys(key, wrap_salt, preamble + head)
+    return head + wrap_salt + primitives.gcm(wrap_key).seal(nonce, dek)
+
+
+def slot_table(slots: Sequence[bytes], count: int, slot_size: int) -> bytes:
+    """Return a table of ``count`` slots of ``slot_size`` bytes: ``slots``, and empty ones."""
+    head = bytes([count, 0]) + slot_size.to_bytes(2, "big") + bytes(4)
+    return head + b"".join(slot.ljust(slot_size, b"\0") for slot in slots).ljust(count * slot_size, b"\0")
+
+
+def unwrap_dek(header: Header, keyring: Keyring, primitives: Primitives) -> tuple[bytes, Slot]:
+    """Return (DEK, the slot that gave it), trying the slots whose key id the keyring holds, newest first.
 
     :raises UnknownKeyError: no slot names a key of the keyring.
     :raises IntegrityError: slots do, and none of them unwraps.
@@ -248,7 +295,7 @@ def unwrap_dek(header: Header, keyring: Keyring, primitives: Primitives) -> tupl
     for slot, key in candidates:
         wrap_key, nonce = _wrap_keys(key, slot.payload[:WRAP_SALT_SIZE], header.preamble + slot.head)
         try:
-            return primitives.gcm(wrap_key).open(nonce, slot.payload[WRAP_SALT_SIZE:]), slot.key_id
+            return primitives.gcm(wrap_key).open(nonce, slot.payload[WRAP_SALT_SIZE:]), slot
         except IntegrityError:
             continue
     raise IntegrityError("no key slot unwraps: the preamble or the slot was changed", Reason.TAG_MISMATCH)

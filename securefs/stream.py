@@ -222,7 +222,7 @@ def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitive
     body_head = start[header.length :]
     if len(body_head) < BODY_HEAD_SIZE:
         raise FormatError("the file ends before its first segment", Reason.TRUNCATED)
-    dek, key_id = unwrap_dek(header, keyring, primitives)
+    dek, slot = unwrap_dek(header, keyring, primitives)
     metadata = open_metadata(header, dek, primitives)
     ctx = body_context(header.preamble, context)
     cipher, commitment = derive(header.suite, dek, body_head[:SALT_SIZE], ctx, primitives, _draw_iv)
@@ -231,7 +231,7 @@ def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitive
             "the commitment does not match: the file was changed, or written in another context",
             Reason.COMMITMENT_MISMATCH,
         )
-    return Unlocked(header, key_id.hex(), metadata, cipher)
+    return Unlocked(header, slot.key_id.hex(), metadata, cipher)
 
 
 class Decryptor:
