@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from . import cold_start, disk, file_level, http_level, journal, memory, range_level, scaling, targets
+from . import cold_start, disk, file_level, http_level, journal, memory, range_level, rewrap, scaling, targets
 from .measure import machine
 
 SECTIONS = {
@@ -18,6 +18,7 @@ SECTIONS = {
     "memory": memory.run,
     "range": range_level.run,
     "journal": journal.run,
+    "rewrap": rewrap.run,
     "cold": cold_start.run,
     "scaling": scaling.run,
 }

@@ -21,11 +21,12 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
 from securefs.backend import default_primitives
-from securefs.errors import ConfigurationError, IntegrityError, Reason
+from securefs.errors import ConfigurationError, FormatError, IntegrityError, Reason
 from securefs.files import COPY_SIZE, write_atomically
 from securefs.header import (
     FIXED_SIZE,
     KIND_FILE_KEY,
+    MAGIC,
     MAX_GENERATION,
     MAX_SLOTS,
     WRAP_SALT_SIZE,
@@ -121,6 +122,11 @@ def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = N
 
 def _read_header(descriptor: int) -> Header:
     start = os.pread(descriptor, FIXED_SIZE, 0)
+    if start[: len(MAGIC)] != MAGIC:
+        raise FormatError(
+            "not a Format 2 file (Format 1 names no key: such a file can only be encrypted anew)",
+            Reason.NOT_ENCRYPTED,
+        )
     return parse_header(start + os.pread(descriptor, header_length(start) - FIXED_SIZE, FIXED_SIZE))
 
 

@@ -1,4 +1,4 @@
-"""The commands that work on files: keygen, encrypt, decrypt, inspect, verify.
+"""The commands that work on files: keygen, encrypt, decrypt, inspect, verify, rewrap.
 
 Keys come from the environment, never from an argument, where every user of the machine could read them. Decrypted bytes are
 written only after they were verified; where the source can be read twice, only after the whole of it was.
@@ -26,11 +26,12 @@ from securefs.cli.terminal import (
     say_json,
     shown,
 )
-from securefs.errors import ConfigurationError, SecureFSError
+from securefs.errors import ConfigurationError, Reason, SecureFSError
 from securefs.files import COPY_SIZE, copy_sealed, format_1_sealer, verify
 from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
 from securefs.keys import Keyring, generate_key
 from securefs.reader import open_encrypted
+from securefs.rotation import rewrap
 from securefs.stream import TRAILER, Decryptor, Encryptor
 from securefs.suites import BODY_HEAD_SIZE, Suite
 
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from securefs.audit import Journal
     from securefs.header import Header
     from securefs.primitives import StreamSealer
     from securefs.reader import EncryptedFile
 
-__all__ = ["decrypt", "encrypt", "inspect", "keygen", "verify_paths"]
+__all__ = ["decrypt", "encrypt", "inspect", "keygen", "rewrap_paths", "verify_paths"]
 
 SUFFIX: Final = ".enc"
 DONE: Final = 0  # exit code
@@ -246,9 +248,7 @@ def verify_paths(arguments: argparse.Namespace) -> int:
         results.append(result)
         if not arguments.json:
             say(f"FAILED  {path}: {result['error']}" if "error" in result else f"ok      {path}")
-    if not results:
-        # Nothing failed, and nothing was verified either: most likely the wrong folder.
-        raise ConfigurationError(f"no encrypted file found in {', '.join(arguments.paths)}")
+    _require_some(results, arguments)
     failed = sum("error" in result for result in results)
     if arguments.json:
         say_json({"verified": len(results) - failed, "failed": failed, "files": results})
@@ -260,16 +260,9 @@ def verify_paths(arguments: argparse.Namespace) -> int:
 def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> dict[str, object]:
     try:
         info = verify(path, keyring, arguments.context, format_1=arguments.format_1)
-    except SecureFSError as error:
-        reason = getattr(error, "reason", None)
-        return {"path": str(path), "error": str(error), "reason": reason.value if reason else None}
-    except OSError as error:
+    except (SecureFSError, OSError) as error:
         # A file that can't be read was not verified: a finding, as much as one that was changed.
-        return {
-            "path": str(path),
-            "error": f"cannot be read: {error.strerror or error}",
-            "reason": "io_error",
-        }
+        return _finding(path, error, "cannot be read")
     return {
         "path": str(path),
         "format": info.format,
@@ -280,8 +273,87 @@ def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> 
     }
 
 
+def _finding(path: Path, error: SecureFSError | OSError, what: str) -> dict[str, object]:
+    if isinstance(error, OSError):
+        return {
+            "path": str(path),
+            "error": f"{what}: {error.strerror or error}",
+            "reason": Reason.IO_ERROR.value,
+        }
+    reason = getattr(error, "reason", None)
+    return {"path": str(path), "error": str(error), "reason": reason.value if reason else None}
+
+
+def _require_some(results: list[dict[str, object]], arguments: argparse.Namespace) -> None:
+    if not results:
+        # Nothing failed, and nothing was done either: most likely the wrong folder.
+        raise ConfigurationError(f"no encrypted file found in {', '.join(arguments.paths)}")
+
+
+def rewrap_paths(arguments: argparse.Namespace) -> int:
+    """Let the primary key, and no previous one, open the named files and the encrypted files under the named folders."""
+    keyring = Keyring.from_env()
+    results: list[dict[str, object]] = []
+    with _journal() as journal:
+        for path in _encrypted_files(arguments.paths, format_1=False):
+            result = _rewrap_one(path, keyring, journal)
+            results.append(result)
+            if not arguments.json:
+                word = "rewrapped" if result.get("changed") else "unchanged"
+                say(f"FAILED     {path}: {result['error']}" if "error" in result else f"{word}  {path}")
+    _require_some(results, arguments)
+    failed = sum("error" in result for result in results)
+    changed = sum(bool(result.get("changed")) for result in results)
+    unchanged = len(results) - changed - failed
+    if arguments.json:
+        say_json({"rewrapped": changed, "unchanged": unchanged, "failed": failed, "files": results})
+    else:
+        say(f"{changed} rewrapped, {unchanged} unchanged, {failed} failed")
+    return FINDING if failed else DONE
+
+
+@contextlib.contextmanager
+def _journal() -> Iterator[Journal | None]:
+    """Yield the journal, where there is a folder for it: on standard error its lines would be among the messages."""
+    if "SECUREFS_AUDIT_DIR" not in os.environ:
+        yield None
+        return
+    from securefs.audit import Journal  # noqa: PLC0415  # lazy: quick --help
+
+    journal = Journal.from_env()
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _rewrap_one(path: Path, keyring: Keyring, journal: Journal | None) -> dict[str, object]:
+    if journal is not None:
+        journal.check()  # before anything is changed
+    reason = None
+    about: dict[str, str | int] = {"name": path.name}
+    try:
+        done = rewrap(path, keyring)
+    except (SecureFSError, OSError) as error:
+        result = _finding(path, error, "cannot be rewrapped")
+        reason = Reason(result["reason"] or Reason.IO_ERROR)
+    else:
+        about |= {"id": done.object_id, "key_id": done.key_id}
+        result = {
+            "path": str(path),
+            "object_id": done.object_id,
+            "key_id": done.key_id,
+            "removed": list(done.removed),
+            "changed": done.changed,
+        }
+    if journal is not None and (reason or result["changed"]):
+        outcome, severity = ("failure", 3) if reason else ("success", 1)
+        journal.record("key.rewrap", outcome=outcome, severity=severity, reason=reason, obj=about)
+    return result
+
+
 def _encrypted_files(names: list[str], *, format_1: bool) -> Iterator[Path]:
-    """Yield what is to be verified: named files whatever they are called, in folders what looks encrypted."""
+    """Yield what is to be worked on: named files whatever they are called, in folders what looks encrypted."""
     for name in names:
         # Raises for a name that leads nowhere: a typing error is no finding.
         mode = os.stat(name).st_mode  # noqa: PTH116  # Path.stat would turn "" into "."

@@ -191,6 +191,15 @@ def _file_commands(commands: Commands) -> None:
     _opening_options(command, "files without the magic of Format 2 have the original layout")
     _json_option(command)
 
+    command = _command(
+        commands,
+        "rewrap",
+        "securefs.cli.files:rewrap_paths",
+        "let FILE_KEY_BASE64 alone open files that a key in FILE_KEY_BASE64_PREVIOUS opens",
+    )
+    command.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with encrypted files")
+    _json_option(command)
+
 
 def _target_options(command: argparse.ArgumentParser, default: str) -> argparse._MutuallyExclusiveGroup:
     command.add_argument("--force", action="store_true", help="replace an existing file")

@@ -46,6 +46,7 @@ PUBLIC = [
     "Keyring",
     "LimitExceededError",
     "Reason",
+    "Rewrapped",
     "SecureFSError",
     "Suite",
     "UnknownKeyError",
@@ -53,6 +54,7 @@ PUBLIC = [
     "decrypt_file",
     "encrypt_file",
     "open_encrypted",
+    "rewrap",
     "verify",
 ]
 

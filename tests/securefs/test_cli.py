@@ -450,6 +450,126 @@ def test_a_file_that_cannot_be_opened_is_verified_to_say_why(run, monkeypatch):
     )
 
 
+# --- rewrap -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rotating(monkeypatch):
+    """FILE_KEY_BASE64 holds a new key, and KEY is the previous one."""
+    monkeypatch.setenv("FILE_KEY_BASE64", base64.b64encode(OTHER_KEY).decode())
+    monkeypatch.setenv("FILE_KEY_BASE64_PREVIOUS", base64.b64encode(KEY).decode())
+
+
+def test_rewrap_rotates_files_and_folders(run, rotating, monkeypatch):
+    Path("d/e").mkdir(parents=True)
+    sealed(name="d/a.enc")
+    sealed(name="d/e/by-magic")
+    sealed(name="d/new.enc", key=OTHER_KEY)
+    sealed(name="single")
+    Path("d/plain.txt").write_bytes(b"not looked at")
+    result = run("rewrap", "d", "single")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.decode().splitlines() == [
+        "rewrapped  d/a.enc",
+        "unchanged  d/new.enc",
+        "rewrapped  d/e/by-magic",
+        "rewrapped  single",
+        "3 rewrapped, 1 unchanged, 0 failed",
+    ]
+    monkeypatch.delenv("FILE_KEY_BASE64_PREVIOUS")
+    assert run("verify", "d", "single").code == 0
+    document = json.loads(run("rewrap", "d", "--json").out)
+    assert (document["rewrapped"], document["unchanged"], document["failed"]) == (0, 3, 0)
+
+
+def test_rewrap_says_in_json_what_it_did(run, rotating):
+    path = sealed()
+    object_id = json.loads(run("inspect", "a.txt.enc", "--json").out)["object_id"]
+    (file,) = json.loads(run("rewrap", "a.txt.enc", "--json").out)["files"]
+    assert file == {
+        "path": str(path),
+        "object_id": object_id,
+        "key_id": Keyring(OTHER_KEY).primary_id.hex(),
+        "removed": [Keyring(KEY).primary_id.hex()],
+        "changed": True,
+    }
+
+
+def test_rewrap_names_every_failure_and_goes_on(run, rotating):
+    Path("d").mkdir()
+    sealed(name="d/1.enc", key=bytes(range(2, 34)))
+    path = sealed(name="d/2.enc")
+    path.write_bytes(path.read_bytes()[:100] + b"?" + path.read_bytes()[101:])
+    sealed(name="d/3.enc", format_1=True)
+    sealed(name="d/4.enc")
+    os.mkfifo("fifo")
+    result = run("rewrap", "d", "fifo", "/proc/self/mem")
+    assert result.code == 1
+    lines = result.out.decode().splitlines()
+    assert [line.partition(":")[0] for line in lines[:-1]] == [
+        "FAILED     d/1.enc",
+        "FAILED     d/2.enc",
+        "FAILED     d/3.enc",
+        "rewrapped  d/4.enc",
+        "FAILED     fifo",
+        "FAILED     /proc/self/mem",
+    ]
+    assert lines[-1] == "1 rewrapped, 0 unchanged, 5 failed"
+    assert lines[-2].startswith("FAILED     /proc/self/mem: cannot be rewrapped: ")
+    files = json.loads(run("rewrap", "d", "fifo", "/proc/self/mem", "--json").out)["files"]
+    reasons = ["unknown_key", "tag_mismatch", "not_encrypted", None, None, "io_error"]
+    assert [file.get("reason") for file in files] == reasons
+    assert "Format 1 names no key" in files[2]["error"]
+
+
+def test_rewrap_is_journalled(run, rotating, monkeypatch):
+    sealed(name="1.enc")
+    sealed(name="2.enc", key=bytes(range(2, 34)))
+    sealed(name="3.enc", key=OTHER_KEY)
+    Path("journal").mkdir(mode=0o700)
+    monkeypatch.setenv("SECUREFS_AUDIT_DIR", "journal")
+    monkeypatch.setenv("SECUREFS_AUDIT_NAMES", "clear")
+    result = run("rewrap", "1.enc", "2.enc", "3.enc", "/proc/self/mem", "--json")
+    assert result.code == 1
+    files = json.loads(result.out)["files"]
+    (chain,) = Path("journal").glob("*.jsonl")
+    records = [json.loads(line) for line in chain.read_bytes().splitlines()]
+    assert [record["event"] for record in records] == ["server.start", *["key.rewrap"] * 3, "server.stop"]
+    done, unknown, unreadable = records[1:-1]
+    assert done["outcome"] == "success"
+    new = Keyring(OTHER_KEY).primary_id.hex()
+    assert done["obj"] == {"id": files[0]["object_id"], "key_id": new, "name": "1.enc"}
+    assert (unknown["outcome"], unknown["reason"], unknown["sev"]) == ("failure", "unknown_key", 3)
+    assert unknown["obj"] == {"name": "2.enc"}
+    assert (unreadable["reason"], unreadable["obj"]) == ("io_error", {"name": "mem"})
+    assert run("audit", "verify", "journal").code == 3
+
+
+def test_rewrap_changes_nothing_that_the_journal_cannot_record(run, rotating, monkeypatch):
+    path = sealed()
+    before = path.read_bytes()
+    Path("journal").mkdir(mode=0o700)
+    Journal("journal").close()  # which makes the key of its pseudonyms, while there is room
+    monkeypatch.setenv("SECUREFS_AUDIT_DIR", "journal")
+    real = os.open
+
+    def full(name, flags, *arguments, **options):
+        if str(name).endswith(".jsonl"):
+            raise OSError(28, "No space left on device", name)
+        return real(name, flags, *arguments, **options)
+
+    monkeypatch.setattr("os.open", full)
+    result = run("rewrap", str(path))
+    assert result.code == 2
+    assert "journal cannot be written" in result.line
+    assert path.read_bytes() == before
+
+
+def test_rewrap_of_nothing_is_no_success(run, rotating):
+    Path("d").mkdir()
+    assert (run("rewrap", "d").code, run("rewrap", "d").line) == (2, "no encrypted file found in d")
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 BAD = [
@@ -492,6 +612,8 @@ BAD = [
     pytest.param(["verify"], 2, "PATH", id="verify nothing"),
     pytest.param(["verify", "good.enc", "missing"], 2, "missing: No such file", id="verify missing"),
     pytest.param(["verify", ""], 2, "No such file", id="verify empty name"),
+    pytest.param(["rewrap"], 2, "PATH", id="rewrap nothing"),
+    pytest.param(["rewrap", "missing"], 2, "missing: No such file", id="rewrap missing"),
     pytest.param(["keygen", "--output", "no/such"], 2, "no/such: No such file", id="key in missing folder"),
     pytest.param(["keygen", "--output", "folder"], 2, "exists already", id="key over folder"),
     pytest.param(["token"], 2, "ACTION", id="token without action"),
@@ -529,7 +651,9 @@ def test_bad_input_is_one_line_and_the_promised_code(run, arguments, code, messa
     assert set(names()) - before <= {"data"}
 
 
-@pytest.mark.parametrize("command", [["encrypt", "a"], ["decrypt", "a.enc"], ["verify", "a.enc"]])
+@pytest.mark.parametrize(
+    "command", [["encrypt", "a"], ["decrypt", "a.enc"], ["verify", "a.enc"], ["rewrap", "a.enc"]]
+)
 def test_without_a_key_nothing_is_touched(run, monkeypatch, command):
     Path("a").write_bytes(b"x")
     sealed(name="a.enc")
