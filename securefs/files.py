@@ -41,7 +41,8 @@ __all__ = [
     "write_atomically",
 ]
 
-COPY_SIZE: Final = 1024 * 1024  # bytes read at a time
+# Bytes read at a time. With whole MiBs encryption took 1.4 to 1.7 times as long: buffers of that size come fresh from the kernel.
+COPY_SIZE: Final = 256 * 1024
 TEMPORARY_NAME: Final = (
     128  # bytes of the target's name in the temporary one's: together under NAME_MAX (255)
 )
