@@ -170,7 +170,8 @@ def server_command(
         "SECUREFS_AUDIT_DIR": str(demo.journal),
     }
     kept = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
-    return [*command, "--log-level", "warning"], kept | ours
+    # One Ctrl-C in some seventy meets a worker of gunicorn 27 between two requests, where it waits for itself until it is killed: soon.
+    return [*command, "--log-level", "warning", "--graceful-timeout", "3"], kept | ours
 
 
 def run(folder: Path | None, port: int) -> None:
