@@ -89,9 +89,16 @@ def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = N
         header = _read_header(descriptor)
         dek, used = unwrap_dek(header, keyring, primitives)
         stale = [slot for slot in header.slots if slot is not used and _is_ours(slot, keyring)]
+        others = [slot for slot in header.slots if slot is not used and slot not in stale]
+        aligned = header.slot_size % MARK == 0
+        check = partial(_check_opens, dek=dek, keyring=Keyring(key), primitives=primitives)
+        changed = bool(stale) or used.key_id != keyring.primary_id
         if used.key_id == keyring.primary_id:
-            _remove(descriptor, header, stale)  # what a crash left, if anything
-            changed = bool(stale)
+            # What a crash left, if anything.
+            if aligned:
+                _remove(descriptor, header, stale)
+            elif stale:
+                _replace_by_copy(descriptor, Path(path), header, _stored([*others, used]), check)
         else:
             generation = min(max(slot.generation for slot in header.slots) + 1, MAX_GENERATION)
             new = wrap_slot(
@@ -103,16 +110,13 @@ def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = N
                 preamble=header.preamble,
                 primitives=primitives,
             )
-            changed = True
-            check = partial(_check_opens, dek=dek, keyring=Keyring(key), primitives=primitives)
-            if header.slot_size % MARK or header.slot_count == len(header.slots) - len(stale):
-                others = [slot for slot in header.slots if slot is not used and slot not in stale]
-                _replace_by_copy(descriptor, Path(path), header, [*map(_slot_bytes, others), new], check)
-            else:
+            if aligned and header.slot_count > len(others) + 1:
                 _remove(descriptor, header, stale)
                 _insert(descriptor, header, stale, new)
                 check(_read_header(descriptor))
                 _remove(descriptor, header, [used])
+            else:
+                _replace_by_copy(descriptor, Path(path), header, [*_stored(others), new], check)
     finally:
         os.close(descriptor)
     names = {slot.key_id for slot in (used, *stale)} - {keyring.primary_id, NOBODY}
@@ -163,8 +167,8 @@ def _write(descriptor: int, offset: int, data: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _slot_bytes(slot: Slot) -> bytes:
-    return slot.head + slot.payload
+def _stored(slots: Sequence[Slot]) -> list[bytes]:
+    return [slot.head + slot.payload for slot in slots]
 
 
 def _replace_by_copy(

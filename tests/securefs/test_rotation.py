@@ -356,6 +356,25 @@ def slot_for_id(slot: bytes, data: bytes) -> bytes:
     return slot_for(next(key for key in keys if key_id(key) == slot[8:24]), data)
 
 
+def test_what_a_crash_left_in_slots_that_are_not_aligned_is_removed_by_copy(path):
+    table = [slot_for(KEY), slot_for(THIRD_KEY), slot_for(OTHER_KEY, generation=2)]
+    stored(path, with_table(seal(CONTENT), table, 3, 105))
+    inode = path.stat().st_ino
+    result = rewrap(path, ROTATING)
+    assert (result.changed, result.removed) == (True, (OLD_ID,))
+    assert path.stat().st_ino != inode
+    assert [slot.head + slot.payload for slot in slots(path)] == table[1:]
+    assert content(path) == CONTENT
+    assert not rewrap(path, ROTATING).changed
+
+
+def test_slots_that_are_not_aligned_stay_so_where_nothing_is_to_be_done(path):
+    stored(path, with_table(seal(CONTENT), [slot_for(OTHER_KEY)], 2, 105))
+    inode = path.stat().st_ino
+    assert not rewrap(path, ROTATING).changed
+    assert path.stat().st_ino == inode
+
+
 def full_table() -> bytes:
     return with_table(seal(CONTENT), [slot_for(KEY)], 1)
 
