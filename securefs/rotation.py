@@ -1,6 +1,6 @@
 """Rotation: :func:`rewrap` lets the new file key open a file, and the old ones no longer, without touching its contents.
 
-What changes is one slot of the header's table (docs/format.md, "Changing the slots"). Two rules make that safe in place, with
+What changes is the header's table of slots (docs/format.md, "Changing the slots"). Two rules make that safe in place, with
 readers at work and with the power failing at any moment. A slot that opens the file is removed only after another one was read
 back and opens it too. And a slot appears with its first four bytes and goes with them, flushed before the rest is written and
 after it is zeroed: whatever part of a write has come to the disk, or to a reader, the table is well-formed. Where
@@ -90,38 +90,24 @@ def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = N
         dek, used = unwrap_dek(header, keyring, primitives)
         stale = [slot for slot in header.slots if slot is not used and _is_ours(slot, keyring)]
         others = [slot for slot in header.slots if slot is not used and slot not in stale]
-        aligned = header.slot_size % MARK == 0
+        made = used.key_id == keyring.primary_id  # with stale slots beside it: a crash left them
+        if made and not stale:
+            return Rewrapped(header.object_id, keyring.primary_id.hex())
+        new = _stored(used) if made else _new_slot(header, dek, keyring, primitives)
         check = partial(_check_opens, dek=dek, keyring=Keyring(key), primitives=primitives)
-        changed = bool(stale) or used.key_id != keyring.primary_id
-        if used.key_id == keyring.primary_id:
-            # What a crash left, if anything.
-            if aligned:
-                _remove(descriptor, header, stale)
-            elif stale:
-                _replace_by_copy(descriptor, Path(path), header, _stored([*others, used]), check)
+        if header.slot_size % MARK or header.slot_count == len(others) + 1:
+            _replace_by_copy(descriptor, Path(path), header, [*map(_stored, others), new], check)
         else:
-            generation = min(max(slot.generation for slot in header.slots) + 1, MAX_GENERATION)
-            new = wrap_slot(
-                dek=dek,
-                key=key,
-                key_id=keyring.primary_id,
-                wrap_salt=token_bytes(WRAP_SALT_SIZE),
-                generation=generation,
-                preamble=header.preamble,
-                primitives=primitives,
-            )
-            if aligned and header.slot_count > len(others) + 1:
-                _remove(descriptor, header, stale)
+            _remove(descriptor, header, stale)
+            if not made:
                 _insert(descriptor, header, stale, new)
                 check(_read_header(descriptor))
                 _remove(descriptor, header, [used])
-            else:
-                _replace_by_copy(descriptor, Path(path), header, [*_stored(others), new], check)
     finally:
         os.close(descriptor)
     names = {slot.key_id for slot in (used, *stale)} - {keyring.primary_id, NOBODY}
     removed = tuple(sorted(name.hex() for name in names))
-    return Rewrapped(header.object_id, keyring.primary_id.hex(), removed, changed)
+    return Rewrapped(header.object_id, keyring.primary_id.hex(), removed, changed=True)
 
 
 def _read_header(descriptor: int) -> Header:
@@ -167,8 +153,20 @@ def _write(descriptor: int, offset: int, data: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _stored(slots: Sequence[Slot]) -> list[bytes]:
-    return [slot.head + slot.payload for slot in slots]
+def _stored(slot: Slot) -> bytes:
+    return slot.head + slot.payload
+
+
+def _new_slot(header: Header, dek: bytes, keyring: Keyring, primitives: Primitives) -> bytes:
+    return wrap_slot(
+        dek=dek,
+        key=keyring.sealing_key(),
+        key_id=keyring.primary_id,
+        wrap_salt=token_bytes(WRAP_SALT_SIZE),
+        generation=min(max(slot.generation for slot in header.slots) + 1, MAX_GENERATION),
+        preamble=header.preamble,
+        primitives=primitives,
+    )
 
 
 def _replace_by_copy(

@@ -197,7 +197,7 @@ def test_wherever_the_power_fails_the_file_opens_and_can_be_completed(path, tabl
                 torn[offset + index] = data[index]
             stored(path, bytes(torn))
             assert content(path, ROTATING) == CONTENT
-    # The last of these states and a few others are completed, too.
+    # What is there between two writes can be completed.
     for number in range(len(disk.writes)):
         state = bytearray(before)
         for start, earlier in disk.writes[:number]:
@@ -206,6 +206,13 @@ def test_wherever_the_power_fails_the_file_opens_and_can_be_completed(path, tabl
         rewrap(path, ROTATING)
         assert [slot.key_id.hex() for slot in slots(path)] == [NEW_ID]
         assert content(path) == CONTENT
+
+
+def test_what_a_crash_left_goes_and_the_new_slot_stays_where_it_is(path):
+    new = slot_for(OTHER_KEY, generation=2)
+    stored(path, with_table(seal(CONTENT), [slot_for(KEY), new]))
+    assert rewrap(path, ROTATING).removed == (OLD_ID,)
+    assert path.read_bytes()[56 : 56 + 320] == bytes(160) + new + bytes(160 - len(new))
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
