@@ -33,7 +33,7 @@ __all__ = ["Demo", "banner", "default_folder", "listen", "prepare", "run", "serv
 ADDRESS: Final = "127.0.0.1"
 PRINCIPAL: Final = "demo"
 BACKLOG: Final = 256  # connections
-NEEDED: Final = ("gunicorn", "werkzeug", "multipart")
+NEEDED: Final = ("gunicorn", "werkzeug")
 _HEADER: Final = "Authorization: Bearer "
 # Whatever the caller's environment says about another installation is not for the demo.
 _OURS: Final = ("SECUREFS_", PRIMARY_VARIABLE, "GUNICORN_", "WEB_CONCURRENCY")

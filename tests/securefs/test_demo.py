@@ -96,6 +96,12 @@ def test_a_port_that_cannot_be_used_says_why(monkeypatch):
         demo.listen(0)
 
 
+def test_what_it_needs_is_what_the_extra_installs():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    (extra,) = re.findall(r"^server = \[(.*)\]$", project, re.MULTILINE)
+    assert set(demo.NEEDED) == set(re.findall(r'"([a-z]+)', extra))
+
+
 def test_the_server_gets_its_own_settings_and_no_secret_on_its_command_line(tmp_path):
     made = demo.prepare(tmp_path / "demo")
     before = {
