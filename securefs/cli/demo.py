@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import shutil
 import socket
 import stat
 import sys
@@ -140,6 +141,9 @@ def banner(demo: Demo, port: int) -> str:
     """Return what the user needs to know: where, with which token, and lines to paste into another terminal."""
     address = f"http://{ADDRESS}:{port}"
     curl = f"curl -sS -H @{shlex.quote(str(demo.header_file))}"
+    # Whoever ran `make demo` has the program in .venv/bin alone.
+    found = shutil.which("securefs") or Path(sys.executable).with_name("securefs")
+    program = shlex.quote(str(found))
     newest = f"\"{address}$({curl} {address}/files | grep -o '/files/[0-9a-f]*' | head -n 1)\""
     return f"""
   securefs demo: open {address} in a browser
@@ -152,7 +156,7 @@ def banner(demo: Demo, port: int) -> str:
   upload     {curl} -F files=@/etc/hostname {address}/files
   list       {curl} {address}/files
   download   {curl} -OJ {newest}
-  evidence   securefs audit verify {shlex.quote(str(demo.journal))}
+  evidence   {program} audit verify {shlex.quote(str(demo.journal))}
 
   Ctrl-C ends it. The files, encrypted, stay in {demo.data / "files"}
 """

@@ -189,7 +189,8 @@ def test_the_lines_can_be_pasted_and_ctrl_c_ends_it_cleanly(tmp_path):
         (tmp_path / "downloads").mkdir()
         shell(pasted(server.log, "download"), tmp_path / "downloads")
         assert (tmp_path / "downloads" / "hello").read_text() == "hello"
-        _, *evidence = shlex.split(pasted(server.log, "evidence"))
+        program, *evidence = shlex.split(pasted(server.log, "evidence"))
+        assert os.access(program, os.X_OK)
         token = pasted(server.log, "token")
         assert token == demo.Demo(folder).token
     finally:
