@@ -25,6 +25,7 @@ from securefs.errors import (
     LimitExceededError,
     Reason,
     SecureFSError,
+    SourceError,
     UnknownKeyError,
 )
 from securefs.files import FileInfo, decrypt_file, encrypt_file, verify
@@ -48,6 +49,7 @@ __all__ = [
     "Reason",
     "Rewrapped",
     "SecureFSError",
+    "SourceError",
     "Suite",
     "UnknownKeyError",
     "__version__",

@@ -17,6 +17,7 @@ __all__ = [
     "LimitExceededError",
     "Reason",
     "SecureFSError",
+    "SourceError",
     "UnknownKeyError",
 ]
 
@@ -95,6 +96,12 @@ class LimitExceededError(SecureFSError):
     """A limit was reached: of the format (segments in a file) or of the caller's policy."""
 
     reason = Reason.LIMIT
+
+
+class SourceError(SecureFSError):
+    """What is read from does not behave as a binary file or stream: it gave text, nothing (None), or too much."""
+
+    reason = Reason.IO_ERROR
 
 
 class JournalError(SecureFSError):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from securefs.backend import default_primitives
 from securefs.errors import ConfigurationError
 from securefs.format1 import Format1Sealer
-from securefs.primitives import BLOCK_SIZE
+from securefs.primitives import BLOCK_SIZE, view_of
 from securefs.reader import open_encrypted
 from securefs.stream import Encryptor
 from securefs.suites import Suite
@@ -52,7 +52,10 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What is known of an encrypted file that verified. ``size`` is the plaintext's, in bytes."""
+    """What is known of an encrypted file that verified. ``size`` is the plaintext's, in bytes.
+
+    :ivar passed_over: as of :class:`EncryptedFile`: where it is not empty, a file key is in the wrong hands.
+    """
 
     object_id: str
     key_id: str
@@ -60,11 +63,14 @@ class FileInfo:
     suite: str
     size: int
     metadata: dict[str, object] = field(repr=False)  # sealed in the file: not for a log
+    passed_over: tuple[tuple[int, str], ...] = ()
 
     @classmethod
     def of(cls, file: EncryptedFile) -> FileInfo:
         """Return what ``file`` tells of itself."""
-        return cls(file.object_id, file.key_id, file.format, file.suite, file.size, file.metadata)
+        return cls(
+            file.object_id, file.key_id, file.format, file.suite, file.size, file.metadata, file.passed_over
+        )
 
 
 @contextmanager
@@ -129,9 +135,13 @@ def format_1_sealer(keyring: Keyring, *, primitives: Primitives | None = None) -
 
 
 def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int:
-    """Seal all that ``source`` gives into ``target``; return the plaintext's size in bytes."""
+    """Seal all that ``source`` gives into ``target``; return the plaintext's size in bytes.
+
+    :raises SourceError: it gives something else than bytes.
+    """
     size = 0
-    while data := source.read(COPY_SIZE):
+    # A source that has nothing yet says None: to take that for its end would store a part as the whole.
+    while data := view_of(source.read(COPY_SIZE)):
         size += len(data)
         target.write(sealer.update(data))
     target.write(sealer.finalize())
@@ -181,7 +191,8 @@ def decrypt_file(
 ) -> FileInfo:
     """Decrypt the file ``source`` into the new file ``target`` (mode 0600), which appears only if all of it verified.
 
-    :raises FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`; the target is then as it was.
+    :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`; the target is
+        then as it was.
     """
     with (
         open_encrypted(source, keyring, context, format_1=format_1, primitives=primitives) as plain,
@@ -202,7 +213,7 @@ def verify(
 ) -> FileInfo:
     """Verify every byte of an encrypted file and return what it is. What does not hold raises, nothing is returned.
 
-    :raises FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`.
+    :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`.
     """
     with open_encrypted(file, keyring, context, format_1=format_1, primitives=primitives) as plain:
         plain.check()

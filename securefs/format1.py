@@ -12,7 +12,7 @@ import hmac
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import FormatError, IntegrityError, Reason
-from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_pad
+from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_pad, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ class Format1Sealer:
 
     def update(self, data: Bytes) -> bytes:
         """Take plaintext of any length, return the stored bytes that are ready."""
-        plaintext = self._tail + bytes(data)
+        plaintext = self._tail + bytes(view_of(data))
         whole = len(plaintext) - len(plaintext) % BLOCK_SIZE
         self._tail = plaintext[whole:]
         return self._emit(plaintext[:whole])

@@ -7,17 +7,17 @@ a slot unwraps, since every key derived from the data encryption key (DEK) has t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from securefs.errors import ConfigurationError, FormatError, IntegrityError, Reason, UnknownKeyError
+from securefs.errors import FormatError, IntegrityError, Reason, UnknownKeyError
 from securefs.keys import KEY_SIZE
+from securefs.metadata import MAX_TEXT, decode_metadata
 from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, hkdf
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from securefs.keys import Keyring
     from securefs.primitives import Primitives
@@ -32,12 +32,11 @@ __all__ = [
     "Header",
     "Slot",
     "build_header",
-    "encode_metadata",
     "header_length",
     "open_metadata",
     "parse_header",
     "slot_table",
-    "unwrap_dek",
+    "unwrap_slots",
     "wrap_slot",
 ]
 
@@ -55,7 +54,7 @@ MIN_SLOT_SIZE: Final = 104  # bytes
 MAX_SLOT_SIZE: Final = 4096  # bytes
 MAX_GENERATION: Final = 2**32 - 1
 MIN_META_SIZE: Final = GCM_TAG_SIZE + 1  # bytes; sealed
-MAX_META_SIZE: Final = 65_536  # bytes; sealed
+MAX_META_SIZE: Final = MAX_TEXT + GCM_TAG_SIZE  # 65,536 bytes; sealed
 DEFAULT_SLOTS: Final = 2  # one in use, one free for a rewrap in place
 DEFAULT_SLOT_SIZE: Final = 160  # bytes
 
@@ -192,24 +191,6 @@ def _parse_slot(index: int, data: bytes) -> Slot | None:
     )
 
 
-def encode_metadata(metadata: Mapping[str, object]) -> bytes:
-    """Return the metadata text: a compact UTF-8 JSON object, empty bytes for an empty mapping.
-
-    :raises ConfigurationError: for what JSON can't hold, and for a text of more than 65,520 bytes.
-    """
-    if not metadata:
-        return b""
-    try:
-        text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
-            "utf-8"
-        )
-    except (TypeError, ValueError, RecursionError):
-        raise ConfigurationError("metadata must be a mapping of names to JSON values") from None
-    if len(text) > MAX_META_SIZE - GCM_TAG_SIZE:
-        raise ConfigurationError(f"metadata of {len(text)} bytes; at most {MAX_META_SIZE - GCM_TAG_SIZE} fit")
-    return text
-
-
 def build_header(
     *,
     suite: Suite,
@@ -276,14 +257,17 @@ def slot_table(slots: Sequence[bytes], count: int, slot_size: int) -> bytes:
     return head + b"".join(slot.ljust(slot_size, b"\0") for slot in slots).ljust(count * slot_size, b"\0")
 
 
-def unwrap_dek(header: Header, keyring: Keyring, primitives: Primitives) -> tuple[bytes, Slot]:
-    """Return (DEK, the slot that gave it), trying the slots whose key id the keyring holds, newest first.
+def unwrap_slots(header: Header, keyring: Keyring, primitives: Primitives) -> Iterator[tuple[Slot, bytes]]:
+    """Yield (slot, DEK) for each slot of a key that the keyring holds, as far as it unwraps.
+
+    The highest generation comes first, and of equal ones the first in the table. A DEK is only what a holder of that key
+    put there: whether it is the file's own, the commitment tells.
 
     :raises UnknownKeyError: no slot names a key of the keyring.
-    :raises IntegrityError: slots do, and none of them unwraps.
     """
     candidates = [
         (slot, key)
+        # Sorting is stable: equal generations stay in the order of the table.
         for slot in sorted(header.slots, key=lambda slot: slot.generation, reverse=True)
         if slot.kind == KIND_FILE_KEY and (key := keyring.find(slot.key_id)) is not None
     ]
@@ -295,25 +279,21 @@ def unwrap_dek(header: Header, keyring: Keyring, primitives: Primitives) -> tupl
     for slot, key in candidates:
         wrap_key, nonce = _wrap_keys(key, slot.payload[:WRAP_SALT_SIZE], header.preamble + slot.head)
         try:
-            return primitives.gcm(wrap_key).open(nonce, slot.payload[WRAP_SALT_SIZE:]), slot
+            dek = primitives.gcm(wrap_key).open(nonce, slot.payload[WRAP_SALT_SIZE:])
         except IntegrityError:
             continue
-    raise IntegrityError("no key slot unwraps: the preamble or the slot was changed", Reason.TAG_MISMATCH)
+        yield slot, dek
 
 
 def open_metadata(header: Header, dek: bytes, primitives: Primitives) -> dict[str, object]:
-    """Return the sealed metadata, an empty dict where there is none; raise :class:`IntegrityError` if changed."""
+    """Return the sealed metadata, an empty dict where there is none.
+
+    :raises IntegrityError: it was changed. :raises FormatError: its tag is good, and it is no metadata all the same.
+    """
     if not header.sealed_metadata:
         return {}
     meta_key, nonce = _metadata_keys(dek, header.file_id, header.preamble)
-    text = primitives.gcm(meta_key).open(nonce, header.sealed_metadata)
-    try:
-        metadata = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError):
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise FormatError("the metadata is not a JSON object though its tag is good")
-    return metadata
+    return decode_metadata(primitives.gcm(meta_key).open(nonce, header.sealed_metadata))
 
 
 def _wrap_keys(key: bytes, wrap_salt: bytes, bind: bytes) -> tuple[bytes, bytes]:

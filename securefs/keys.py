@@ -56,17 +56,30 @@ class Keyring:
 
     :param primary: the key that seals new files: 32 bytes. With 16 or 24 bytes the ring serves Format 1 only.
     :param previous: retired keys, which open files and never seal one.
-    :raises ConfigurationError: for a key of another length, or one that repeats a single byte.
+    :raises ConfigurationError: for a key of another length, one that repeats a single byte, and for two keys of different
+        lengths that are the same but for zeros at the end.
     """
 
     __slots__ = ("_by_id", "_primary_id")
 
     def __init__(self, primary: bytes, previous: Iterable[bytes] = ()) -> None:
         self._by_id: dict[bytes, bytes] = {}
-        for name, key in [("the primary key", primary), *(("a previous key", key) for key in previous)]:
-            _check_key(bytes(key), name, FORMAT_1_KEY_SIZES)
+        padded: dict[bytes, tuple[str, int]] = {}
+        named = [("the primary key", primary)]
+        named += [(f"a previous key (number {number})", key) for number, key in enumerate(previous, 1)]
+        for name, given in named:
+            key = bytes(given)
+            _check_key(key, name, FORMAT_1_KEY_SIZES)
+            other, size = padded.setdefault(key.ljust(KEY_SIZE, b"\0"), (name, len(key)))
+            if size != len(key):
+                # HMAC fills a key with zeros (RFC 2104 section 2), so both make the same Format 1 tags: a file under one
+                # of them would verify under the other, and decrypt to something else.
+                raise ConfigurationError(
+                    f"{name} ({len(key)} bytes) and {other} ({size} bytes) are the same but for zeros at the end, and can't be "
+                    "told apart by a Format 1 file's tag: keep the one that the files were written with"
+                )
             # A key named twice is one key: the first mention counts, so the primary stays the primary.
-            self._by_id.setdefault(key_id(bytes(key)), bytes(key))
+            self._by_id.setdefault(key_id(key), key)
         self._primary_id = next(iter(self._by_id))
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from Crypto.Cipher import AES  # nosec B413  # PyCryptodome, which took over the name of the dead pyCrypto
 from Crypto.Util.Padding import pad  # nosec B413  # the same
 
-from securefs.errors import IntegrityError, Reason
+from securefs.errors import IntegrityError, Reason, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,7 @@ __all__ = [
     "hkdf_expand",
     "pkcs7_pad",
     "unpadded_size",
+    "view_of",
 ]
 
 BLOCK_SIZE: Final = 16  # bytes; AES block, CBC IV (FIPS 197, SP 800-38A)
@@ -144,6 +145,15 @@ class PyCryptodome:
     def cobblestone_sealer(self, key: bytes, context: bytes) -> StreamSealer | None:  # noqa: ARG002  # the interface's
         """There is none here: suite 2 is then written segment by segment."""
         return None
+
+
+def view_of(data: object) -> memoryview:
+    """Return the bytes of ``data`` as a flat view; raise :class:`SourceError` for text, None and all else."""
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]  # what it is, is the question
+    except TypeError:
+        raise SourceError(f"bytes are needed, and this is {type(data).__name__}") from None
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
 def hkdf_expand(digest: str, prk: bytes, info: bytes, length: int) -> bytes:

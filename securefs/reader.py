@@ -12,18 +12,21 @@ import hashlib
 import hmac
 import io
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 from securefs.backend import default_primitives
-from securefs.errors import IntegrityError, Reason
+from securefs.errors import ConfigurationError, IntegrityError, Reason, SourceError
 from securefs.format1 import Format1Verifier, ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
-from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size
+from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size, view_of
 from securefs.stream import TRAILER, unlock
 from securefs.suites import BODY_HEAD_SIZE, check_index
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from securefs.keys import Keyring
     from securefs.primitives import Primitives
 
@@ -66,6 +69,8 @@ class EncryptedFile(io.BufferedIOBase):
     :ivar key_id: the id (hex) of the key that opened it.
     :ivar format: 1 or 2.
     :ivar suite: the suite's name.
+    :ivar passed_over: (number, key id in hex) of slots that were passed over: a holder of that key put another DEK there. Such a
+        key is in the wrong hands.
     """
 
     object_id: str = ""
@@ -74,6 +79,7 @@ class EncryptedFile(io.BufferedIOBase):
     suite: str = ""
     size: int = 0
     block_size: int = 1
+    passed_over: tuple[tuple[int, str], ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +163,10 @@ class EncryptedFile(io.BufferedIOBase):
 
 
 class _Source:
-    """A window on the underlying file: exact reads at absolute offsets, short ones being the file's fault."""
+    """A window on the underlying file: exact reads at absolute offsets, short ones being the file's fault.
+
+    Whatever a file does that no file may do (give text, None or more than was asked for) is a :class:`SourceError`.
+    """
 
     def __init__(self, file: SeekableFile) -> None:
         self._file = file
@@ -165,25 +174,52 @@ class _Source:
         # them: that may have its own idea of read().
         own = type(file) in _FILES
         self._readinto = cast("io.BytesIO", file).readinto if own else self._read_and_copy
-        file.seek(0, os.SEEK_END)
-        self.length = file.tell()
+        self._seek(0, os.SEEK_END)
+        with _as_a_file():
+            length: object = file.tell()
+        if not isinstance(length, int) or length < 0:
+            raise SourceError(f"the file says that its length is {length!r}")
+        self.length = length
+
+    def _seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
+        with _as_a_file():
+            self._file.seek(offset, whence)
 
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fill ``view`` with the bytes from ``offset`` on; return how many there were."""
-        self._file.seek(offset)
+        self._seek(offset)
         done = 0
-        while done < len(view) and (count := self._readinto(view[done:])):
+        while done < len(view):
+            with _as_a_file():
+                count = self._readinto(view[done:])
+            if count is None:
+                raise SourceError("the file has nothing to read yet: it must not be a non-blocking one")
+            if not count:
+                break
             done += count
         return done
 
     def _read_and_copy(self, view: memoryview) -> int:
-        data = self._file.read(len(view))
+        data = view_of(self._file.read(len(view)))
+        if len(data) > len(view):
+            raise SourceError(f"the file gave {len(data)} bytes where {len(view)} were asked for")
         view[: len(data)] = data
         return len(data)
 
     def read_at(self, offset: int, size: int) -> bytes:
         view = memoryview(bytearray(size))
         return bytes(view[: self.read_into(offset, view)])
+
+
+@contextmanager
+def _as_a_file() -> Iterator[None]:
+    """Give what a file raises that is closed, or no binary file at all, a name of ours. An OSError says what it is."""
+    try:
+        yield
+    except OSError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SourceError(f"this can't be read as a binary file: {error}") from error
 
 
 class _Format2File(EncryptedFile):
@@ -196,6 +232,7 @@ class _Format2File(EncryptedFile):
         start += source.read_at(FIXED_SIZE, header_length(start) + BODY_HEAD_SIZE - FIXED_SIZE)
         unlocked = unlock(start, keyring, context, primitives)
         self._cipher = unlocked.cipher
+        self.passed_over = tuple((slot.index, slot.key_id.hex()) for slot in unlocked.passed_over)
         self.object_id, self.key_id, self.metadata = (
             unlocked.header.object_id,
             unlocked.key_id,
@@ -207,16 +244,32 @@ class _Format2File(EncryptedFile):
         # Of sealed segments, and of what they hold. Used again and again: fresh ones come from the kernel, page by page.
         self._buffer = self._output = memoryview(b"")
         self._raw = (0, self._buffer)  # index of the first of some sealed segments, and their bytes
-        body = source.length - len(TRAILER) - self._start
-        self._last, last_size = divmod(max(0, body), self._sealed_size)
-        if last_size < suite.min_sealed or source.read_at(source.length - 1, 1) != TRAILER:
-            # A full last segment means truncation, and so does any length that no writer produces.
-            raise IntegrityError("the file was cut or extended", Reason.TRUNCATED, segment=self._last)
+        self._last, self._last_size = divmod(
+            max(0, source.length - len(TRAILER) - self._start), self._sealed_size
+        )
         check_index(self._last)
-        self._last_size = last_size
-        last = self._run(self._last, 1)
+        last = self._open_last(suite.min_sealed)
         self._cached = (self._last * self.block_size, last)
         self.size = self._last * self.block_size + len(last)
+
+    def _open_last(self, least: int) -> bytes:
+        """Return the plaintext of the final segment. Where the end does not hold, the file's first fault is what is raised.
+
+        A stream meets that one first: so both ways of reading give one reason for one file. It costs a file that fails one pass
+        over it.
+        """
+        try:
+            self._check_end(least)
+            return self._run(self._last, 1)
+        except IntegrityError:
+            for index in range(self._last):
+                self._cipher.check(index, False, self._sealed(index, 1))
+            raise
+
+    def _check_end(self, least: int) -> None:
+        if self._last_size < least or self._source.read_at(self._source.length - 1, 1) != TRAILER:
+            # A full last segment means truncation, and so does any length that no writer produces.
+            raise IntegrityError("the file was cut or extended", Reason.TRUNCATED, segment=self._last)
 
     def _sealed(self, index: int, count: int) -> memoryview:
         """Return stored segments from ``index`` on, at least one and up to ``count`` of them."""
@@ -272,8 +325,11 @@ class _Format1File(EncryptedFile):
 
     def _stored(self, index: int) -> bytes:
         """Return block ``index`` of the ciphertext with the 16 bytes before it, which are its IV."""
-        size = min(self.block_size, self._ciphertext_size - index * self.block_size)
-        return self._source.read_at(index * self.block_size, BLOCK_SIZE + size)
+        size = BLOCK_SIZE + min(self.block_size, self._ciphertext_size - index * self.block_size)
+        stored = self._source.read_at(index * self.block_size, size)
+        if len(stored) < size:
+            raise IntegrityError("the file ends before its length says", Reason.TRUNCATED, segment=index)
+        return stored
 
     def _verify(self, keyring: Keyring) -> bytes:
         """Read the whole file once: find the key whose tag it bears, note a digest of each block for later."""
@@ -310,6 +366,7 @@ def open_encrypted(
     context: bytes = b"",
     *,
     format_1: bool = False,
+    unbound_format_1: bool = False,
     primitives: Primitives | None = None,
 ) -> EncryptedFile:
     """Return the plaintext of an encrypted file as a seekable, read-only binary file.
@@ -320,10 +377,17 @@ def open_encrypted(
     :param context: what the file was written with.
     :param format_1: the caller says that this is a Format 1 file, unless it starts with the magic of Format 2. A file
         is never tried as Format 1 otherwise.
+    :param unbound_format_1: a context is given, and a Format 1 file opens all the same, though it is bound to none.
+    :raises ConfigurationError: a context together with ``format_1``, unless ``unbound_format_1`` says so.
     :raises FormatError: not a file of that format. :raises UnknownKeyError: no key that it names is held.
     :raises IntegrityError: it was changed, cut, extended, or written in another context.
-    :raises OSError: it can't be read.
+    :raises OSError, SourceError: it can't be read.
     """
+    if format_1 and context and not unbound_format_1:
+        raise ConfigurationError(
+            "a Format 1 file is bound to no context, so the one that was given would be ignored: give format_1 (--format-1) or "
+            "context (--context), not both"
+        )
     primitives = primitives or default_primitives()
     owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115  # outlives this
     try:

@@ -1,10 +1,15 @@
 """Rotation: :func:`rewrap` lets the new file key open a file, and the old ones no longer, without touching its contents.
 
-What changes is the header's table of slots (docs/format.md, "Changing the slots"). Two rules make that safe in place, with
-readers at work and with the power failing at any moment. A slot that opens the file is removed only after another one was read
-back and opens it too. And a slot appears with its first four bytes and goes with them, flushed before the rest is written and
-after it is zeroed: whatever part of a write has come to the disk, or to a reader, the table is well-formed. Where
-a table has no room, or slots that are not aligned to those four bytes, a copy of the file with another table takes the file's place.
+What changes is the header's table of slots (docs/format.md, "Changing the slots"). Three rules make that safe in place, with
+readers at work, with the power failing at any moment, and with slots that somebody planted:
+
+- Before a byte is written, every slot of a key of the ring is unwrapped. All must give the one DEK under which the metadata and the
+  commitment hold. A slot that gives another one was planted by a holder of its key; then the file is left alone.
+- A slot that opens the file is removed only after another one was read back and opens it too.
+- The first four bytes of a slot are written first and cleared last, and each step is flushed. Whatever part of a write has
+  come to the disk, or to a reader, the table is well-formed.
+
+Where a table has no room, or slots that are not aligned to those four bytes, a copy of the file with another table replaces it.
 """
 
 from __future__ import annotations
@@ -31,12 +36,15 @@ from securefs.header import (
     MAX_SLOTS,
     WRAP_SALT_SIZE,
     header_length,
+    open_metadata,
     parse_header,
     slot_table,
-    unwrap_dek,
+    unwrap_slots,
     wrap_slot,
 )
 from securefs.keys import KEY_ID_SIZE, Keyring
+from securefs.stream import open_with, split_start
+from securefs.suites import BODY_HEAD_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,16 +75,23 @@ class Rewrapped:
     changed: bool = False
 
 
-def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = None) -> Rewrapped:
+def rewrap(
+    path: StrPath, keyring: Keyring, context: bytes | None = b"", *, primitives: Primitives | None = None
+) -> Rewrapped:
     """Make the Format 2 file at ``path`` one that the keyring's primary key opens and its previous keys do not.
 
     Contents, length and object id stay, and so do slots for keys that the keyring does not hold: nobody else is shut out. After
     a crash the file opens as before, and doing it again completes it. The time of last modification becomes now, so
     that backups take the change along. Of two at a time, one waits for the other.
 
+    :param context: what the file was written with. None: it is not known, and the commitment, which is bound to it, is not
+        verified. Then a file whose only slot was planted comes out as one that the new key unwraps, and that does not open,
+        as it did not before.
     :raises ConfigurationError: the primary key can't seal, or this is no regular file.
     :raises FormatError: no Format 2 file. Format 1 names no key: such a file can only be encrypted anew.
-    :raises UnknownKeyError, IntegrityError: no key of the keyring opens it.
+    :raises UnknownKeyError: no key of the keyring opens it.
+    :raises IntegrityError: the slots of the keyring's keys do not give one DEK under which metadata and commitment hold: one of
+        them was planted, the file was changed, or written in another context. Nothing was written.
     :raises OSError: it can't be read, locked or written.
     """
     primitives = primitives or default_primitives()
@@ -86,8 +101,8 @@ def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = N
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigurationError(f"{os.fsdecode(path)} is not a regular file")
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read, which somebody may be changing
-        header = _read_header(descriptor)
-        dek, used = unwrap_dek(header, keyring, primitives)
+        header, body_head = split_start(_read_start(descriptor))
+        used, dek = _genuine_slot(header, body_head, keyring, context, primitives)
         stale = [slot for slot in header.slots if slot is not used and _is_ours(slot, keyring)]
         others = [slot for slot in header.slots if slot is not used and slot not in stale]
         made = used.key_id == keyring.primary_id  # with stale slots beside it: a crash left them
@@ -101,7 +116,7 @@ def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = N
             _remove(descriptor, header, stale)
             if not made:
                 _insert(descriptor, header, stale, new)
-                check(_read_header(descriptor))
+                check(parse_header(_read_start(descriptor)))
                 _remove(descriptor, header, [used])
     finally:
         os.close(descriptor)
@@ -110,14 +125,60 @@ def rewrap(path: StrPath, keyring: Keyring, *, primitives: Primitives | None = N
     return Rewrapped(header.object_id, keyring.primary_id.hex(), removed, changed=True)
 
 
-def _read_header(descriptor: int) -> Header:
+def _read_start(descriptor: int) -> bytes:
+    """Return the header and the body's first 56 bytes, fewer where the file ends before."""
     start = os.pread(descriptor, FIXED_SIZE, 0)
     if start[: len(MAGIC)] != MAGIC:
         raise FormatError(
             "not a Format 2 file (Format 1 names no key: such a file can only be encrypted anew)",
             Reason.NOT_ENCRYPTED,
         )
-    return parse_header(start + os.pread(descriptor, header_length(start) - FIXED_SIZE, FIXED_SIZE))
+    return start + os.pread(descriptor, header_length(start) + BODY_HEAD_SIZE - FIXED_SIZE, FIXED_SIZE)
+
+
+def _genuine_slot(
+    header: Header, body_head: bytes, keyring: Keyring, context: bytes | None, primitives: Primitives
+) -> tuple[Slot, bytes]:
+    """Return (slot, DEK): the newest of the keyring's slots, all of which give the DEK that the file was written with.
+
+    A slot that its own key does not unwrap gives no DEK at all: a crash left it, or it was damaged, and nobody misses it.
+    """
+    opened = list(unwrap_slots(header, keyring, primitives))
+    if not opened:
+        raise IntegrityError("no key slot unwraps: the preamble or the slot was changed; nothing was written")
+    faults: dict[int, FormatError | IntegrityError] = {}
+    for slot, dek in opened:
+        try:
+            if context is None:
+                open_metadata(header, dek, primitives)
+            else:
+                open_with(dek, header, body_head, context, primitives)
+        except (FormatError, IntegrityError) as error:  # noqa: PERF203  # eight slots at most
+            faults[slot.index] = error
+    planted = [slot for slot, _ in opened if slot.index in faults]
+    if len(planted) == len(opened):
+        fault = faults[planted[0].index]
+        raise IntegrityError(f"{_named(planted)}: {fault}; nothing was written", fault.reason)
+    if planted:
+        raise IntegrityError(
+            f"{_named(planted)} was planted: it holds another key than the one that the file was written with, which only a "
+            "holder of its file key can do; nothing was written. Take that file key out of the keyring",
+            Reason.COMMITMENT_MISMATCH,
+        )
+    used, genuine = opened[0]
+    if not all(hmac.compare_digest(dek, genuine) for _, dek in opened):
+        raise IntegrityError(
+            f"{_named([slot for slot, _ in opened])} hold different keys: without the context that the file was written with it "
+            "can't be told which one was planted; nothing was written",
+            Reason.COMMITMENT_MISMATCH,
+        )
+    return used, genuine
+
+
+def _named(slots: Sequence[Slot]) -> str:
+    return ", ".join(
+        f"slot {slot.index} (key {slot.key_id.hex()}, generation {slot.generation})" for slot in slots
+    )
 
 
 def _is_ours(slot: Slot, keyring: Keyring) -> bool:
@@ -126,7 +187,7 @@ def _is_ours(slot: Slot, keyring: Keyring) -> bool:
 
 
 def _check_opens(header: Header, dek: bytes, keyring: Keyring, primitives: Primitives) -> None:
-    if not hmac.compare_digest(unwrap_dek(header, keyring, primitives)[0], dek):
+    if not any(hmac.compare_digest(found, dek) for _, found in unwrap_slots(header, keyring, primitives)):
         raise IntegrityError("the new key slot holds another key than the old one", Reason.IO_ERROR)
 
 

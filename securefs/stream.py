@@ -16,32 +16,42 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
 from securefs.backend import default_primitives
-from securefs.errors import FormatError, IntegrityError, Reason
+from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason
 from securefs.header import (
     FILE_ID_SIZE,
     FIXED_SIZE,
     MAGIC,
     WRAP_SALT_SIZE,
     build_header,
-    encode_metadata,
     header_length,
     open_metadata,
     parse_header,
-    unwrap_dek,
+    unwrap_slots,
 )
 from securefs.keys import KEY_SIZE
-from securefs.primitives import BLOCK_SIZE
+from securefs.metadata import encode_metadata
+from securefs.primitives import BLOCK_SIZE, view_of
 from securefs.suites import BODY_HEAD_SIZE, SALT_SIZE, Suite, body_context, check_index, derive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from securefs.header import Header
+    from securefs.header import Header, Slot
     from securefs.keys import Keyring
     from securefs.primitives import Bytes, Primitives, StreamSealer
     from securefs.suites import SegmentCipher
 
-__all__ = ["TRAILER", "Decryptor", "Encryptor", "Randomness", "Unlocked", "seal_with", "unlock"]
+__all__ = [
+    "TRAILER",
+    "Decryptor",
+    "Encryptor",
+    "Randomness",
+    "Unlocked",
+    "open_with",
+    "seal_with",
+    "split_start",
+    "unlock",
+]
 
 TRAILER: Final = b"\x5a"  # keeps CR and LF, which some multipart parsers eat, off a file's last byte
 
@@ -78,7 +88,8 @@ class Encryptor:
     :param keyring: its primary key seals the file.
     :param suite: the algorithms.
     :param context: the caller's own binding, 0 to 65,535 bytes, e.g. a tenant. Not stored: a reader must know it.
-    :param metadata: sealed into the header, e.g. ``{"name": …, "type": …}``; JSON values, at most 65,520 bytes.
+    :param metadata: sealed into the header, e.g. ``{"name": …, "type": …}``; JSON values, at most 65,520 bytes and 32 levels
+        of nesting.
     :raises ConfigurationError: for an unusable key, context or metadata.
     """
 
@@ -100,6 +111,7 @@ class Encryptor:
         self._sealer = sealer or _SegmentSealer(suite, random, ctx, primitives)
         self._start, self._header_size = header, len(header)
         self._spent = False
+        self._taken = 0  # bytes of plaintext
         self.object_id: str = random.file_id.hex()
         self.key_id: str = keyring.primary_id.hex()
         self.suite = suite
@@ -114,8 +126,15 @@ class Encryptor:
         It goes fastest with 64 to 256 KiB at a time.
 
         :raises ValueError: after :meth:`finalize`.
+        :raises SourceError: these are no bytes.
+        :raises LimitExceededError: a file does not hold so much. Both libraries' writers are held to it here.
         """
-        return self._begin() + self._sealer.update(data)
+        view = view_of(data)
+        start = self._begin()
+        self._taken += len(view)
+        if self._taken > self.suite.max_size:
+            raise LimitExceededError(f"a file of this suite holds at most {self.suite.max_size} bytes")
+        return start + self._sealer.update(view)
 
     def finalize(self) -> bytes:
         """Return the last stored bytes. The encryptor is spent after this: one encryptor, one file."""
@@ -144,7 +163,7 @@ class _SegmentSealer:
         self._index = 0
 
     def update(self, data: Bytes) -> bytes:
-        view, size = memoryview(data).cast("B"), self._size
+        view, size = memoryview(data), self._size
         output = [self._start]
         self._start = b""
         position = 0
@@ -205,35 +224,68 @@ def seal_with(
 
 @dataclass(frozen=True, slots=True)
 class Unlocked:
-    """A file whose slot was unwrapped, whose metadata and commitment were verified: ready to open segments."""
+    """A file whose slot was unwrapped, whose metadata and commitment were verified: ready to open segments.
+
+    :ivar passed_over: slots that were passed over: the key that they name unwraps them, and what they hold is not this file's DEK.
+        Only a holder of that key can make one.
+    """
 
     header: Header
     key_id: str
     metadata: dict[str, object] = field(repr=False)  # sealed in the file: not for a log
     cipher: SegmentCipher
+    passed_over: tuple[Slot, ...] = ()
 
 
 def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitives) -> Unlocked:
     """Return the file whose header and body head (56 bytes) are ``start``, or raise what the file deserves.
 
+    The first slot counts whose DEK the metadata and the commitment hold under: who holds one key of the ring can shut nobody out by
+    planting a slot of their own.
+
     :raises FormatError: it is no Format 2 file, or its header is not well-formed.
     :raises UnknownKeyError: the keyring holds no key that it names.
     :raises IntegrityError: it was changed, or is opened in another context than it was written in.
     """
+    header, body_head = split_start(start)
+    planted: list[Slot] = []
+    first: FormatError | IntegrityError | None = None
+    for slot, dek in unwrap_slots(header, keyring, primitives):
+        try:
+            metadata, cipher = open_with(dek, header, body_head, context, primitives)
+        except (FormatError, IntegrityError) as error:  # noqa: PERF203  # eight slots at most
+            first = first or error
+            planted.append(slot)
+        else:
+            return Unlocked(header, slot.key_id.hex(), metadata, cipher, tuple(planted))
+    raise first or IntegrityError("no key slot unwraps: the preamble or the slot was changed")
+
+
+def split_start(start: bytes) -> tuple[Header, bytes]:
+    """Return (header, body head): the two parts of a file that say under which DEK it was written."""
     header = parse_header(start)
-    body_head = start[header.length :]
+    body_head = start[header.length : header.length + BODY_HEAD_SIZE]
     if len(body_head) < BODY_HEAD_SIZE:
         raise FormatError("the file ends before its first segment", Reason.TRUNCATED)
-    dek, slot = unwrap_dek(header, keyring, primitives)
+    return header, body_head
+
+
+def open_with(
+    dek: bytes, header: Header, body_head: bytes, context: bytes, primitives: Primitives
+) -> tuple[dict[str, object], SegmentCipher]:
+    """Return (metadata, the cipher of the segments) of a file whose DEK this is.
+
+    :raises FormatError, IntegrityError: it is not, the file was changed, or it was written in another context.
+    """
     metadata = open_metadata(header, dek, primitives)
     ctx = body_context(header.preamble, context)
     cipher, commitment = derive(header.suite, dek, body_head[:SALT_SIZE], ctx, primitives, _draw_iv)
-    if not hmac.compare_digest(commitment, body_head[SALT_SIZE:BODY_HEAD_SIZE]):
+    if not hmac.compare_digest(commitment, body_head[SALT_SIZE:]):
         raise IntegrityError(
             "the commitment does not match: the file was changed, or written in another context",
             Reason.COMMITMENT_MISMATCH,
         )
-    return Unlocked(header, slot.key_id.hex(), metadata, cipher)
+    return metadata, cipher
 
 
 class Decryptor:
@@ -259,8 +311,9 @@ class Decryptor:
         """Take stored bytes, return the verified plaintext that is ready (perhaps none).
 
         :raises FormatError, UnknownKeyError, IntegrityError: as :func:`unlock`, and for a segment that does not verify.
+        :raises SourceError: these are no bytes.
         """
-        self._buffer += data
+        self._buffer += view_of(data)
         self.unlocked = self.unlocked or self._try_unlock()
         return self._open_full_segments(self.unlocked) if self.unlocked else b""
 

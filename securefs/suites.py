@@ -81,6 +81,11 @@ class Suite(Enum):
         return self.sealed_length(self.segment_size)
 
     @property
+    def max_size(self) -> int:
+        """The most bytes of plaintext that a file holds: its last segment is not a full one."""
+        return MAX_SEGMENTS * self.segment_size - 1
+
+    @property
     def min_sealed(self) -> int:
         """Stored bytes of the smallest last segment, which is empty."""
         return self.sealed_length(0)
@@ -139,7 +144,7 @@ class SegmentCipher(Protocol):
         ...
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
-        """Verify a stored segment as :meth:`open` does, at less cost where the suite allows it."""
+        """Raise for a stored segment what :meth:`open` raises, at less cost where the suite allows it."""
         ...
 
 
@@ -167,7 +172,7 @@ class _CbcHmac(_Opener):
     """Suite 1. ``draw_iv`` gives a fresh IV (16 bytes) for every segment sealed."""
 
     suite = Suite.CBC_HMAC
-    full, least, capacity = suite.sealed_size, suite.min_sealed, suite.segment_size
+    full, least = suite.sealed_size, suite.min_sealed
 
     def __init__(self, keys: bytes, primitives: Primitives, draw_iv: Callable[[], bytes]) -> None:
         self._enc_key = keys[:KEY_SIZE]
@@ -192,16 +197,22 @@ class _CbcHmac(_Opener):
         return b"".join((iv, *ciphertext, self._tag(index, final, (iv, *ciphertext))))
 
     def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
-        self.check(index, final, sealed)
-        view = memoryview(sealed)
-        ciphertext = view[BLOCK_SIZE:-HMAC_SIZE]
-        self._primitives.cbc_decrypt_into(self._enc_key, bytes(view[:BLOCK_SIZE]), ciphertext, out)
-        size = unpadded_size(out[: len(ciphertext)])
-        if size > self.capacity - final:
-            _reject("a segment holds more than the format allows", Reason.TAG_MISMATCH, index, sealed)
-        return size
+        ciphertext = self._authenticated(index, final, sealed)
+        iv = bytes(memoryview(sealed)[:BLOCK_SIZE])
+        self._primitives.cbc_decrypt_into(self._enc_key, iv, ciphertext, out)
+        return self._size(index, final, sealed, out[: len(ciphertext)])
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
+        ciphertext = self._authenticated(index, final, sealed)
+        # Of a segment under a good tag only the padding can be wrong, and that is in the last block. The block before it,
+        # or the IV, is what that one is chained to.
+        before = bytes(memoryview(sealed)[len(ciphertext) - BLOCK_SIZE : len(ciphertext)])
+        out = memoryview(bytearray(2 * BLOCK_SIZE))
+        self._primitives.cbc_decrypt_into(self._enc_key, before, ciphertext[-BLOCK_SIZE:], out)
+        self._size(index, final, sealed, out[:BLOCK_SIZE])
+
+    def _authenticated(self, index: int, final: bool, sealed: Bytes) -> memoryview:
+        """Return the ciphertext of a stored segment, after its tag was compared."""
         size = len(sealed)
         if not self.fits(size, final) or size % BLOCK_SIZE:
             _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
@@ -209,6 +220,17 @@ class _CbcHmac(_Opener):
         expected = self._tag(index, final, (view[:-HMAC_SIZE],))
         if not hmac.compare_digest(expected, view[-HMAC_SIZE:]):
             _reject("a segment's tag does not match", Reason.TAG_MISMATCH, index, sealed)
+        return view[BLOCK_SIZE:-HMAC_SIZE]
+
+    def _size(self, index: int, final: bool, sealed: Bytes, padded: memoryview) -> int:
+        """Return how much of ``padded``, which ends as the segment does, is plaintext."""
+        try:
+            size = unpadded_size(padded)
+        except IntegrityError:
+            _reject("the padding is not PKCS#7 though the tag is good", Reason.TAG_MISMATCH, index, sealed)
+        if not final and len(padded) - size != BLOCK_SIZE:
+            _reject("a segment holds more than the format allows", Reason.TAG_MISMATCH, index, sealed)
+        return size
 
 
 class _Gcm(_Opener):

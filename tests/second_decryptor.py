@@ -8,6 +8,8 @@ It works on whole files in memory, checks in the order in which the page does, a
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -62,6 +64,7 @@ def cbc_hmac_open(enc_key: bytes, mac_key: bytes, prefix: bytes, sealed: bytes) 
 
 
 def open_format_1(data: bytes, keys: list[bytes]) -> bytes:
+    must(len({key.ljust(32, b"\0") for key in keys}) == len(set(keys)), "keys that can't be told apart")
     found = [key for key in keys if tag_holds(key, data[:-32], data[-32:])]
     must(len(found) == 1, "no key's tag")
     return cbc_hmac_open(found[0], found[0], b"", data)
@@ -78,17 +81,57 @@ def parse_slot(slot: bytes) -> tuple[int, int, bytes, bytes, bytes] | None:
     return u(slot[4:8]), kind, slot[8:24], slot[:24], slot[24 : 24 + size]
 
 
-def unwrap(slots: list[tuple[int, int, bytes, bytes, bytes]], preamble: bytes, keys: list[bytes]) -> bytes:
+def unwrap(
+    slots: list[tuple[int, int, bytes, bytes, bytes]], preamble: bytes, keys: list[bytes]
+) -> Iterator[bytes]:
+    """Yield the DEK of each slot that unwraps: highest generation first, equal ones in table order."""
     ring = {hkdf(key, b"", b"securefs/2 key-id\0", 16): key for key in keys if len(key) == 32}
-    for _, kind, key_id, head, payload in sorted(slots, reverse=True):
-        if kind != 1 or key_id not in ring:
-            continue
-        okm = hkdf(ring[key_id], payload[:32], b"securefs/2 wrap\0" + preamble + head, 44)
-        try:
-            return gcm_open(okm[:32], okm[32:], payload[32:])
-        except Rejected:
-            continue
-    raise Rejected("no slot opens")
+    for generation in sorted({slot[0] for slot in slots}, reverse=True):
+        for _, kind, key_id, head, payload in [slot for slot in slots if slot[0] == generation]:
+            if kind == 1 and key_id in ring:
+                okm = hkdf(ring[key_id], payload[:32], b"securefs/2 wrap\0" + preamble + head, 44)
+                with suppress(Rejected):
+                    yield gcm_open(okm[:32], okm[32:], payload[32:])
+
+
+def read_metadata(text: bytes) -> dict[str, object]:
+    """Read one JSON object in the page's spelling."""
+    depth, in_string, escaped = 0, False, False
+    for byte in text:
+        if in_string:
+            in_string, escaped = escaped or byte != ord('"'), byte == ord("\\") and not escaped
+        else:
+            in_string = byte == ord('"')
+            depth += (byte in b"[{") - (byte in b"]}")
+            must(depth <= 32, "metadata depth")
+
+    def distinct(members: list[tuple[str, object]]) -> dict[str, object]:
+        must(len({name for name, _ in members}) == len(members), "a name twice")
+        return dict(members)
+
+    def number(digits: str) -> float:
+        must(len(digits) <= 64 and abs(float(digits)) != float("inf"), "number")
+        return int(digits) if set(digits) <= set("-0123456789") else float(digits)
+
+    def constant(word: str) -> None:
+        raise Rejected(word)
+
+    try:
+        metadata = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=distinct,
+            parse_int=number,
+            parse_float=number,
+            parse_constant=constant,
+        )
+    except ValueError as error:
+        raise Rejected("metadata") from error
+    must(isinstance(metadata, dict), "metadata is an object")
+    try:
+        json.dumps(metadata, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Rejected("half a surrogate pair") from error
+    return metadata
 
 
 def open_format_2(data: bytes, keys: list[bytes], context: bytes = b"") -> tuple[bytes, dict[str, object]]:
@@ -102,21 +145,23 @@ def open_format_2(data: bytes, keys: list[bytes], context: bytes = b"") -> tuple
     start = table_end + meta_len
     must(len(data) >= start + 57 and data[-1:] == b"\x5a", "cut, or no trailer")
     slots = [parse_slot(data[at : at + slot_size]) for at in range(56, table_end, slot_size)]
-    dek = unwrap([slot for slot in slots if slot], preamble, keys)
-    metadata: dict[str, object] = {}
-    if meta_len:
-        okm = hkdf(dek, data[16:48], b"securefs/2 meta\0" + preamble, 44)
-        try:
-            metadata = json.loads(gcm_open(okm[:32], okm[32:], data[table_end:start]))
-        except ValueError as error:
-            raise Rejected("metadata") from error
-        must(isinstance(metadata, dict), "metadata is an object")
     ctx = b"securefs/2 body\0" + preamble + len(context).to_bytes(4, "big") + context
-    return open_body(suite, dek, ctx, data[start:-1]), metadata
+    for dek in unwrap([slot for slot in slots if slot], preamble, keys):
+        # A slot that gives another file's DEK is passed over.
+        with suppress(Rejected):
+            metadata: dict[str, object] = {}
+            if meta_len:
+                okm = hkdf(dek, data[16:48], b"securefs/2 meta\0" + preamble, 44)
+                metadata = read_metadata(gcm_open(okm[:32], okm[32:], data[table_end:start]))
+            okm = committed_keys(suite, dek, ctx, data[start:-1])
+            break
+    else:
+        raise Rejected("no slot opens")
+    return open_segments(suite, okm, data[start:-1]), metadata
 
 
-def open_body(suite: int, dek: bytes, ctx: bytes, body: bytes) -> bytes:
-    """Open ``salt ‖ commitment ‖ segments``; for suite 2 that is one message of c2sp.org/chunked-encryption@v1."""
+def committed_keys(suite: int, dek: bytes, ctx: bytes, body: bytes) -> bytes:
+    """Return the keys of a body ``salt ‖ commitment ‖ segments`` that is committed to this DEK."""
     must(len(body) >= 56, "cut")
     label = {
         1: b"securefs/2+AES_256_CBC_HMAC_SHA256\0",
@@ -124,8 +169,14 @@ def open_body(suite: int, dek: bytes, ctx: bytes, body: bytes) -> bytes:
     }
     okm = HKDFExpand(SHA512(), {1: 96, 2: 76}[suite], label[suite] + body[:24] + ctx).derive(dek)
     must(bytes_eq(okm[-32:], body[24:56]), "commitment")
+    return okm
+
+
+def open_segments(suite: int, okm: bytes, body: bytes) -> bytes:
+    """Open the segments; for suite 2 the body is one message of c2sp.org/chunked-encryption@v1."""
     stored, plain = {1: (65_600, 65_536), 2: (16_400, 16_384)}[suite]
     full = (len(body) - 56) // stored
+    must(full < 2**32, "too many segments")
     output = []
     for index in range(full + 1):
         segment = body[56 + index * stored : 56 + (index + 1) * stored]

@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from securefs.cli.terminal import (
     STREAM,
@@ -105,6 +105,7 @@ def _sealer(arguments: argparse.Namespace, keyring: Keyring) -> StreamSealer:
 
 def decrypt(arguments: argparse.Namespace) -> int:
     """Decrypt one file or standard input."""
+    _check_format_1(arguments)
     keyring = Keyring.from_env()
     source: str = arguments.source
     with contextlib.ExitStack() as stack:
@@ -119,6 +120,13 @@ def decrypt(arguments: argparse.Namespace) -> int:
             )
         _decrypt_seekable(arguments, opened)
     return DONE
+
+
+def _check_format_1(arguments: argparse.Namespace) -> None:
+    if arguments.format_1 and arguments.context:
+        raise ConfigurationError(
+            "--format-1 has no place for --context: Format 1 binds none, and would ignore it"
+        )
 
 
 @contextlib.contextmanager
@@ -241,29 +249,35 @@ def _sizes(header: Header, length: int) -> dict[str, object]:
 
 def verify_paths(arguments: argparse.Namespace) -> int:
     """Verify every byte of the named files, and of the encrypted files under the named folders."""
+    _check_format_1(arguments)
     keyring = Keyring.from_env()
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     for path in _encrypted_files(arguments.paths, format_1=arguments.format_1):
         result = _verify_one(path, keyring, arguments)
         results.append(result)
         if not arguments.json:
             say(f"FAILED  {path}: {result['error']}" if "error" in result else f"ok      {path}")
+            for slot in result.get("planted", ()):
+                say(f"PLANTED {path}: slot {slot['slot']}, by somebody who has key {slot['key_id']}")
     _require_some(results, arguments)
     failed = sum("error" in result for result in results)
+    planted = sum("planted" in result for result in results)
     if arguments.json:
-        say_json({"verified": len(results) - failed, "failed": failed, "files": results})
+        counts = {"verified": len(results) - failed, "failed": failed, "planted": planted}
+        say_json({**counts, "files": results})
     else:
-        say(f"{len(results) - failed} verified, {failed} failed")
-    return FINDING if failed else DONE
+        text = f"{len(results) - failed} verified, {failed} failed"
+        say(f"{text}, {planted} with planted slots" if planted else text)
+    return FINDING if failed or planted else DONE
 
 
-def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> dict[str, object]:
+def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         info = verify(path, keyring, arguments.context, format_1=arguments.format_1)
     except (SecureFSError, OSError) as error:
         # A file that can't be read was not verified: a finding, as much as one that was changed.
         return _finding(path, error, "cannot be read")
-    return {
+    result: dict[str, Any] = {
         "path": str(path),
         "format": info.format,
         "suite": info.suite,
@@ -271,6 +285,9 @@ def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> 
         "key_id": info.key_id,
         "size": info.size,
     }
+    if info.passed_over:
+        result["planted"] = [{"slot": index, "key_id": key_id} for index, key_id in info.passed_over]
+    return result
 
 
 def _finding(path: Path, error: SecureFSError | OSError, what: str) -> dict[str, object]:
@@ -296,7 +313,7 @@ def rewrap_paths(arguments: argparse.Namespace) -> int:
     results: list[dict[str, object]] = []
     with _journal() as journal:
         for path in _encrypted_files(arguments.paths, format_1=False):
-            result = _rewrap_one(path, keyring, journal)
+            result = _rewrap_one(path, keyring, arguments.context, journal)
             results.append(result)
             if not arguments.json:
                 word = "rewrapped" if result.get("changed") else "unchanged"
@@ -308,7 +325,8 @@ def rewrap_paths(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say_json({"rewrapped": changed, "unchanged": unchanged, "failed": failed, "files": results})
     else:
-        say(f"{changed} rewrapped, {unchanged} unchanged, {failed} failed")
+        text = f"{changed} rewrapped, {unchanged} unchanged, {failed} failed"
+        say(text if arguments.context is not None else f"{text}; --any-context: commitments were not verified")
     return FINDING if failed else DONE
 
 
@@ -327,13 +345,15 @@ def _journal() -> Iterator[Journal | None]:
         journal.close()
 
 
-def _rewrap_one(path: Path, keyring: Keyring, journal: Journal | None) -> dict[str, object]:
+def _rewrap_one(
+    path: Path, keyring: Keyring, context: bytes | None, journal: Journal | None
+) -> dict[str, object]:
     if journal is not None:
         journal.check()  # before anything is changed
     reason = None
     about: dict[str, str | int] = {"name": path.name}
     try:
-        done = rewrap(path, keyring)
+        done = rewrap(path, keyring, context)
     except (SecureFSError, OSError) as error:
         result = _finding(path, error, "cannot be rewrapped")
         reason = Reason(result["reason"] or Reason.IO_ERROR)

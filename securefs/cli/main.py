@@ -198,6 +198,9 @@ def _file_commands(commands: Commands) -> None:
         "let FILE_KEY_BASE64 alone open files that a key in FILE_KEY_BASE64_PREVIOUS opens",
     )
     command.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with encrypted files")
+    group = _context_options(command)
+    text = "the files are bound to contexts that are not known here: leave the commitment, which is bound to them, unverified"
+    group.add_argument("--any-context", dest="context", action="store_const", const=None, help=text)
     _json_option(command)
 
 
@@ -208,11 +211,16 @@ def _target_options(command: argparse.ArgumentParser, default: str) -> argparse.
     return group
 
 
-def _opening_options(command: argparse.ArgumentParser, format_1: str) -> None:
+def _context_options(command: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     group = command.add_mutually_exclusive_group()
     text = "what the file is bound to, e.g. owner:NAME for files of the reference app"
     group.add_argument("--context", type=os.fsencode, default=b"", metavar="TEXT", help=text)
     group.add_argument("--context-hex", dest="context", type=_hex, metavar="HEX", help="the same, any bytes")
+    return group
+
+
+def _opening_options(command: argparse.ArgumentParser, format_1: str) -> None:
+    _context_options(command)
     command.add_argument("--format-1", action="store_true", help=format_1)
 
 

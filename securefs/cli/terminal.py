@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from securefs.errors import ConfigurationError
+from securefs.errors import ConfigurationError, SourceError
 from securefs.files import write_atomically
 
 if TYPE_CHECKING:
@@ -120,6 +120,9 @@ class _Named:
         """Read as the stream does."""
         with named(self._name):
             data = self._file.read(size)
+        if data is None:
+            # Taken for the end, it would make a file of what had come by then.
+            raise SourceError(f"{self._name} is not blocking and has nothing to read yet")
         self._progress.add(len(data))
         return data
 

@@ -20,6 +20,9 @@ from securefs import Keyring, Suite, __version__, encrypt_file, verify
 from securefs.audit import Journal
 from securefs.cli import main
 from securefs.cli.terminal import BAR_WIDTH, Progress, complain, shown
+from securefs.header import wrap_slot
+from securefs.keys import key_id
+from securefs.primitives import PyCryptodome
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(1, 33))
@@ -563,6 +566,106 @@ def test_rewrap_changes_nothing_that_the_journal_cannot_record(run, rotating, mo
     assert result.code == 2
     assert "journal cannot be written" in result.line
     assert path.read_bytes() == before
+
+
+def test_rewrap_verifies_the_context_unless_it_is_told_not_to(run, rotating):
+    for name in ("1.enc", "2.enc", "3.enc"):
+        sealed(name=name, context=b"owner:ann")
+    before = Path("1.enc").read_bytes()
+    result = run("rewrap", "1.enc")
+    assert result.code == 1
+    assert b"written in another context; nothing was written" in result.out
+    assert run("rewrap", "1.enc", "--context", "owner:bob").code == 1
+    assert Path("1.enc").read_bytes() == before
+    assert run("rewrap", "1.enc", "--context", "owner:ann").out.endswith(
+        b"1 rewrapped, 0 unchanged, 0 failed\n"
+    )
+    assert run("rewrap", "2.enc", "--context-hex", b"owner:ann".hex()).code == 0
+    result = run("rewrap", "3.enc", "--any-context")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.endswith(
+        b"1 rewrapped, 0 unchanged, 0 failed; --any-context: commitments were not verified\n"
+    )
+    assert run("verify", "1.enc", "2.enc", "3.enc", "--context", "owner:ann").code == 0
+    assert run("rewrap", "1.enc", "--any-context", "--context", "x").code == 2
+
+
+def with_planted_slot(path):
+    data = bytearray(path.read_bytes())
+    slot = wrap_slot(
+        dek=bytes(range(9, 41)),
+        key=KEY,
+        key_id=key_id(KEY),
+        wrap_salt=bytes(32),
+        generation=9,
+        preamble=bytes(data[:48]),
+        primitives=PyCryptodome(),
+    )
+    data[216 : 216 + len(slot)] = slot
+    path.write_bytes(data)
+
+
+def test_a_planted_slot_is_a_finding_of_verify_and_refused_by_rewrap(run, rotating):
+    with_planted_slot(sealed(name="1.enc", key=OTHER_KEY))
+    sealed(name="2.enc", key=OTHER_KEY)
+    result = run("verify", "1.enc", "2.enc")
+    assert result.code == 1
+    name = key_id(KEY).hex()
+    assert result.out.decode().splitlines() == [
+        "ok      1.enc",
+        f"PLANTED 1.enc: slot 1, by somebody who has key {name}",
+        "ok      2.enc",
+        "2 verified, 0 failed, 1 with planted slots",
+    ]
+    document = json.loads(run("verify", "1.enc", "2.enc", "--json").out)
+    assert (document["verified"], document["failed"], document["planted"]) == (2, 0, 1)
+    assert [file.get("planted") for file in document["files"]] == [[{"slot": 1, "key_id": name}], None]
+    before = Path("1.enc").read_bytes()
+    result = run("rewrap", "1.enc", "--json")
+    (file,) = json.loads(result.out)["files"]
+    assert (result.code, file["reason"]) == (1, "commitment_mismatch")
+    assert file["error"].startswith(f"slot 1 (key {name}, generation 9) was planted")
+    assert Path("1.enc").read_bytes() == before
+    assert run("decrypt", "1.enc", "-o", "-").out == b"the content"
+
+
+@pytest.mark.parametrize("command", [["verify", "a.enc"], ["decrypt", "a.enc", "-o", "-"], ["decrypt", "-"]])
+def test_a_context_beside_format_1_is_refused_and_not_ignored(run, command):
+    sealed(name="a.enc", format_1=True)
+    data = Path("a.enc").read_bytes()
+    for option in (["--context", "owner:ann"], ["--context-hex", "00"]):
+        result = run(*command, "--format-1", *option, stdin=data)
+        assert (result.code, result.out) == (2, b"")
+        assert "--format-1 has no place for --context" in result.line
+    assert run(*command, "--format-1", stdin=data).code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["encrypt", "-"], ["encrypt", "-", "--format-1"], ["decrypt", "-", "--format-1"], ["decrypt", "-"]],
+)
+def test_standard_input_that_does_not_block_is_told_and_not_taken_for_its_end(run, command):
+    """A pipe whose writer is slower than we are: what has come so far is not the file."""
+
+    pieces = [sealed().read_bytes()[:100], None, b"more"]
+
+    class Slow(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            piece = pieces.pop(0) if pieces else b""
+            if piece is None:
+                return None
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    class Stdin:
+        buffer = Slow()
+
+    result = run(*command, stdin=Stdin())
+    assert result.code in {1, 2}
+    assert result.line == "standard input is not blocking and has nothing to read yet"
 
 
 def test_rewrap_of_nothing_is_no_success(run, rotating):

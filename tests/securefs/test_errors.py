@@ -14,13 +14,22 @@ from securefs import (
     LimitExceededError,
     Reason,
     SecureFSError,
+    SourceError,
     UnknownKeyError,
 )
 
 
 @pytest.mark.parametrize(
     "kind",
-    [ConfigurationError, FormatError, IntegrityError, JournalError, LimitExceededError, UnknownKeyError],
+    [
+        ConfigurationError,
+        FormatError,
+        IntegrityError,
+        JournalError,
+        LimitExceededError,
+        SourceError,
+        UnknownKeyError,
+    ],
 )
 def test_one_except_clause_catches_all(kind):
     assert issubclass(kind, SecureFSError)
@@ -57,6 +66,7 @@ def test_the_reasons_are_the_closed_list_of_the_journal():
         pytest.param(UnknownKeyError("x"), Reason.UNKNOWN_KEY, id="key"),
         pytest.param(LimitExceededError("x"), Reason.LIMIT, id="limit"),
         pytest.param(JournalError("x"), Reason.JOURNAL_ERROR, id="journal"),
+        pytest.param(SourceError("x"), Reason.IO_ERROR, id="source"),
     ],
 )
 def test_every_refusal_has_a_reason(error, reason):

@@ -34,7 +34,7 @@ from securefs import (
     UnknownKeyError,
     open_encrypted,
 )
-from securefs.header import FIXED_SIZE, MAGIC, encode_metadata, header_length, parse_header
+from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
 from securefs.keys import key_id
 from securefs.primitives import hkdf
 from securefs.stream import unlock
@@ -301,27 +301,6 @@ def deep() -> dict:
 def test_metadata_that_cannot_be_stored_is_refused(metadata):
     with pytest.raises(ConfigurationError, match="metadata"):
         Encryptor(RING, metadata=metadata)
-
-
-def test_metadata_is_compact_utf_8():
-    assert encode_metadata({"name": "ä", "n": 1}) == '{"name":"ä","n":1}'.encode()
-    assert encode_metadata({}) == b""
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(b"[1]", id="a list"),
-        pytest.param(b"null", id="null"),
-        pytest.param(b"{", id="no JSON"),
-        pytest.param(b"\xff", id="no UTF-8"),
-        pytest.param(b'{"a":' + b"1" * 5000 + b"}", id="huge number"),
-        pytest.param(b"[" * 60_000, id="too deep"),
-    ],
-)
-def test_metadata_that_is_no_object_is_refused_though_its_tag_is_good(text):
-    with pytest.raises(FormatError, match="not a JSON object"):
-        read_all(seal(b"x", metadata_text=text))
 
 
 def test_metadata_is_bound_to_its_file():

@@ -232,6 +232,44 @@ def test_short_keys_serve_format_1_only(size):
         ring.sealing_key()
 
 
+@pytest.mark.parametrize(
+    ("long", "short"),
+    [
+        pytest.param(KEY[:16] + bytes(16), KEY[:16], id="32 and 16"),
+        pytest.param(KEY[:24] + bytes(8), KEY[:24], id="32 and 24"),
+        pytest.param(KEY[:16] + bytes(8), KEY[:16], id="24 and 16"),
+        pytest.param(KEY[:12] + bytes(20), KEY[:12] + bytes(4), id="zeros in both"),
+    ],
+)
+def test_keys_that_differ_by_zeros_at_the_end_are_refused_together(long, short):
+    """HMAC pads with zeros: a file under one has a good tag under the other, and would decrypt to something else."""
+    for primary, previous in (
+        (long, [short]),
+        (short, [long]),
+        (RETIRED, [long, short]),
+        (RETIRED, [short, RETIRED, long]),
+    ):
+        with pytest.raises(ConfigurationError, match="the same but for zeros") as caught:
+            Keyring(primary, previous)
+        for key in (long, short):
+            assert key.hex() not in str(caught.value)
+            assert repr(key)[2:-1] not in str(caught.value)
+    assert len(Keyring(long, [long, RETIRED]).key_ids) == 2
+
+
+def test_the_environment_s_keys_are_compared_too():
+    def text(key):
+        return base64.b64encode(key).decode()
+
+    environ = {PRIMARY: text(RETIRED), PREVIOUS: f"{text(KEY[:16])}, {text(KEY[:16] + bytes(16))}"}
+    with pytest.raises(ConfigurationError, match=r"\(number 2\) .*\(number 1\).* the same but for zeros"):
+        Keyring.from_env(environ)
+
+
+def test_keys_with_zeros_elsewhere_are_different_keys():
+    Keyring(bytes(16) + KEY[:16], [KEY[:16], bytes(8) + KEY[:16]])
+
+
 def test_a_key_given_twice_is_held_once_and_the_primary_stays_first():
     ring = Keyring(KEY, [RETIRED, KEY, RETIRED])
     assert ring.all_keys() == (KEY, RETIRED)

@@ -10,19 +10,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sealing import (
     BODY_START,
+    KEY,
     LIBRARIES,
+    OTHER_KEY,
     PRIMITIVES,
     RING,
     SUITES,
     CountingFile,
     ExchangedFile,
     VirtualFile,
+    chosen,
     pattern,
     seal,
     seal_1,
 )
+from second_decryptor import open_format_2
 
-from securefs import FormatError, IntegrityError, LimitExceededError, Reason, Suite, open_encrypted, verify
+from securefs import (
+    ConfigurationError,
+    Decryptor,
+    FormatError,
+    IntegrityError,
+    Keyring,
+    LimitExceededError,
+    Reason,
+    SecureFSError,
+    Suite,
+    open_encrypted,
+    verify,
+)
+from securefs.header import slot_table, wrap_slot
+from securefs.keys import key_id
 from securefs.reader import READ_SIZE
 from securefs.stream import unlock
 from securefs.suites import MAX_SEGMENTS
@@ -301,6 +319,147 @@ def test_a_wrong_context_is_refused_before_a_segment_is_read(suite):
         open_encrypted(source, RING, b"tenant 2")
     assert caught.value.reason is Reason.COMMITMENT_MISMATCH
     assert source.furthest() == BODY_START
+
+
+def fault(reader, data):
+    try:
+        reader(data)
+    except SecureFSError as error:
+        return type(error), error.reason, getattr(error, "segment", None), getattr(error, "digest", None)
+    return None
+
+
+def stream_all(data, step=20_011):
+    decryptor = Decryptor(RING)
+    for at in range(0, len(data), step):
+        decryptor.update(data[at : at + step])
+    decryptor.finalize()
+
+
+THREE = {suite: seal(pattern(3 * suite.segment_size + 100), suite) for suite in Suite}
+FAULTS = {
+    "extended by a byte": lambda data, size: data + b"?",
+    "extended by a trailer": lambda data, size: data + b"\x5a",
+    "extended by more than a segment": lambda data, size: data + bytes(size) + b"\x5a",
+    "doubled": lambda data, size: data + data,
+    "cut in the last segment": lambda data, size: data[:-20],
+    "cut at a segment, with a trailer": lambda data, size: data[: BODY_START + 2 * size] + b"\x5a",
+    "cut in a segment, with a trailer": lambda data, size: data[: BODY_START + 2 * size + 160] + b"\x5a",
+    "cut to no segment": lambda data, size: data[:BODY_START],
+    "cut to a trailer": lambda data, size: data[:BODY_START] + b"\x5a",
+    "a byte put in": lambda data, size: data[: BODY_START + size + 9] + b"?" + data[BODY_START + size + 9 :],
+    "a byte taken out": lambda data, size: data[: BODY_START + size + 9] + data[BODY_START + size + 10 :],
+    "a segment taken out": lambda data, size: data[: BODY_START + size] + data[BODY_START + 2 * size :],
+    "no trailer": lambda data, size: data[:-1] + b"?",
+    "the last segment changed": lambda data, size: data[:-30] + b"?" + data[-29:],
+}
+
+
+@pytest.mark.parametrize("also", [None, 0, 1, 2], ids=lambda index: f"segment {index} changed too")
+@pytest.mark.parametrize("change", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+def test_a_file_and_a_stream_meet_the_same_fault(suite, change, also, primitives):
+    """Not only the same verdict: the same reason at the same segment, however many things are wrong with a file."""
+    data = bytearray(change(THREE[suite], suite.sealed_size))
+    if also is not None and len(data) > BODY_START + also * suite.sealed_size + 50:
+        data[BODY_START + also * suite.sealed_size + 50] ^= 1
+    data = bytes(data)
+    by_file = fault(lambda data: verify(io.BytesIO(data), RING, primitives=primitives), data)
+    assert by_file is not None
+    assert by_file == fault(
+        lambda data: open_encrypted(io.BytesIO(data), RING, primitives=primitives).read(), data
+    )
+    assert by_file[:3] == fault(stream_all, data)[:3]
+
+
+def test_the_fault_of_a_file_that_is_not_there_costs_no_time():
+    """Whose length is a lie: the walk to its first fault ends at the first segment."""
+    source, _, _ = huge(Suite.GCM, 2**31)
+    source.length += 1
+    source.asked.clear()
+    with pytest.raises(IntegrityError) as caught:
+        open_encrypted(source, RING)
+    assert (caught.value.segment, caught.value.reason) == (0, Reason.TAG_MISMATCH)
+    assert sum(source.asked) < 2 * READ_SIZE
+
+
+PLANTED_DEK = bytes(range(200, 232))
+
+
+def with_slots(data: bytes, *slots: bytes) -> bytes:
+    table = slot_table(slots, max(2, len(slots)), 160)
+    return data[:48] + table + data[56 + 320 :]
+
+
+def slot_of(key: bytes, data: bytes, generation: int, dek: bytes) -> bytes:
+    return wrap_slot(
+        dek=dek,
+        key=key,
+        key_id=key_id(key),
+        wrap_salt=pattern(32, f"{generation}"),
+        generation=generation,
+        preamble=data[:48],
+        primitives=LIBRARIES[0],
+    )
+
+
+BOTH = Keyring(OTHER_KEY, [KEY])
+BOUND = seal(PLAIN, context=b"tenant", metadata_text=b'{"name":"n"}')
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2, 2**32 - 1])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "data", [seal(PLAIN), seal(PLAIN, Suite.GCM), BOUND], ids=["suite 1", "suite 2", "bound"]
+)
+def test_a_planted_slot_shuts_nobody_out_and_is_told(data, first, generation):
+    context = b"tenant" if data is BOUND else b""
+    good = slot_of(OTHER_KEY, data, 1, chosen().dek)
+    planted = slot_of(KEY, data, generation, PLANTED_DEK)
+    changed = with_slots(data, *([planted, good] if first else [good, planted]))
+    tried = generation > 1 or (generation == 1 and first)
+    expected = ((0 if first else 1, key_id(KEY).hex()),) if tried else ()
+    with open_encrypted(io.BytesIO(changed), BOTH, context) as file:
+        assert file.read() == PLAIN
+        assert (file.passed_over, file.key_id) == (expected, key_id(OTHER_KEY).hex())
+    assert verify(io.BytesIO(changed), BOTH, context).passed_over == expected
+    decryptor = Decryptor(BOTH, context)
+    assert decryptor.update(changed) + decryptor.finalize() == PLAIN
+    assert tuple((slot.index, slot.key_id.hex()) for slot in decryptor.unlocked.passed_over) == expected
+    assert open_format_2(changed, [OTHER_KEY, KEY], context)[0] == PLAIN
+
+
+def test_where_no_slot_holds_the_first_one_s_fault_is_told():
+    """The newest is what the file claims to be opened by."""
+    changed = with_slots(
+        BOUND, slot_of(KEY, BOUND, 1, chosen().dek), slot_of(OTHER_KEY, BOUND, 2, PLANTED_DEK)
+    )
+    with pytest.raises(IntegrityError) as caught:
+        open_encrypted(io.BytesIO(changed), BOTH, b"another tenant")
+    assert caught.value.reason is Reason.TAG_MISMATCH  # of its metadata
+    changed = with_slots(
+        BOUND, slot_of(KEY, BOUND, 3, chosen().dek), slot_of(OTHER_KEY, BOUND, 2, PLANTED_DEK)
+    )
+    with pytest.raises(IntegrityError) as caught:
+        open_encrypted(io.BytesIO(changed), BOTH, b"another tenant")
+    assert caught.value.reason is Reason.COMMITMENT_MISMATCH
+
+
+def test_a_file_without_planted_slots_has_none_to_tell_of():
+    for name in FILES:
+        assert opened(name).passed_over == ()
+
+
+@pytest.mark.parametrize("magic", [False, True])
+def test_a_context_is_refused_where_it_would_be_ignored(magic):
+    """Whatever the file turns out to be: the answer does not depend on who wrote it."""
+    data = seal(PLAIN, context=b"tenant") if magic else seal_1(PLAIN)
+    for action in (open_encrypted, verify):
+        with pytest.raises(ConfigurationError, match="bound to no context"):
+            action(io.BytesIO(data), RING, b"tenant", format_1=True)
+    with open_encrypted(io.BytesIO(data), RING, b"tenant", format_1=True, unbound_format_1=True) as file:
+        assert file.read() == PLAIN
 
 
 def test_reading_starts_at_the_beginning_wherever_the_source_stands():

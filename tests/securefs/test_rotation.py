@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import stat
 import threading
 from pathlib import Path
@@ -10,7 +11,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sealing import BODY_START, KEY, LIBRARIES, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern, seal, seal_1
+from sealing import (
+    BODY_START,
+    KEY,
+    LIBRARIES,
+    OTHER_KEY,
+    PRIMITIVES,
+    RING,
+    SUITES,
+    chosen,
+    pattern,
+    seal,
+    seal_1,
+)
 
 from securefs import (
     ConfigurationError,
@@ -18,6 +31,7 @@ from securefs import (
     IntegrityError,
     Keyring,
     Reason,
+    SecureFSError,
     UnknownKeyError,
     open_encrypted,
     rewrap,
@@ -86,7 +100,7 @@ HPKE = (
 def test_the_new_key_opens_and_the_old_one_no_longer(path, suite, primitives):
     before = seal(CONTENT, suite, context=b"tenant", metadata_text='{"name":"ä.txt"}'.encode())
     stored(path, before)
-    result = rewrap(path, ROTATING, primitives=primitives)
+    result = rewrap(path, ROTATING, b"tenant", primitives=primitives)
     after = path.read_bytes()
     header = parse_header(after)
     assert (result.object_id, result.key_id) == (header.object_id, NEW_ID)
@@ -423,6 +437,8 @@ REFUSED = {
     "empty": (b"", FormatError),
     "cut in the preamble": (seal(CONTENT)[:50], FormatError),
     "cut in the table": (seal(CONTENT)[:300], FormatError),
+    "cut before the body": (seal(CONTENT)[:376], FormatError),
+    "cut in the commitment": (seal(CONTENT)[:431], FormatError),
     "another key's": (seal(CONTENT, ring=Keyring(THIRD_KEY)), UnknownKeyError),
     "preamble changed": (seal(CONTENT)[:20] + b"?" + seal(CONTENT)[21:], IntegrityError),
     "slot changed": (seal(CONTENT)[:100] + b"?" + seal(CONTENT)[101:], IntegrityError),
@@ -437,6 +453,170 @@ def test_what_does_not_open_is_not_touched(path, data, error):
         rewrap(path, ROTATING)
     assert path.read_bytes() == data
     assert path.stat().st_mtime == 1
+
+
+PLANTED_DEK = bytes(range(200, 232))
+NAMED = seal(CONTENT, metadata_text=b'{"name":"n"}')
+
+
+def planted(key: bytes, data: bytes | None = None, generation: int = 2**32 - 1) -> bytes:
+    """What a holder of ``key`` can put into any file: a slot with a DEK of their own."""
+    return slot_for(key, data, generation, dek=PLANTED_DEK)
+
+
+GENUINE = [slot_for(OTHER_KEY), slot_for(KEY), slot_for(THIRD_KEY)]
+PLANTS = {
+    "newer, behind": ([slot_for(OTHER_KEY), planted(KEY)], "slot 1 "),
+    "newer, in front": ([planted(KEY), slot_for(OTHER_KEY)], "slot 0 "),
+    "as old, behind": ([slot_for(OTHER_KEY), planted(KEY, generation=1)], "slot 1 "),
+    "as old, in front": ([planted(KEY, generation=1), slot_for(OTHER_KEY)], "slot 0 "),
+    "older": ([slot_for(OTHER_KEY, generation=3), planted(KEY, generation=2)], "slot 1 "),
+    "beside the only good one": ([slot_for(KEY), planted(KEY)], "slot 1 "),
+    "for the new key": ([slot_for(KEY), planted(OTHER_KEY)], "slot 1 "),
+    "twice": ([planted(KEY), slot_for(KEY), planted(OTHER_KEY, generation=7)], "slot 0 .*slot 2 "),
+    "beside somebody else's": ([slot_for(THIRD_KEY), slot_for(OTHER_KEY), planted(KEY)], "slot 2 "),
+    "in a full table": (
+        [*GENUINE, *[planted(KEY, generation=number) for number in range(2, 7)]],
+        "slot 7 .*slot 3 ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "named"), PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize("context", [b"", None])
+@pytest.mark.parametrize("slot_size", [160, 105])
+def test_a_planted_slot_is_named_and_nothing_is_written(path, table, named, context, slot_size):
+    """Of a file whose context is not known the DEKs are only compared: they are told, but not which one is planted."""
+    stored(path, with_table(seal(CONTENT), table, len(table), slot_size))
+    before = path.read_bytes()
+    os.utime(path, (1, 1))
+    with pytest.raises(IntegrityError, match="nothing was written") as caught:
+        rewrap(path, ROTATING, context)
+    assert caught.value.reason is Reason.COMMITMENT_MISMATCH
+    if context is not None:
+        assert re.match(named + r".* was planted", str(caught.value))
+    assert path.read_bytes() == before
+    assert path.stat().st_mtime == 1
+    # It opens as before, and the slot that did not is told.
+    with open_encrypted(path, ROTATING) as file:
+        assert file.read() == CONTENT
+
+
+def test_metadata_tells_which_slot_is_planted_where_the_context_is_not_known(path):
+    stored(path, with_table(NAMED, [slot_for(OTHER_KEY, NAMED), planted(KEY, NAMED)]))
+    with pytest.raises(IntegrityError, match=r"^slot 1 .* was planted"):
+        rewrap(path, ROTATING, None)
+
+
+def test_without_the_key_that_planted_it_the_file_is_rotated_and_opens(path):
+    """What the message says to do: the slot stays, as one of a key that nobody holds."""
+    stored(path, with_table(seal(CONTENT), [slot_for(OTHER_KEY), planted(KEY)]))
+    assert rewrap(path, NEW).changed is False
+    assert content(path, NEW) == CONTENT
+    newest = Keyring(THIRD_KEY, [OTHER_KEY])
+    assert rewrap(path, newest).removed == (NEW_ID,)
+    assert content(path, Keyring(THIRD_KEY)) == CONTENT
+    assert [slot.key_id.hex() for slot in slots(path)] == [OLD_ID, key_id(THIRD_KEY).hex()]
+
+
+def test_a_file_whose_only_slot_is_planted_is_not_called_rotated(path):
+    stored(path, with_table(seal(CONTENT), [planted(KEY)]))
+    before = path.read_bytes()
+    with pytest.raises(
+        IntegrityError, match=r"slot 0 \(key .*the commitment does not match.*nothing was written"
+    ):
+        rewrap(path, ROTATING)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("table", [[slot_for(KEY)], [slot_for(OTHER_KEY, generation=2), slot_for(KEY)]])
+def test_a_body_of_another_dek_is_not_rotated(path, table):
+    """The body and the slots do not belong together: which of them was changed is not known."""
+    other = seal(CONTENT, random=chosen(dek=PLANTED_DEK))
+    data = with_table(seal(CONTENT), table)[:376] + other[376:]
+    stored(path, data)
+    with pytest.raises(IntegrityError) as caught:
+        rewrap(path, ROTATING)
+    assert caught.value.reason is Reason.COMMITMENT_MISMATCH
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("context", [b"", None])
+def test_changed_metadata_is_not_rotated(path, context):
+    changed = bytearray(NAMED)
+    changed[380] ^= 1
+    stored(path, bytes(changed))
+    with pytest.raises(IntegrityError, match="nothing was written") as caught:
+        rewrap(path, ROTATING, context)
+    assert caught.value.reason is Reason.TAG_MISMATCH
+    assert path.read_bytes() == changed
+
+
+def test_a_bound_file_is_rotated_in_its_context_or_where_it_is_said_not_to_be_known(path):
+    stored(path, seal(CONTENT, context=b"tenant"))
+    for context in (b"", b"other", b"tenant "):
+        with pytest.raises(IntegrityError, match="another context") as caught:
+            rewrap(path, ROTATING, context)
+        assert caught.value.reason is Reason.COMMITMENT_MISMATCH
+        assert content(path, RING, b"tenant") == CONTENT
+    assert rewrap(path, ROTATING, b"tenant").changed
+    assert rewrap(path, Keyring(THIRD_KEY, [OTHER_KEY]), None).changed
+    assert content(path, Keyring(THIRD_KEY), b"tenant") == CONTENT
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    table=st.lists(
+        st.tuples(
+            st.sampled_from([KEY, OTHER_KEY, THIRD_KEY]),
+            st.sampled_from([0, 1, 2, 2**32 - 1]),
+            st.sampled_from(["genuine", "planted", "broken", "empty", "nobody"]),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    slot_size=st.sampled_from([104, 105, 160]),
+    context=st.sampled_from([b"", None]),
+)
+def test_rewrap_never_takes_a_file_from_anybody(tmp_path, table, slot_size, context):
+    """Whatever stands in the table: who could open the file before, other than by a key that was to go, can do so after."""
+    file = seal(b"content")
+    made = []
+    for key, generation, kind in table:
+        slot = slot_for(key, file, generation, dek=PLANTED_DEK if kind == "planted" else chosen().dek)
+        made.append(
+            {
+                "broken": slot[:-1] + bytes([slot[-1] ^ 1]),
+                "empty": bytes(len(slot)),
+                "nobody": slot[:8] + bytes(16) + slot[24:],
+            }.get(kind, slot)
+        )
+    path = stored(tmp_path / "file", with_table(file, made, len(made), slot_size))
+    before = path.read_bytes()
+
+    def opens(*keys):
+        try:
+            return content(path, Keyring(*keys[:1], keys[1:])) == b"content"
+        except SecureFSError:
+            return False
+
+    rings = [(OTHER_KEY,), (THIRD_KEY,), (OTHER_KEY, KEY), (KEY,)]
+    could = {ring: opens(*ring) for ring in rings}
+    try:
+        rewrap(path, ROTATING, context)
+    except SecureFSError:
+        assert path.read_bytes() == before
+        assert not could[OTHER_KEY, KEY] or any(kind == "planted" for _, _, kind in table)
+        return
+    can = {ring: opens(*ring) for ring in rings}
+    assert can[OTHER_KEY,] == can[OTHER_KEY, KEY] == could[OTHER_KEY, KEY]
+    assert can[THIRD_KEY,] == could[THIRD_KEY,]
+    assert not can[KEY,]
 
 
 def test_what_is_no_file_is_told(tmp_path):

@@ -256,5 +256,17 @@ def test_no_segment_is_written_or_read_beyond_the_last_there_may_be(suite):
             finish(decryptor, rest)
 
 
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+def test_neither_library_s_writer_takes_more_than_a_file_holds(suite, primitives):
+    """OpenSSL's writer of suite 2 counts for itself, and further."""
+    assert suite.max_size == 2**32 * suite.segment_size - 1
+    encryptor = Encryptor(RING, suite, primitives=primitives)
+    encryptor._taken = suite.max_size - 3
+    encryptor.update(b"abc")
+    with pytest.raises(LimitExceededError, match=f"at most {suite.max_size} bytes"):
+        encryptor.update(b"d")
+
+
 def finish(decryptor: Decryptor, rest: bytes) -> bytes:
     return decryptor.update(rest) + decryptor.finalize()

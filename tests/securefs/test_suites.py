@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from fuzzing import examples
+from hypothesis import given
+from hypothesis import strategies as st
 from sealing import LIBRARIES, PRIMITIVES, SUITES, pattern
 
 from securefs import ConfigurationError, IntegrityError, LimitExceededError, Reason, Suite
@@ -89,8 +92,9 @@ def test_suite_1_refuses_a_full_segment_with_too_much_in_it_though_its_tag_is_go
     cipher = cipher_of(Suite.CBC_HMAC)
     sealed = cipher.seal(0, False, bytes(size))
     assert len(sealed) == Suite.CBC_HMAC.sealed_size
-    with pytest.raises(IntegrityError, match="holds more than the format allows"):
-        cipher.open(0, False, sealed)
+    for action in (cipher.open, cipher.check):
+        with pytest.raises(IntegrityError, match="holds more than the format allows"):
+            action(0, False, sealed)
 
 
 @pytest.mark.parametrize("primitives", PRIMITIVES)
@@ -98,8 +102,39 @@ def test_suite_1_refuses_bad_padding_under_a_good_tag(primitives):
     cipher = cipher_of(Suite.CBC_HMAC, primitives)
     iv, block = bytes(16), primitives.cbc_encryptor(cipher._enc_key, bytes(16))(bytes(16))
     sealed = iv + block + cipher._tag(0, True, (iv, block))
-    with pytest.raises(IntegrityError, match="PKCS#7"):
-        cipher.open(0, True, sealed)
+    for action in (cipher.open, cipher.check):
+        with pytest.raises(IntegrityError, match="PKCS#7") as caught:
+            action(0, True, sealed)
+        assert (caught.value.segment, caught.value.reason) == (0, Reason.TAG_MISMATCH)
+        assert caught.value.digest == hashlib.sha256(sealed).hexdigest()
+
+
+@examples(300)
+@given(
+    padded=st.binary(max_size=80).map(lambda data: data + bytes(-len(data) % 16) or bytes(16)),
+    ending=st.integers(0, 20).flatmap(
+        lambda count: st.sampled_from([bytes([count]) * count, bytes([count])])
+    ),
+    final=st.booleans(),
+)
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+def test_checking_and_opening_agree_on_every_padding(primitives, padded, ending, final):
+    """Whatever a holder of the keys puts under a good tag."""
+    cipher = cipher_of(Suite.CBC_HMAC, primitives)
+    size = len(padded) if final else 65_552
+    padded = (padded.rjust(size, b"x") + ending)[-size:]
+    iv = bytes(range(16))
+    block = primitives.cbc_encryptor(cipher._enc_key, iv)(padded)
+    sealed = iv + block + cipher._tag(0, final, (iv, block))
+    outcomes = []
+    for action in (cipher.open, cipher.check):
+        try:
+            action(0, final, sealed)
+        except IntegrityError as error:
+            outcomes.append((str(error), error.reason, error.segment, error.digest))
+        else:
+            outcomes.append("good")
+    assert outcomes[0] == outcomes[1]
 
 
 @pytest.mark.parametrize("suite", SUITES)

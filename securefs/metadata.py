@@ -1,0 +1,106 @@
+"""The metadata of a Format 2 file as text (docs/format.md, "Metadata"): one JSON object, spelled so that every reader agrees.
+
+JSON readers differ in what else they take: a byte order mark, UTF-16, ``NaN``, a name that occurs twice, half of a
+surrogate pair, nesting as deep as their stack. Each of these is refused here, when it is written and when it is read, so
+that no file opens in one program and not in another. Pure functions over bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from securefs.errors import ConfigurationError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MAX_DEPTH", "MAX_NUMBER", "MAX_TEXT", "decode_metadata", "encode_metadata"]
+
+MAX_TEXT: Final = 65_520  # bytes; sealed, with the tag of 16 bytes, they are the 65,536 that a header holds
+MAX_DEPTH: Final = 32  # levels of objects and arrays; the outermost object is the first
+MAX_NUMBER: Final = 64  # characters of a number: readers differ in how long a one they take
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)  # RFC 8259 section 7, whatever it escapes
+_BRACKET: Final = re.compile(r"[\[\]{}]")
+
+
+def encode_metadata(metadata: Mapping[str, object]) -> bytes:
+    """Return the metadata text, at most 65,520 bytes of UTF-8; none for an empty mapping.
+
+    :raises ConfigurationError: for what the format can't hold, so that no file is written that no reader opens.
+    """
+    if not metadata:
+        return b""
+    try:
+        text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+            "utf-8"
+        )
+    except (TypeError, ValueError, RecursionError):
+        raise ConfigurationError("metadata must be a mapping of names to JSON values") from None
+    if len(text) > MAX_TEXT:
+        raise ConfigurationError(f"metadata of {len(text)} bytes; at most {MAX_TEXT} fit")
+    try:
+        decode_metadata(text)
+    except FormatError as error:
+        raise ConfigurationError(f"metadata that could be written and not read: {error}") from None
+    return text
+
+
+def decode_metadata(text: bytes) -> dict[str, object]:
+    """Return the object in a metadata text; raise :class:`FormatError` for any other spelling than the format's."""
+    try:
+        characters = text.decode("utf-8")
+        _check_depth(characters)
+        metadata = json.loads(
+            characters,
+            object_pairs_hook=_distinct,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=_constant,
+        )
+        if "\\u" in characters:
+            # An escaped half of a surrogate pair is no character. Python keeps it, and can't write it as UTF-8.
+            json.dumps(metadata, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        raise _refused("it is not JSON in UTF-8") from None
+    if not isinstance(metadata, dict):
+        raise _refused("it is another JSON value")
+    return metadata
+
+
+def _refused(why: str) -> FormatError:
+    return FormatError(f"the metadata is not a JSON object of this format though its tag is good: {why}")
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what is nested too deeply, before a parser that recurses sees it."""
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise _refused(f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise _refused("a name occurs twice in one object")
+    return members
+
+
+def _integer(text: str) -> int:
+    _number(text)
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if len(text) > MAX_NUMBER or not math.isfinite(number := float(text)):
+        raise _refused(f"a number has more than {MAX_NUMBER} characters, or is beyond a double")
+    return number
+
+
+def _constant(text: str) -> NoReturn:
+    raise _refused(f"it holds {text}")
