@@ -84,7 +84,7 @@ _OBJ: Final = _Members(
         # The first line of a chain: the settings, and what the chain replaces.
         | {"names", "sync", "on_failure", "replaces", "replaces_hash", "why", "error"}
     ),
-    integers=frozenset({"format", "size", "segment", "parts", "replaces_seq", "lost"}),
+    integers=frozenset({"format", "size", "segment", "slot", "parts", "replaces_seq", "lost"}),
 )
 _SECTIONS: Final[Mapping[str, _Members]] = MappingProxyType(
     {

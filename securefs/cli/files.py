@@ -326,7 +326,9 @@ def rewrap_paths(arguments: argparse.Namespace) -> int:
         say_json({"rewrapped": changed, "unchanged": unchanged, "failed": failed, "files": results})
     else:
         text = f"{changed} rewrapped, {unchanged} unchanged, {failed} failed"
-        say(text if arguments.context is not None else f"{text}; --any-context: commitments were not verified")
+        say(
+            text if arguments.context is not None else f"{text}; --any-context: commitments were not verified"
+        )
     return FINDING if failed else DONE
 
 

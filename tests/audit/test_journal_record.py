@@ -162,7 +162,7 @@ def test_longest_record_fits():
         ],
         wide,
     )
-    obj |= dict.fromkeys(["format", "size", "segment", "parts", "replaces_seq", "lost"], MAX_INT)
+    obj |= dict.fromkeys(["format", "size", "segment", "slot", "parts", "replaces_seq", "lost"], MAX_INT)
     entry = Entry(
         "file.integrity_failure", "failure", 5, Reason.CIPHERTEXT_INJECTION, obj, wide, wide, wide,
         {"method": wide, "path": wide, "status": MAX_INT},

@@ -1,4 +1,4 @@
-"""Makes positive.json and negative.json, the project's own test vectors: ``python tests/vectors/generate.py`` writes both.
+"""Makes the project's own test vectors, positive.json, negative.json and edges.json: ``python tests/vectors/generate.py``.
 
 Deterministic: every "random" value of a file is expanded from the vector's name, so that each run gives the same bytes, and
 whoever has another implementation can make them too. README.md beside this file explains the fields. The functions
@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from securefs.primitives import PyCryptodome
 from securefs.stream import Randomness, seal_with
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from edges import edges  # noqa: E402  # found by way of the line above
+
 STORED_SIZE = 1200  # bytes; larger files are given by their SHA-256
 PRIMITIVES = PyCryptodome()
 SUITES = {"suite-1": Suite.CBC_HMAC, "suite-2": Suite.GCM}
@@ -130,11 +135,14 @@ def positive() -> list[Vector]:
 
 
 def assemble(pieces: list[Any], files: dict[str, bytes]) -> bytes:
-    """Return the file that ``pieces`` describe: hex text, or [vector, start, end] for a part of another file."""
-    return b"".join(
-        bytes.fromhex(piece) if isinstance(piece, str) else files[piece[0]][piece[1] : piece[2]]
-        for piece in pieces
-    )
+    """Return the file that ``pieces`` describe: hex, [vector, start, end] for a part of another file, a number of zeros."""
+    return b"".join(_piece(piece, files) for piece in pieces)
+
+
+def _piece(piece: Any, files: dict[str, bytes]) -> bytes:
+    if isinstance(piece, int):
+        return bytes(piece)
+    return bytes.fromhex(piece) if isinstance(piece, str) else files[piece[0]][piece[1] : piece[2]]
 
 
 class _Negatives:
@@ -311,6 +319,21 @@ def negative(positives: list[Vector]) -> list[Vector]:
     return vectors
 
 
+def _with_metadata(fields: Vector) -> bytes:
+    """Complete ``fields`` and return their file, whose metadata are any bytes."""
+    text = fields.pop("metadata_text")
+    fields |= {"key": key(1).hex(), "metadata": ""}
+    _complete(fields)
+    return seal_with(
+        randomness_of(fields),
+        plaintext_of(fields),
+        Keyring(key(1)),
+        Suite(fields["suite"]),
+        PRIMITIVES,
+        metadata_text=text,
+    )
+
+
 def render(vectors: list[Vector]) -> str:
     return json.dumps({"vectors": vectors}, indent=1, ensure_ascii=False) + "\n"
 
@@ -318,7 +341,13 @@ def render(vectors: list[Vector]) -> str:
 def build() -> dict[str, str]:
     """Return the text of every vector file by its name."""
     positives = positive()
-    return {"positive.json": render(positives), "negative.json": render(negative(positives))}
+    by_name = {vector["name"]: vector for vector in positives}
+    found = edges(lambda name: (by_name[name], file_of(by_name[name])), _with_metadata)
+    return {
+        "positive.json": render(positives),
+        "negative.json": render(negative(positives)),
+        "edges.json": render(found),
+    }
 
 
 if __name__ == "__main__":

@@ -35,6 +35,9 @@ _spec.loader.exec_module(generate)
 
 POSITIVE = json.loads((HERE / "positive.json").read_text("utf-8"))["vectors"]
 NEGATIVE = json.loads((HERE / "negative.json").read_text("utf-8"))["vectors"]
+EDGES = json.loads((HERE / "edges.json").read_text("utf-8"))["vectors"]
+OPENING = [vector for vector in EDGES if vector["outcome"] == "opens"]
+REFUSED = [vector for vector in EDGES if vector["outcome"] != "opens"]
 BY_NAME = {vector["name"]: vector for vector in POSITIVE}
 PRIMITIVES = [pytest.param(PyCryptodome(), id="pycryptodome"), pytest.param(OpenSSL(), id="openssl")]
 OUTCOMES = {
@@ -82,8 +85,10 @@ def test_the_stored_vectors_are_what_the_generator_makes():
 
 
 def test_there_are_vectors_and_their_names_are_unique():
-    names = [vector["name"] for vector in [*POSITIVE, *NEGATIVE]]
+    names = [vector["name"] for vector in [*POSITIVE, *NEGATIVE, *EDGES]]
     assert len(names) == len(set(names))
+    assert len(OPENING) >= 40
+    assert len(REFUSED) >= 45
     assert len(POSITIVE) >= 40
     assert len(NEGATIVE) >= 150
 
@@ -142,7 +147,9 @@ def outcome_of(action) -> Reason:
 
 
 @pytest.mark.parametrize("primitives", PRIMITIVES)
-@pytest.mark.parametrize("vector", [pytest.param(vector, id=vector["name"]) for vector in NEGATIVE])
+@pytest.mark.parametrize(
+    "vector", [pytest.param(vector, id=vector["name"]) for vector in [*NEGATIVE, *REFUSED]]
+)
 def test_a_negative_vector_meets_its_outcome_in_every_reader(vector, primitives):
     data = generate.assemble(vector["pieces"], Files())
     context, format_1 = bytes.fromhex(vector["context"]), vector["format"] == 1
@@ -160,7 +167,9 @@ def test_a_negative_vector_meets_its_outcome_in_every_reader(vector, primitives)
         )
 
 
-@pytest.mark.parametrize("vector", [pytest.param(vector, id=vector["name"]) for vector in NEGATIVE])
+@pytest.mark.parametrize(
+    "vector", [pytest.param(vector, id=vector["name"]) for vector in [*NEGATIVE, *REFUSED]]
+)
 def test_a_negative_vector_is_rejected_by_the_second_decryptor(vector):
     data, keys = (
         generate.assemble(vector["pieces"], Files()),
@@ -170,3 +179,24 @@ def test_a_negative_vector_is_rejected_by_the_second_decryptor(vector):
     decrypt = open_format_1 if vector["format"] == 1 else open_format_2
     with pytest.raises(Rejected):
         decrypt(data, keys, *context)
+
+
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+@pytest.mark.parametrize("vector", [pytest.param(vector, id=vector["name"]) for vector in OPENING])
+def test_an_edge_that_opens_does_so_in_every_reader(vector, primitives):
+    data, keys = (
+        generate.assemble(vector["pieces"], Files()),
+        [bytes.fromhex(key) for key in vector["keyring"]],
+    )
+    metadata = json.loads(vector["metadata"] or "{}")
+    format_1 = vector["format"] == 1
+    with open_encrypted(io.BytesIO(data), ring_of(vector), format_1=format_1, primitives=primitives) as file:
+        plaintext = file.read()
+        assert hashlib.sha256(plaintext).hexdigest() == vector["plaintext_sha256"]
+        assert file.metadata == metadata
+        assert [slot for slot, _ in file.passed_over] == vector["passed_over"]
+    assert verify(io.BytesIO(data), ring_of(vector), format_1=format_1, primitives=primitives).size == len(
+        plaintext
+    )
+    assert stream_open(data, vector, primitives) == plaintext
+    assert open_format_2(data, keys) == (plaintext, metadata)
