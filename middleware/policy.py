@@ -54,6 +54,8 @@ class Policy:
     suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
     format: int = 2  # of new files: 1 or 2
     format_1_paths: tuple[str, ...] = ()  # responses there may be Format 1, and must be encrypted
+    # Format 1 binds no context. Beside SecureFS(context=…) it needs this word: such files open under every context.
+    unbound_format_1: bool = False
     protected_paths: tuple[str, ...] = ()  # successful responses there must be encrypted
     spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app
 
@@ -100,6 +102,10 @@ class Policy:
             policy = replace(
                 policy, format_1_paths=tuple(item.strip() for item in paths.split(",") if item.strip())
             )
+        if text := environ.get("SECUREFS_UNBOUND_FORMAT_1"):
+            if text not in {"0", "1"}:
+                raise ConfigurationError(f"SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1, not {text[:40]!r}")
+            policy = replace(policy, unbound_format_1=text == "1")
         if text := environ.get("SECUREFS_MAX_WAITING"):
             if not re.fullmatch("[1-9][0-9]{0,5}", text):
                 raise ConfigurationError(

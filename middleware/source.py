@@ -27,6 +27,7 @@ __all__ = ["READ_SIZE", "BodySource", "GuardedInput", "content_length", "has_bod
 READ_SIZE: Final = (
     1024 * 1024
 )  # bytes; smaller reads make gunicorn copy its read-ahead buffer again and again
+_ODD_INPUT: Final = "the server's input gave text, nothing (None), or more than was asked for"
 _MAX_DIGITS: Final = 19  # of a Content-Length; int() fails at 4,301
 
 
@@ -54,6 +55,11 @@ def has_body(environ: dict[str, object]) -> bool:
     # In HTTP/1 neither header means no body (RFC 9112 section 6.3). In later versions it means nothing: a form without a
     # Content-Length would go to the app as it is, and be stored as it is.
     return length == "" and not str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1")
+
+
+def _as_asked(data: object, wanted: int | None) -> bool:
+    """Tell whether a stream gave bytes, and no more than it was asked for: what is behind is the next request's, or nobody's."""
+    return isinstance(data, bytes) and (wanted is None or len(data) <= wanted)
 
 
 class BodySource:
@@ -102,6 +108,8 @@ class BodySource:
             raise Refusal(
                 400, Reason.CLIENT_GONE, f"the request body broke off: {type(error).__name__}"
             ) from None
+        if not _as_asked(data, wanted):
+            raise Refusal(400, Reason.CLIENT_GONE, _ODD_INPUT)
         self.received += len(data)
         if not data and self.length is not None:
             detail = f"the request body ended after {self.received} of {self.length} bytes"
@@ -139,7 +147,9 @@ class GuardedInput(io.BufferedIOBase):
             raise BodyRefusedError("the request body was refused; the response will say so")
         if self._head is None:
             head = b""
-            while len(head) < self._probe and (more := self._stream.read(self._probe - len(head))):
+            while (wanted := self._probe - len(head)) and (
+                more := self._given(self._stream.read(wanted), wanted)
+            ):
                 head += more
             if head == MAGIC:
                 detail = "the request body starts like an encrypted file"
@@ -157,12 +167,13 @@ class GuardedInput(io.BufferedIOBase):
         """Return up to ``size`` bytes, as the server's stream does."""
         head = self._take_head()
         if size is None or size < 0:
-            return head + self._stream.read()
+            return head + self._given(self._stream.read())
         if len(head) > size:
             self._head = head[size:]
             return head[:size]
         # Many apps read their body with one read(CONTENT_LENGTH) and never ask again: give what the server's stream would.
-        return head + self._stream.read(size - len(head)) if len(head) < size else head
+        wanted = size - len(head)
+        return head + self._given(self._stream.read(wanted), wanted) if wanted else head
 
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes."""
@@ -178,4 +189,14 @@ class GuardedInput(io.BufferedIOBase):
         line, self._head = head[:end], head[end:]
         if self._head or line.endswith(b"\n") or len(line) == limit:
             return line
-        return line + (self._stream.readline() if limit < 0 else self._stream.readline(limit - len(line)))
+        if limit < 0:
+            return line + self._given(self._stream.readline())
+        wanted = limit - len(line)
+        return line + self._given(self._stream.readline(wanted), wanted)
+
+    def _given(self, data: object, wanted: int | None = None) -> bytes:
+        """Return what the server's stream gave; refuse what no stream may give, since nothing is known of the rest."""
+        if isinstance(data, bytes) and _as_asked(data, wanted):
+            return data
+        self.refusal = Refusal(400, Reason.CLIENT_GONE, _ODD_INPUT)
+        raise BodyRefusedError(_ODD_INPUT)

@@ -11,7 +11,7 @@ import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.audit import Journal
-from securefs.errors import FormatError, JournalError, Reason
+from securefs.errors import ConfigurationError, FormatError, JournalError, Reason
 from securefs.files import format_1_sealer
 from securefs.format1 import sealed_length
 from securefs.header import MAGIC
@@ -58,7 +58,8 @@ class SecureFS:
     :param journal: the audit journal; from ``SECUREFS_AUDIT_DIR`` unless given, on standard error without that.
     :param policy: limits and choices; from ``SECUREFS_SUITE`` and its relatives unless given.
     :param context: ``context(environ) -> bytes`` is bound into every file, e.g. the tenant: a file that was written under one
-        context does not open under another. Called when a file is sealed or opened.
+        context does not open under another. Called when a file is sealed or opened. Format 1 binds none: with it, the policy must
+        say ``unbound_format_1``.
     :param authorize: ``authorize(environ) -> str | None`` names the principal; None is a 401 before the app runs.
     :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees its ciphertext, and may
         refuse it: :mod:`securefs.middleware.inspection`.
@@ -87,6 +88,8 @@ class SecureFS:
         if self._policy.format == 2:  # noqa: PLR2004  # a format's number
             # A key that can't seal is found now and not at the first upload.
             self._keyring.sealing_key()
+        if self._context is not None:
+            _check_bound(self._policy)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
@@ -256,6 +259,21 @@ class SecureFS:
         raise record_failure(
             exchange, FormatError("the body is not encrypted", Reason.NOT_ENCRYPTED), {}, 500
         )
+
+
+def _check_bound(policy: Policy) -> None:
+    """Refuse a context beside Format 1, which would ignore it: one tenant's file would open for every other."""
+    if policy.unbound_format_1 or (policy.format != 1 and not policy.format_1_paths):
+        return
+    setting = (
+        "format (SECUREFS_FORMAT) is 1"
+        if policy.format == 1
+        else "format_1_paths (SECUREFS_FORMAT_1_PATHS) is set"
+    )
+    raise ConfigurationError(
+        f"SecureFS(context=…) binds files, and Policy.{setting}: a Format 1 file is bound to nothing and opens under every context. "
+        "Leave out one of them, or say Policy(unbound_format_1=True) (SECUREFS_UNBOUND_FORMAT_1=1)"
+    )
 
 
 class _Format1Part:

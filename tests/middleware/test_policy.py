@@ -82,10 +82,13 @@ def test_the_environment_chooses_suite_format_and_paths():
         "SECUREFS_SUITE": "aes-256-gcm",
         "SECUREFS_FORMAT": "1",
         "SECUREFS_FORMAT_1_PATHS": "/old/*, /older/*,,",
+        "SECUREFS_UNBOUND_FORMAT_1": "1",
     }
     policy = Policy.from_env(environ)
-    assert policy == Policy(suite=Suite.GCM, format=1, format_1_paths=("/old/*", "/older/*"))
-    assert Policy.from_env({}) == Policy()
+    assert policy == Policy(
+        suite=Suite.GCM, format=1, format_1_paths=("/old/*", "/older/*"), unbound_format_1=True
+    )
+    assert Policy.from_env({}) == Policy.from_env({"SECUREFS_UNBOUND_FORMAT_1": "0"}) == Policy()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,9 @@ def test_the_environment_chooses_suite_format_and_paths():
     [
         pytest.param({"SECUREFS_SUITE": "rot13"}, "^SECUREFS_SUITE: ", id="suite"),
         pytest.param({"SECUREFS_FORMAT": "3"}, "^SECUREFS_FORMAT must be 1 or 2, not '3'$", id="format"),
+        pytest.param(
+            {"SECUREFS_UNBOUND_FORMAT_1": "yes"}, "^SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1", id="unbound"
+        ),
     ],
 )
 def test_a_wrong_variable_is_named(environ, message):

@@ -254,6 +254,64 @@ def test_a_body_is_announced_by_either_header_and_possible_without_in_http_2(env
     assert has_body(environ) is expected
 
 
+class Odd:
+    """A server's stream that answers its second read with what no stream may give."""
+
+    def __init__(self, answer, first=b"abc"):
+        self.answer, self.first = answer, first
+
+    def read(self, size=-1):
+        first, self.first = self.first, None
+        return self.answer if first is None else first[: None if size is None or size < 0 else size]
+
+    readline = read
+
+
+ODD = [None, "text", -1, [1], bytearray(b"x"), b"far more than was asked for"]
+
+
+@pytest.mark.parametrize("answer", ODD, ids=repr)
+@pytest.mark.parametrize("length", [9, None])
+def test_what_a_server_s_stream_may_not_give_refuses_the_body(answer, length):
+    source = BodySource(Odd(answer), length, Policy())
+    assert source.read() == b"abc"
+    if length is None and answer == ODD[-1]:
+        assert source.read() == answer  # not more than the mebibyte that was asked for
+        return
+    refusal = refusal_of(source.read)
+    assert (refusal.status, refusal.reason) == (400, Reason.CLIENT_GONE)
+
+
+@pytest.mark.parametrize("answer", ODD, ids=repr)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(lambda body: body.read(9), id="read"),
+        pytest.param(lambda body: body.read(4), id="read a little"),
+        pytest.param(lambda body: body.readline(9), id="readline"),
+        pytest.param(lambda body: body.read1(9), id="read1"),
+    ],
+)
+@pytest.mark.parametrize("first", [b"", b"abc", b"abcdefgh"])
+def test_what_a_server_s_stream_may_not_give_ends_the_app_s_reading(answer, way, first):
+    """Also where it comes with the first bytes, which we look at: it must not hide a ciphertext."""
+    body = GuardedInput(Odd(answer, first) if first else Odd(answer, None), 20)
+
+    def several():
+        for _ in range(3):
+            way(body)
+
+    with pytest.raises(BodyRefusedError):
+        several()
+    assert (body.refusal.status, body.refusal.reason) == (400, Reason.CLIENT_GONE)
+
+
+def test_ciphertext_that_comes_with_more_than_was_asked_for_does_not_pass():
+    body = GuardedInput(Odd(MAGIC + b"stolen", None), 20)
+    with pytest.raises(BodyRefusedError):
+        body.read(9)
+
+
 READS = {
     "read()": lambda body: body.read(),
     "read(1)": lambda body: b"".join(iter(lambda: body.read(1), b"")),

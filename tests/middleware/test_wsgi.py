@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import tempfile
 
 import pytest
+from sealing import seal, seal_1
 from wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Keyring
@@ -26,6 +28,45 @@ def reading(environ, start_response):
     reading.body = environ["wsgi.input"].read()
     start_response("200 OK", [])
     return [b"stored"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        pytest.param({"format": 1}, "SECUREFS_FORMAT", id="new files"),
+        pytest.param({"format_1_paths": ("/old/*",)}, "SECUREFS_FORMAT_1_PATHS", id="old files"),
+        pytest.param({"format": 1, "format_1_paths": ("/old/*",)}, "SECUREFS_FORMAT", id="both"),
+    ],
+)
+def test_a_context_is_never_ignored(fields, named, keyring, journal):
+    """Format 1 binds none: a tenant's file would open for every other."""
+
+    def context(environ):
+        return environ["tenant"].encode()
+
+    with pytest.raises(ConfigurationError, match=f"{named}.*Policy.unbound_format_1=True") as caught:
+        SecureFS(hello, keyring=keyring, journal=journal, context=context, policy=Policy(**fields))
+    assert "SECUREFS_UNBOUND_FORMAT_1" in str(caught.value)
+    SecureFS(hello, keyring=keyring, journal=journal, policy=Policy(**fields))
+    SecureFS(hello, keyring=keyring, journal=journal, context=context, policy=Policy())
+    policy = Policy(**fields, unbound_format_1=True)
+    SecureFS(hello, keyring=keyring, journal=journal, context=context, policy=policy)
+
+
+def test_files_that_are_said_to_be_unbound_open_beside_bound_ones(keyring, journal):
+    bound = seal(b"content", ring=keyring, context=b"ann")
+    files = {"/old/1": seal_1(b"content", keyring.all_keys()[0]), "/old/2": bound, "/2": bound}
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](io.BytesIO(files[environ["PATH_INFO"]]))
+
+    policy = Policy(format_1_paths=("/old/*",), unbound_format_1=True)
+    for tenant, opened in (("ann", {"/old/1", "/old/2", "/2"}), ("bob", {"/old/1"})):
+        wrapped = SecureFS(
+            app, keyring=keyring, journal=journal, context=lambda _, t=tenant: t.encode(), policy=policy
+        )
+        assert {path for path in files if call(wrapped, path=path).status == 200} == opened
 
 
 def test_all_settings_come_from_the_environment_where_none_are_given(monkeypatch, capfd):
