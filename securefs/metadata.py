@@ -23,7 +23,9 @@ MAX_TEXT: Final = 65_520  # bytes; sealed, with the tag of 16 bytes, they are th
 MAX_DEPTH: Final = 32  # levels of objects and arrays; the outermost object is the first
 MAX_NUMBER: Final = 64  # characters of a number: readers differ in how long a one they take
 
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)  # RFC 8259 section 7, whatever it escapes
+# RFC 8259 section 7, whatever it escapes. A string without an end reaches to the text's: what could fail there would be tried
+# again from each quote.
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.?)*"?', re.DOTALL)
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 
 

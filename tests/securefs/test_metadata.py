@@ -73,6 +73,11 @@ REFUSED = {
     "as deep as a stack": b'{"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     "open for ever": b"[" * 60_000,
     "a string without an end": b'{"a":"' + b"[" * 1000,
+    "a backslash at the end": b'{"a":"\\',
+    # Each took a minute where every quote began a search for the end of its string.
+    "escaped quotes without an end": b'{"a":"' + b'\\"' * 32_700,
+    "quotes without an end": b'{"a":' + b'"' * 65_001,
+    "backslashes without an end": b'{"a":"' + b"\\" * 65_001,
 }
 
 
