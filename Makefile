@@ -6,9 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUIET := -qq --disable-pip-version-check
 FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 1
+FUZZ_RUNS ?= 20000
+TORTURE_MUTANTS ?= 1000000
+TORTURE_SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz bench bench-quick clean
+.PHONY: help demo test lint fuzz fuzz-seeded torture bench bench-quick clean
 
 help: ## list these commands
 	@echo "securefs: encrypts what your users upload"
@@ -31,9 +35,15 @@ lint: $(VENV)/.test ## check style, types, dependency rules and known insecure p
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive securefs/*.py securefs/app securefs/cli middleware audit gunicorn.conf.py
 
-fuzz: $(VENV)/.test ## fuzz uploads, guided by coverage, for FUZZ_SECONDS (600)
+fuzz: $(VENV)/.test ## fuzz uploads, guided by coverage and chance, for FUZZ_SECONDS (600)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install $(QUIET) --editable '.[fuzz]' 2>/dev/null || true
 	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS)
+
+fuzz-seeded: $(VENV)/.test ## check FUZZ_RUNS (20000) mutated uploads that follow from FUZZ_SEED (1) alone
+	@$(BIN)/python tests/fuzz/campaign.py --seed $(FUZZ_SEED) --runs $(FUZZ_RUNS)
+
+torture: $(VENV)/.test ## mutate files of both formats, a million times, and read them with five readers (a quarter of an hour)
+	@$(BIN)/python tests/torture/campaign.py --mutants $(TORTURE_MUTANTS) --seed $(TORTURE_SEED)
 
 bench: $(VENV)/.bench ## measure, side by side with peers (ten minutes); the figures also go to build/bench.json
 	@$(BIN)/python -m bench --json build/bench.json

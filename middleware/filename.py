@@ -1,4 +1,10 @@
-"""File names from clients: the last component only, and never a hidden file."""
+r"""File names from clients: the last component only, and never a hidden file.
+
+Whether a name is a Windows path is decided once, on the whole name. In a Windows path both ``/``
+and ``\`` separate components. In any other name only ``/`` does: a backslash is a character of the
+name, as it is for browsers on Linux. Some parsers cut a Windows path at its last backslash, as
+Internet Explorer 6 needed it; the result is the same whether one of them came before or not.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +14,28 @@ from urllib.parse import quote
 
 __all__ = ["attachment", "decode", "normalise"]
 
-# C:\…, \\server\…, and steps upwards: the backslash is a separator there. Elsewhere it is a character of the name,
-# as it is for browsers on Linux.
-_WINDOWS_PATH: Final = re.compile(r"[A-Za-z]:|\\|.*\.\.\\")
+# Behind any dots: C:name, \name, \\server\name, or ?:\name, since parsers that cut a path take any
+# character for a drive; or ..\ anywhere. They decode browsers' percent escapes first.
+_WINDOWS_PATH: Final = re.compile(r"\.*(?:[A-Za-z]:|\\|(?:%22|%0D|%0A|.):\\)|.*\.\.\\", re.DOTALL)
+_SEPARATOR: Final = re.compile(r"[/\\]")
+_DRIVES_AND_DOTS: Final = re.compile(r"(?:[A-Za-z]:|\.)*")
 _NAMELESS: Final = "unnamed"
 
 
 def normalise(filename: str) -> str:
-    """Return the last component of ``filename`` without leading dots; ``unnamed`` where nothing is left.
+    r"""Return the last component of ``filename`` without drive and leading dots, else ``unnamed``.
 
-    What it returns it would not change any more: ``..C:`` is a drive once the dots are gone.
+    What it returns it would not change: a component that is a Windows path, as in ``a/C:\b``, is
+    cut again.
     """
     while (name := _last_component(filename)) != filename:
         filename = name
     return name or _NAMELESS
 
 
-def _last_component(filename: str) -> str:
-    name = filename.rpartition("/")[2]
-    if _WINDOWS_PATH.match(name):
-        name = re.sub(r"^[A-Za-z]:", "", name.rpartition("\\")[2])
-    return name.lstrip(".")
+def _last_component(path: str) -> str:
+    name = _SEPARATOR.split(path)[-1] if _WINDOWS_PATH.match(path) else path.rpartition("/")[2]
+    return _DRIVES_AND_DOTS.sub("", name, count=1)
 
 
 def decode(filename: str) -> str:

@@ -1,5 +1,10 @@
 import signal
 
+from fuzzing import PROFILE
+from hypothesis import settings
+
+settings.load_profile(PROFILE)
+
 
 def pytest_configure():
     """Let programs that tests start be interrupted: one started by a shell's `&` would inherit that SIGINT is ignored."""

@@ -57,8 +57,18 @@ def wait_until(condition, seconds=60):
 
 
 def chain_files(folder):
-    """Return the files of all chains, oldest first."""
-    return sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    """Return the files of all chains, oldest first.
+
+    Some kernels set file times in ticks of milliseconds. Of two files with the same time, the older is
+    the one whose first record is older.
+    """
+    return sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, begun(path)))
+
+
+def begun(path):
+    """Return the time in a chain's first record, "" where there is none yet."""
+    line, end, _ = path.read_bytes().partition(b"\n")
+    return json.loads(line)["time"] if end else ""
 
 
 def only_chain(folder):

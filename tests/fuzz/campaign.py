@@ -1,24 +1,37 @@
-"""A fuzzing campaign that ends by itself: ``python tests/fuzz/campaign.py --seconds 600``. See the README beside it."""
+"""Fuzzing campaigns that end by themselves. See the README beside this file.
+
+``campaign.py --seconds 600`` is guided by coverage and chance. ``campaign.py --seed 1 --runs 20000``
+checks inputs that follow from the seed and the repository alone.
+"""
 
 from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
-from fuzz.upload_property import check, seeds  # noqa: E402  # found by way of the line above
+import hostile_corpus  # noqa: E402  # found by way of the line above
+from fuzz.mutation import Mutator, dictionary  # noqa: E402  # the same
+from fuzz.upload_property import check, decode, seeds  # noqa: E402  # the same
 
 CORPUS = HERE / "corpus"
+DICTIONARY = HERE / "upload.dict"
 LONGEST = 1024  # bytes of an input: short ones are fast, and what is said of length is tested elsewhere
+GOOD_MEASURE = 5  # more times that an accepted case is among the known inputs than any other
+MOST_FINDINGS = 10  # after which a seeded campaign ends
 GRACE = 300  # seconds beyond its time, after which a campaign has failed to end
 LIMITS = (f"-max_len={LONGEST}", "-timeout=20", "-rss_limit_mb=2048")  # seconds for an input, MiB of memory
 
@@ -50,7 +63,7 @@ def campaign(folder: Path, seconds: int) -> int:
     arguments = [
         *LIMITS,
         f"-max_total_time={seconds}",
-        f"-dict={HERE / 'upload.dict'}",
+        f"-dict={DICTIONARY}",
         f"-artifact_prefix={findings}/",
         "-print_final_stats=1",
         "-reload=0",
@@ -66,9 +79,49 @@ def campaign(folder: Path, seconds: int) -> int:
         return 0
     print(text[-6000:])
     for path in inputs:
-        print(f"FINDING {path}: python tests/fuzz/campaign.py --replay {path}")
-        print(f"  in base64: {base64.b64encode(path.read_bytes()).decode()}")
+        tell(path)
     return status or 1
+
+
+def tell(path: Path) -> None:
+    """Print a finding such that whoever has only the output can check it again."""
+    print(f"FINDING {path}: python tests/fuzz/campaign.py --replay {path}")
+    print(f"  in base64: {base64.b64encode(path.read_bytes()).decode()}")
+
+
+def known_inputs() -> list[bytes]:
+    """Return the seeds and the stored corpus, the accepted cases several times.
+
+    A change seldom turns a refused body into one that is accepted.
+    """
+    cases = seeds(LONGEST)
+    accepted = [cases[case.name] for case in hostile_corpus.accepted() if case.name in cases]
+    corpus = [path.read_bytes() for path in sorted(CORPUS.iterdir())]
+    return [*cases.values(), *corpus, *accepted * GOOD_MEASURE]
+
+
+def seeded(folder: Path, seed: int, runs: int) -> int:
+    """Check ``runs`` inputs that follow from ``seed``; return the exit code, 1 after any finding."""
+    inputs = Mutator(seed, known_inputs(), dictionary(DICTIONARY), LONGEST)
+    outcomes: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    # Whatever ends this process, a kill included, leaves the input that it was at.
+    current = folder / "current"
+    print(f"seed {seed}: the input under way is in {current}", flush=True)
+    for number, data in enumerate(islice(inputs, runs)):
+        current.write_bytes(data)
+        digest.update(hashlib.sha256(data).digest())
+        try:
+            outcomes[check(data)] += 1
+        except Exception:  # noqa: BLE001  # a finding is whatever a check ends in
+            traceback.print_exc(file=sys.stdout)
+            tell(current.rename(folder / f"finding-{number}"))
+            outcomes["finding"] += 1
+            if outcomes["finding"] == MOST_FINDINGS:
+                break
+    counted = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
+    print(f"seed {seed}: {outcomes.total():,} inputs (SHA-256 {digest.hexdigest()[:16]}): {counted}")
+    return 1 if outcomes["finding"] else 0
 
 
 def summary(log: str, new: int) -> str:
@@ -106,22 +159,29 @@ def minimise(folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--seconds", type=int, default=600, help="how long to fuzz, guided by coverage")
+    parser.add_argument("--seed", type=int, help="check inputs that follow from this number instead")
+    parser.add_argument("--runs", type=int, default=20_000, help="how many, with --seed")
     parser.add_argument(
         "--minimise", action="store_true", help="store what the campaign found, as little as will do"
     )
     parser.add_argument("--replay", type=Path, help="check this one input and print what it is")
     options = parser.parse_args()
     if options.replay:
-        print(check(options.replay.read_bytes()))
+        data = options.replay.read_bytes()
+        print(decode(data))
+        print(check(data))
         return 0
-    if importlib.util.find_spec("atheris") is None:
+    if options.seed is None and importlib.util.find_spec("atheris") is None:
         print(f"not fuzzed: atheris can't be installed for Python {sys.version.split()[0]} here")
         return 0
     folder = Path(tempfile.mkdtemp(prefix="securefs-fuzz-"))
-    status = campaign(folder, options.seconds)
+    if options.seed is None:
+        status = campaign(folder, options.seconds)
+    else:
+        status = seeded(folder, options.seed, options.runs)
     if status == 0:
-        if options.minimise:
+        if options.minimise and options.seed is None:
             minimise(folder)
         shutil.rmtree(folder)
     return status

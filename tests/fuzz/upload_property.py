@@ -8,11 +8,12 @@ bound: a mebibyte for each input would leave a few dozen of them a second.
 from __future__ import annotations
 
 import io
+import math
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
-from secrets import token_hex
+from hashlib import shake_128
+from itertools import chain, count
 
 import multipart as oracle
 from hostile_corpus import load
@@ -22,6 +23,9 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 from wsgi_client import Input, call
 
 import securefs.middleware.body
+import securefs.middleware.problem
+import securefs.middleware.upload
+import securefs.stream
 from securefs import Suite
 from securefs.errors import LimitExceededError, Reason
 from securefs.header import MAGIC
@@ -30,6 +34,7 @@ from securefs.middleware.filename import normalise
 from securefs.middleware.multipart import Data as Content
 from securefs.middleware.multipart import MalformedBodyError, MultipartParser, Part, parse_boundary
 from securefs.middleware.problem import BodyRefusedError
+from securefs.stream import TRAILER
 
 HEAD = 4  # bytes
 GCM, SPOOL, CHUNKED, STREAMED, TYPED, CUT = [1 << bit for bit in range(6)]
@@ -38,7 +43,7 @@ SIZES = [65536, 1, 2, 3, 7, 16, 61, 255, 1000, 4096]  # bytes that the app asks 
 PATIENCE = 48  # reads, then the app takes much at once: a streamed body ends in thousands of empty lines
 WHOLE_HEADERS = 4096  # bytes of a read in which any part's header has room
 FIXED_TYPE = "multipart/form-data; boundary=XX"
-BOUNDARY = token_hex(35).encode()  # no input can hold it
+BOUNDARY = shake_128(b"no input holds it").hexdigest(35).encode()
 LONG_ENOUGH = 16  # bytes of plaintext that can't be in ciphertext by chance
 VARIED_ENOUGH = 8  # different bytes among them
 LIMITS = {
@@ -48,6 +53,13 @@ LIMITS = {
     "max_part_header": 1024,
     "max_filename": 64,
 }
+# Where an upload draws random values: its boundary, its files' keys and IVs, its request id.
+DRAWN = (
+    (securefs.middleware.upload, "token_hex"),
+    (securefs.stream, "token_bytes"),
+    (securefs.middleware.problem, "token_hex"),
+)
+ANY_PACE = {"body_timeout": math.inf, "min_rate": 0}  # however slow the machine
 REASONS = {
     400: {Reason.MALFORMED_MULTIPART, Reason.CIPHERTEXT_INJECTION, Reason.CLIENT_GONE},
     413: {Reason.LIMIT},
@@ -88,6 +100,11 @@ class Reading:
     @property
     def got(self) -> bytes:
         return b"".join(self.reads)
+
+    @property
+    def boundary(self) -> bytes:
+        """What separates the parts of the body that it is given."""
+        return self.environ["CONTENT_TYPE"].partition("boundary=")[2].encode()
 
     def __call__(self, environ, start_response):
         self.environ = environ
@@ -211,23 +228,45 @@ def seeds(longest: int) -> dict[str, bytes]:
     return found
 
 
-def check(data: bytes) -> Plan:
-    """Fail where what must hold of an upload does not hold of this one; return what it was."""
+def check(data: bytes) -> str:
+    """Fail where the property does not hold of this upload; return what became of it."""
     plan = decode(data)
     if not plan.body and not plan.flags & (CHUNKED | CUT):
-        return plan  # a request without a body
-    if plan.is_form:
-        check_form(plan)
-    else:
-        check_untouched(plan)
-    return plan
+        return "without a body"
+    with drawn_from(data):
+        return check_form(plan) if plan.is_form else check_untouched(plan)
+
+
+@contextmanager
+def drawn_from(data: bytes):
+    """Expand boundaries, keys and IVs from the input: chance can neither hide nor feign a failure."""
+    draws = count()
+
+    def token_bytes(size: int) -> bytes:
+        return shake_128(b"%d of %b" % (next(draws), data)).digest(size)
+
+    def token_hex(size: int) -> str:
+        return token_bytes(size).hex()
+
+    drawing = {"token_bytes": token_bytes, "token_hex": token_hex}
+    before = [(module, name, getattr(module, name)) for module, name in DRAWN]
+    try:
+        for module, name in DRAWN:
+            setattr(module, name, drawing[name])
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 def send(plan: Plan):
     """Send a request through the middleware; return (answer, app, journal). No error but a refusal may escape."""
     app, ledger = Reading(plan), Ledger()
     policy = Policy(
-        spool=bool(plan.flags & SPOOL), suite=Suite.GCM if plan.flags & GCM else Suite.CBC_HMAC, **LIMITS
+        spool=bool(plan.flags & SPOOL),
+        suite=Suite.GCM if plan.flags & GCM else Suite.CBC_HMAC,
+        **LIMITS,
+        **ANY_PACE,
     )
     headers = [("Host", "localhost"), ("Content-Type", plan.content_type)]
     length = None
@@ -271,15 +310,17 @@ def accepted(answer, ledger):
 def check_form(plan):
     answer, app, ledger = send(plan)
     parts, whole = strict_parts(plan)
-    check_nothing_leaks(app.got, parts)
+    check_nothing_leaks(app, parts)
     if accepted(answer, ledger):
         assert whole, "accepted what the parser alone refuses"
         assert not (plan.flags & CUT and not plan.flags & CHUNKED), "a body that is too short"
         check_accepted(plan, app, ledger, parts)
-    elif plan.body and plan != plan.plain:
+        return "accepted"
+    if plan.body and plan != plan.plain:
         # Where two things are wrong with a body, which of them is found first may depend on where it is cut.
         plainly, _, its_ledger = send(plan.plain)
         assert not accepted(plainly, its_ledger), "how it is sent and read decides"
+    return "refused"
 
 
 def strict_parts(plan):
@@ -303,15 +344,20 @@ def is_file(filename, content):
     return bool(filename) or (filename is not None and bool(content))
 
 
-def check_nothing_leaks(got, parts):
-    """No file's content may be in what the app reads, where it can be told from what is there by right."""
-    plain = b""
+def check_nothing_leaks(app, parts):
+    """Fail where the app reads a file's content that is not there by right.
+
+    Boundaries are left out: a content that goes on as one begins would be there by chance.
+    """
+    got = app.got.replace(app.boundary, b"") if app.got else b""
+    plain = b"--"
     for part, content in parts:
         filename = normalise(part.filename) if is_file(part.filename, content) else part.filename
         plain += f'\r\nContent-Disposition: form-data; name="{part.name}"'.encode()
-        plain += b"" if filename is None else f'; filename="{filename}"'.encode()
-        plain += f"\r\nContent-Type: {part.content_type}\r\n--".encode()
-        plain += b"" if is_file(part.filename, content) else content + b"\r\n--"
+        if filename is not None:
+            plain += f'; filename="{filename}"\r\nContent-Type: {part.content_type}'.encode()
+        plain += b"\r\n\r\n" + (TRAILER if is_file(part.filename, content) else content) + b"\r\n--"
+    plain += b"--\r\n\n"
     for part, content in parts:
         if is_file(part.filename, content) and is_telling(content) and content not in plain:
             assert content not in got, "a file's plaintext"
@@ -332,7 +378,7 @@ def check_accepted(plan, app, ledger, parts):
     assert len(got) == int(environ["CONTENT_LENGTH"]), "CONTENT_LENGTH is not met to the byte"
     assert "HTTP_TRANSFER_ENCODING" not in environ
     sealed = canonical_parts(environ["CONTENT_TYPE"], got)
-    boundary = environ["CONTENT_TYPE"].partition("boundary=")[2].encode()
+    boundary = app.boundary
     written = [(part.name, part.filename, part.content) for part in sealed]
     theirs = by_oracle(got.rstrip(b"\r\n"), boundary)
     assert comparable(written) == comparable(theirs), "read otherwise by multipart"
@@ -410,9 +456,11 @@ def comparable(parts, dropped=""):
 
 
 def notation(name, dropped):
+    """Return a name without ``dropped``, its percent escapes decoded and its backslashes single."""
+    name = name.replace(dropped, "")
     for escape, character in (("%22", '"'), ("%0D", "\r"), ("%0A", "\n")):
         name = name.replace(escape, character)
-    return re.sub(r'\\+(?=["\\])', "", name).replace(dropped, "")
+    return re.sub(r"\\+(?=\\)", "", name)
 
 
 def check_untouched(plan):
@@ -420,6 +468,8 @@ def check_untouched(plan):
     kind = parse_options_header(plan.content_type)[0].strip().lower()
     assert kind != "multipart/form-data", "a form that went through"
     answer, app, ledger = send(plan)
-    if accepted(answer, ledger):
-        assert not plan.body.startswith(MAGIC), "a ciphertext of somebody's"
-        assert plan.flags & CUT or app.got == plan.body
+    if not accepted(answer, ledger):
+        return "refused"
+    assert not plan.body.startswith(MAGIC), "a ciphertext of somebody's"
+    assert plan.flags & CUT or app.got == plan.body
+    return "passed through"

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from journals import all_records
 
 from securefs import Keyring
 from securefs.audit import Journal
@@ -22,8 +22,7 @@ class Evidence(Journal):
         self.folder = folder
 
     def lines(self) -> list[dict]:
-        text = "".join(path.read_text() for path in sorted(self.folder.glob("*.jsonl")))
-        return [json.loads(line) for line in text.splitlines()]
+        return all_records(self.folder)
 
     def events(self) -> list[tuple]:
         """Return (event, outcome, reason) of every record of a request."""

@@ -7,7 +7,8 @@ import os
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sealing import LIBRARIES, chosen, pattern
 from wsgi_client import make_environ
@@ -207,7 +208,7 @@ def test_no_header_makes_a_download_cost_more_than_twice_the_file_or_4_mib(
 
     app = wrap(serving(file) if seekable else generator, keyring, journal)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @examples(150)
     @given(headers, st.sampled_from(["GET", "GET", "HEAD"]))
     def costs_little(sent, method):
         file.count = 0
@@ -229,7 +230,7 @@ def test_no_header_makes_a_download_cost_more_than_twice_the_file_or_4_mib(
         tracemalloc.stop()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150)
 @given(
     st.dictionaries(
         st.sampled_from(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from urllib.parse import unquote
 
@@ -9,6 +10,7 @@ import pytest
 from fuzzing import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multipart import parse_content_disposition
 
 from securefs.middleware.filename import attachment, decode, normalise
 
@@ -24,6 +26,16 @@ from securefs.middleware.filename import attachment, decode, normalise
         pytest.param("c:b.txt", "b.txt", id="drive without folder"),
         pytest.param("\\\\server\\b.txt", "b.txt", id="server"),
         pytest.param("x\\..\\b.txt", "b.txt", id="parent with backslashes"),
+        pytest.param("C:\\a/b\\c.txt", "c.txt", id="drive, mixed separators"),
+        pytest.param("C:\\a\\b/c.txt", "c.txt", id="drive, a slash last"),
+        pytest.param("C:/a\\b.txt", "b.txt", id="drive, a slash first"),
+        pytest.param("\\\\server/share\\b.txt", "b.txt", id="server, mixed separators"),
+        pytest.param("..\\a/b\\c.txt", "c.txt", id="parent, mixed separators"),
+        pytest.param(".C:a\\b.txt", "b.txt", id="dots before the drive"),
+        pytest.param("9:\\b.txt", "b.txt", id="any character as a drive"),
+        pytest.param("%22:\\b.txt", "b.txt", id="a quote as a drive"),
+        pytest.param("a/C:\\b\\c.txt", "c.txt", id="a Windows path as the last component"),
+        pytest.param("a/b\\c.txt", "b\\c.txt", id="a backslash behind a slash, as browsers on Linux send it"),
         pytest.param("a\\b.txt", "a\\b.txt", id="a backslash as browsers on Linux send it"),
         pytest.param("...", "unnamed", id="dots"),
         pytest.param("", "unnamed", id="nothing"),
@@ -39,22 +51,84 @@ def test_the_last_component_is_kept(filename, expected):
     assert normalise(filename) == expected
 
 
-names = st.text(st.sampled_from('abC:/\\. %"ä\u202e'), max_size=30) | st.text(max_size=30)
+def cut(filename: str) -> str:
+    """Return what parsers leave of a Windows path: multipart does so, and Werkzeug did."""
+    is_path = filename[1:3] == ":\\" or filename[:2] == "\\\\"
+    return filename.rpartition("\\")[2] if is_path else filename
+
+
+def check(filename: str) -> None:
+    """Fail where what must hold of every name does not hold of this one."""
+    name = normalise(filename)
+    assert name
+    assert "/" not in name
+    assert not name.startswith((".", "\\"))
+    assert "..\\" not in name
+    assert not re.match(r"[A-Za-z]:|(?:%22|.):\\", name), "a drive"
+    assert name == "unnamed" or filename.endswith(name), "a part of what was sent"
+    assert normalise(name) == name
+    assert normalise(cut(filename)) == name, "it matters whether somebody cut it before"
+
+
+names = st.text(st.sampled_from("abC:/\\. 9%\"'ä\u202e"), max_size=30) | st.text(max_size=30)
 
 
 @examples(500)
 @given(names)
 @example(".C:\\x")
 @example("..\\/..\\x")
+@example("\n:\\x")
 def test_what_is_kept_is_no_path_and_would_be_kept_again(filename):
+    check(filename)
+
+
+def test_every_short_name_of_letters_that_matter():
+    for length in range(7):
+        for pieces in itertools.product(("/", "\\", ":", ".", "C", "9", "%22"), repeat=length):
+            check("".join(pieces))
+
+
+pieces = st.sampled_from(["/", "\\", ":", ".", "..", "C", "a", "9", " ", "%22", "%0D", "%0A", "%", "'", "ä"])
+
+
+@examples(500)
+@given(st.lists(pieces, min_size=1, max_size=12).map("".join))
+@example("C:\\\\Us/ers\\\\a.txt")
+@example("%22:\\a")
+@example("%0A:\\a/b")
+def test_multipart_and_we_find_the_same_name(filename):
+    """In front of us it may have cut the name, behind us it must find nothing to cut."""
     name = normalise(filename)
-    assert name
-    assert "/" not in name
-    assert not name.startswith((".", "\\"))
-    assert "..\\" not in name
-    assert not (name[:1].isascii() and name[:1].isalpha() and name[1:2] == ":")
-    assert normalise(name) == name
-    assert name == "unnamed" or filename.endswith(name), "a part of what was sent"
+    assert normalise(as_multipart_reads(filename)) == decoded(name)
+    assert as_multipart_reads(name) == decoded(name)
+
+
+def as_multipart_reads(filename: str) -> str:
+    return parse_content_disposition(f'form-data; name="f"; filename="{filename}"')[2]
+
+
+def decoded(filename: str) -> str:
+    return filename.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+
+
+components = st.text(st.sampled_from('abC. 9"%ä'), min_size=1, max_size=8)
+roots = st.sampled_from(["C:\\", "z:", "\\", "\\\\", "..\\", "9:\\"])
+
+
+@examples(200)
+@given(roots, st.lists(st.tuples(components, st.sampled_from("/\\")), max_size=4), components)
+def test_of_a_windows_path_the_last_component_is_kept(root, folders, last):
+    path = root + "".join(itertools.chain.from_iterable(folders)) + last
+    assert normalise(path) == (last.lstrip(".") or "unnamed")
+
+
+names_on_linux = st.text(st.sampled_from('bäÖ9 ."%\\'), max_size=12).filter(lambda name: "..\\" not in name)
+
+
+@examples(200)
+@given(st.lists(components | st.just(""), max_size=4), names_on_linux)
+def test_of_any_other_path_the_last_component_is_kept_with_its_backslashes(folders, last):
+    assert normalise("/".join([*folders, f"a{last}"])) == f"a{last}"
 
 
 @pytest.mark.parametrize(

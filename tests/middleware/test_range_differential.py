@@ -13,7 +13,8 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from nginx import nginx, program
 from server_matrix import Connection
@@ -250,16 +251,13 @@ def compare(server, method, headers, ours, theirs):
 
 
 EXAMPLES = 500
-generously = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 @pytest.mark.parametrize("suite", Suite)
 def test_werkzeug_answers_the_same(suite, wrapped, plain_folder):
     plain = application(plain_folder / "a.bin")
 
-    @generously
+    @examples(EXAMPLES)
     @given(requests())
     def same(sent):
         method, headers = sent
@@ -284,7 +282,7 @@ def test_nginx_answers_the_same(suite, wrapped, plain_folder, tmp_path):
                 answer = connection.ask(method, "/a.bin", headers.items())
             return Answer(method, answer.status, answer.headers, answer.body)
 
-        @generously
+        @examples(EXAMPLES)
         @given(requests())
         def same(sent):
             method, headers = sent

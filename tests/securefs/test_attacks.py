@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from fuzzing import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sealing import (
     BODY_START,
@@ -128,7 +129,7 @@ def test_a_cut_at_a_segment_s_edge_is_refused(suite, trailer):
 
 
 @pytest.mark.parametrize("suite", SUITES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_a_cut_anywhere_in_a_long_file_is_refused(suite, data):
     whole = LONG[suite]
@@ -141,7 +142,7 @@ LONG = {suite: seal(pattern(2 * suite.segment_size + 100), suite) for suite in S
 
 
 @pytest.mark.parametrize("suite", SUITES)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.data())
 def test_any_changed_bytes_are_refused(suite, data):
     whole = bytearray(LONG[suite])

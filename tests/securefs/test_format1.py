@@ -5,7 +5,8 @@ import hmac
 import io
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sealing import (
     KEY,
@@ -152,7 +153,7 @@ def test_a_broken_format_2_file_is_not_tried_as_format_1():
     assert caught.value.segment == 0
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.tuples(st.integers(0, 2 * MIB + 100), st.integers(0, MIB + 10)), max_size=6))
 def test_reads_at_any_place_equal_those_of_the_plaintext(moves):
     plaintext = _PLAIN

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sealing import (
     BODY_START,
@@ -92,7 +93,7 @@ def apply(file, action: str, value):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(steps=STEPS)
 def test_it_reads_as_an_ordinary_file_of_the_plaintext_would(name, steps):
     with opened(name) as file, io.BytesIO(PLAIN) as plain:

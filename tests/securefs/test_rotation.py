@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sealing import (
     BODY_START,
@@ -229,7 +230,7 @@ def test_what_a_crash_left_goes_and_the_new_slot_stays_where_it_is(path):
     assert path.read_bytes()[56 : 56 + 320] == bytes(160) + new + bytes(160 - len(new))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200)
 @given(data=st.data())
 def test_any_bytes_of_a_new_slot_on_the_disk_leave_a_file_that_opens(tmp_path, data):
     file = seal(b"content")
@@ -564,12 +565,7 @@ def test_a_bound_file_is_rotated_in_its_context_or_where_it_is_said_not_to_be_kn
     assert content(path, Keyring(THIRD_KEY), b"tenant") == CONTENT
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@examples(150)
 @given(
     table=st.lists(
         st.tuples(

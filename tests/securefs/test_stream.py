@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sealing import (
     BODY_START,
@@ -87,7 +88,7 @@ def test_both_libraries_write_the_same_bytes(suite):
         )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.data(), st.sampled_from(list(Suite)))
 def test_pieces_of_any_sizes_on_both_sides(data, suite):
     full = suite.segment_size
