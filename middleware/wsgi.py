@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from securefs.audit import Journal
 from securefs.errors import ConfigurationError, FormatError, JournalError, Reason
-from securefs.files import format_1_sealer
 from securefs.format1 import sealed_length
 from securefs.header import MAGIC
 from securefs.keys import Keyring
@@ -87,7 +86,7 @@ class SecureFS:
         self._inspect = inspect
         if self._policy.format == 2:  # noqa: PLR2004  # a format's number
             # A key that can't seal is found now and not at the first upload.
-            self._keyring.sealing_key()
+            self._keyring.wrapper()
         if self._context is not None:
             _check_bound(self._policy)
 
@@ -206,7 +205,7 @@ class SecureFS:
 
     def _sealer(self, inner: Environ, metadata: dict[str, str]) -> PartSealer:
         if self._policy.format == 1:
-            return _Format1Part(format_1_sealer(self._keyring), self._keyring.primary_id.hex())
+            return _Format1Part(self._keyring.format_1_sealer(), self._keyring.primary_id.hex())
         return Encryptor(self._keyring, self._policy.suite, self._context_of(inner), metadata)
 
     def _context_of(self, inner: Environ) -> bytes:

@@ -13,13 +13,10 @@ import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_bytes
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from securefs.backend import default_primitives
 from securefs.errors import ConfigurationError
-from securefs.format1 import Format1Sealer
-from securefs.primitives import BLOCK_SIZE, view_of
+from securefs.primitives import view_of
 from securefs.reader import open_encrypted
 from securefs.stream import Encryptor
 from securefs.suites import Suite
@@ -36,7 +33,6 @@ __all__ = [
     "copy_sealed",
     "decrypt_file",
     "encrypt_file",
-    "format_1_sealer",
     "verify",
     "write_atomically",
 ]
@@ -128,12 +124,6 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def format_1_sealer(keyring: Keyring, *, primitives: Primitives | None = None) -> StreamSealer:
-    """Return what seals one Format 1 file under the primary key, with a fresh random IV."""
-    key = keyring.all_keys()[0]
-    return Format1Sealer(key, token_bytes(BLOCK_SIZE), primitives or default_primitives())
-
-
 def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int:
     """Seal all that ``source`` gives into ``target``; return the plaintext's size in bytes.
 
@@ -170,7 +160,8 @@ def encrypt_file(
     if format_1:
         if context or metadata:
             raise ConfigurationError("Format 1 has no place for a context or metadata: use Format 2")
-        sealer, object_id = format_1_sealer(keyring, primitives=primitives), ""
+        sealer: StreamSealer
+        sealer, object_id = keyring.format_1_sealer(primitives), ""
     else:
         encryptor = Encryptor(keyring, suite, context, metadata, primitives=primitives)
         sealer, object_id = encryptor, encryptor.object_id

@@ -15,7 +15,7 @@ from securefs.errors import FormatError, IntegrityError, Reason
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_pad, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from securefs.primitives import Bytes, Primitives
 
@@ -67,10 +67,10 @@ class Format1Sealer:
 
 
 class Format1Verifier:
-    """Finds, in one pass over ``IV ‖ ciphertext``, which of several keys made a file's tag."""
+    """Finds, in one pass over ``IV ‖ ciphertext``, which of several keys, given by their names, made a file's tag."""
 
-    def __init__(self, keys: Iterable[bytes]) -> None:
-        self._macs = [(key, hmac.new(key, digestmod=hashlib.sha256)) for key in keys]
+    def __init__(self, keys: Mapping[bytes, bytes]) -> None:
+        self._macs = [(name, hmac.new(key, digestmod=hashlib.sha256)) for name, key in keys.items()]
 
     def update(self, data: Bytes) -> None:
         """Take the next bytes of the file, its last 32 excepted."""
@@ -78,8 +78,8 @@ class Format1Verifier:
             mac.update(data)
 
     def find_key(self, tag: bytes) -> bytes:
-        """Return the key whose tag this is; raise :class:`IntegrityError` where it is none's."""
-        found = [key for key, mac in self._macs if hmac.compare_digest(mac.digest(), tag)]
+        """Return the name of the key whose tag this is; raise :class:`IntegrityError` where it is none's."""
+        found = [name for name, mac in self._macs if hmac.compare_digest(mac.digest(), tag)]
         if not found:
             raise IntegrityError("the file's tag matches under no key of the keyring", Reason.TAG_MISMATCH)
         return found[0]

@@ -1,6 +1,7 @@
 """The header of a Format 2 file: preamble, slot table, metadata (docs/format.md, "Format 2").
 
-Pure functions over bytes. Parsing allocates nothing that a header's own numbers ask for before they are checked
+Pure functions over bytes, which know no key: what is in a slot is for :mod:`securefs.keys.slots`, what is in the metadata
+for :mod:`securefs.metadata`. Parsing allocates nothing that a header's own numbers ask for before they are checked
 against the format's limits; a header is at most 98,360 bytes. What parses is only well-formed: it is trusted from the moment that
 a slot unwraps, since every key derived from the data encryption key (DEK) has the preamble bound into it.
 """
@@ -10,17 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from securefs.errors import FormatError, IntegrityError, Reason, UnknownKeyError
-from securefs.keys import KEY_SIZE
-from securefs.metadata import MAX_TEXT, decode_metadata
-from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, hkdf
+from securefs.errors import ConfigurationError, FormatError, Reason
+from securefs.metadata import MAX_TEXT
+from securefs.primitives import GCM_TAG_SIZE, KEY_SIZE
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from securefs.keys import Keyring
-    from securefs.primitives import Primitives
+    from collections.abc import Sequence
 
 __all__ = [
     "FILE_ID_SIZE",
@@ -31,13 +28,12 @@ __all__ = [
     "MAX_SLOTS",
     "Header",
     "Slot",
-    "build_header",
+    "build_preamble",
+    "fitting_slot_size",
     "header_length",
-    "open_metadata",
     "parse_header",
+    "slot_head",
     "slot_table",
-    "unwrap_slots",
-    "wrap_slot",
 ]
 
 MAGIC: Final = bytes.fromhex(
@@ -57,22 +53,19 @@ MIN_META_SIZE: Final = GCM_TAG_SIZE + 1  # bytes; sealed
 MAX_META_SIZE: Final = MAX_TEXT + GCM_TAG_SIZE  # 65,536 bytes; sealed
 DEFAULT_SLOTS: Final = 2  # one in use, one free for a rewrap in place
 DEFAULT_SLOT_SIZE: Final = 160  # bytes
+SLOT_ALIGNMENT: Final = 4  # bytes; so many at a slot's start are written whole or not at all
 
 KIND_EMPTY: Final = 0
 KIND_FILE_KEY: Final = 1
 KIND_KEY_SERVICE: Final = 2
 KIND_HPKE: Final = 3
-WRAP_SALT_SIZE: Final = 32  # bytes
-_KIND_1_PAYLOAD: Final = WRAP_SALT_SIZE + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes
+_KIND_1_PAYLOAD: Final = 32 + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes: salt, DEK, tag
 # Payload bytes, least and most, of each kind. Kind 2: a length byte, a provider name, a ciphertext; kind 3: enc and ct.
 _PAYLOAD_SIZES: Final = {
     KIND_FILE_KEY: (_KIND_1_PAYLOAD, _KIND_1_PAYLOAD),
     KIND_KEY_SERVICE: (3, MAX_SLOT_SIZE),
     KIND_HPKE: (1120 + 48, 1120 + 48),
 }
-
-_WRAP_INFO: Final = b"securefs/2 wrap\0"
-_META_INFO: Final = b"securefs/2 meta\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,116 +184,29 @@ def _parse_slot(index: int, data: bytes) -> Slot | None:
     )
 
 
-def build_header(
-    *,
-    suite: Suite,
-    file_id: bytes,
-    dek: bytes,
-    key: bytes,
-    key_id: bytes,
-    wrap_salt: bytes,
-    metadata_text: bytes,
-    primitives: Primitives,
-) -> tuple[bytes, bytes]:
-    """Return (preamble, whole header) of a new file with one file-key slot of generation 1 and one empty slot.
+def build_preamble(suite: Suite, file_id: bytes, metadata_size: int) -> bytes:
+    """Return the preamble of a file whose metadata text has so many bytes; none means that it has no metadata."""
+    sealed_size = metadata_size + GCM_TAG_SIZE if metadata_size else 0
+    return b"".join((MAGIC, bytes([VERSION, suite.value, 0, 0]), sealed_size.to_bytes(4, "big"), file_id))
 
-    Deterministic: all that must be random (``file_id``, ``dek``, ``wrap_salt``, 32 bytes each) is an argument.
-    """
-    meta_size = len(metadata_text) + GCM_TAG_SIZE if metadata_text else 0
-    preamble = b"".join((MAGIC, bytes([VERSION, suite.value, 0, 0]), meta_size.to_bytes(4, "big"), file_id))
-    slot = wrap_slot(
-        dek=dek,
-        key=key,
-        key_id=key_id,
-        wrap_salt=wrap_salt,
-        generation=1,
-        preamble=preamble,
-        primitives=primitives,
+
+def slot_head(kind: int, payload_size: int, generation: int, key_id: bytes) -> bytes:
+    """Return a slot's first 24 bytes, which are bound into what is wrapped in it."""
+    return b"".join(
+        (bytes([kind, 0]), payload_size.to_bytes(2, "big"), generation.to_bytes(4, "big"), key_id)
     )
-    table = slot_table([slot], DEFAULT_SLOTS, DEFAULT_SLOT_SIZE)
-    sealed = b""
-    if metadata_text:
-        meta_key, meta_nonce = _metadata_keys(dek, file_id, preamble)
-        sealed = primitives.gcm(meta_key).seal(meta_nonce, metadata_text)
-    return preamble, preamble + table + sealed
 
 
-def wrap_slot(
-    *,
-    dek: bytes,
-    key: bytes,
-    key_id: bytes,
-    wrap_salt: bytes,
-    generation: int,
-    preamble: bytes,
-    primitives: Primitives,
-) -> bytes:
-    """Return a file-key slot, 104 bytes without the zeros behind it, through which ``key`` gives ``dek``.
-
-    :param wrap_salt: 32 bytes, fresh at every wrap: no pair of key and nonce is used twice then.
-    """
-    head = b"".join(
-        (
-            bytes([KIND_FILE_KEY, 0]),
-            _KIND_1_PAYLOAD.to_bytes(2, "big"),
-            generation.to_bytes(4, "big"),
-            key_id,
-        ),
-    )
-    wrap_key, nonce = _wrap_keys(key, wrap_salt, preamble + head)
-    return head + wrap_salt + primitives.gcm(wrap_key).seal(nonce, dek)
+def fitting_slot_size(slot: bytes, least: int = DEFAULT_SLOT_SIZE) -> int:
+    """Return the slot size, in bytes, of a table in which ``slot`` has room: at least ``least``, and aligned."""
+    size = max(least, len(slot))
+    size += -size % SLOT_ALIGNMENT
+    if size > MAX_SLOT_SIZE:
+        raise ConfigurationError(f"a slot of {len(slot)} bytes; at most {MAX_SLOT_SIZE} fit")
+    return size
 
 
 def slot_table(slots: Sequence[bytes], count: int, slot_size: int) -> bytes:
     """Return a table of ``count`` slots of ``slot_size`` bytes: ``slots``, and empty ones."""
     head = bytes([count, 0]) + slot_size.to_bytes(2, "big") + bytes(4)
     return head + b"".join(slot.ljust(slot_size, b"\0") for slot in slots).ljust(count * slot_size, b"\0")
-
-
-def unwrap_slots(header: Header, keyring: Keyring, primitives: Primitives) -> Iterator[tuple[Slot, bytes]]:
-    """Yield (slot, DEK) for each slot of a key that the keyring holds, as far as it unwraps.
-
-    The highest generation comes first, and of equal ones the first in the table. A DEK is only what a holder of that key
-    put there: whether it is the file's own, the commitment tells.
-
-    :raises UnknownKeyError: no slot names a key of the keyring.
-    """
-    candidates = [
-        (slot, key)
-        # Sorting is stable: equal generations stay in the order of the table.
-        for slot in sorted(header.slots, key=lambda slot: slot.generation, reverse=True)
-        if slot.kind == KIND_FILE_KEY and (key := keyring.find(slot.key_id)) is not None
-    ]
-    if not candidates:
-        names = tuple(slot.key_id.hex() for slot in header.slots)
-        raise UnknownKeyError(
-            f"no key of the keyring opens this file; it names {', '.join(names) or 'none'}", names
-        )
-    for slot, key in candidates:
-        wrap_key, nonce = _wrap_keys(key, slot.payload[:WRAP_SALT_SIZE], header.preamble + slot.head)
-        try:
-            dek = primitives.gcm(wrap_key).open(nonce, slot.payload[WRAP_SALT_SIZE:])
-        except IntegrityError:
-            continue
-        yield slot, dek
-
-
-def open_metadata(header: Header, dek: bytes, primitives: Primitives) -> dict[str, object]:
-    """Return the sealed metadata, an empty dict where there is none.
-
-    :raises IntegrityError: it was changed. :raises FormatError: its tag is good, and it is no metadata all the same.
-    """
-    if not header.sealed_metadata:
-        return {}
-    meta_key, nonce = _metadata_keys(dek, header.file_id, header.preamble)
-    return decode_metadata(primitives.gcm(meta_key).open(nonce, header.sealed_metadata))
-
-
-def _wrap_keys(key: bytes, wrap_salt: bytes, bind: bytes) -> tuple[bytes, bytes]:
-    okm = hkdf("sha256", key, wrap_salt, _WRAP_INFO + bind, KEY_SIZE + GCM_NONCE_SIZE)
-    return okm[:KEY_SIZE], okm[KEY_SIZE:]
-
-
-def _metadata_keys(dek: bytes, file_id: bytes, preamble: bytes) -> tuple[bytes, bytes]:
-    okm = hkdf("sha256", dek, file_id, _META_INFO + preamble, KEY_SIZE + GCM_NONCE_SIZE)
-    return okm[:KEY_SIZE], okm[KEY_SIZE:]

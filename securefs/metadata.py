@@ -3,6 +3,8 @@
 JSON readers differ in what else they take: a byte order mark, UTF-16, ``NaN``, a name that occurs twice, half of a
 surrogate pair, nesting as deep as their stack. Each of these is refused here, when it is written and when it is read, so
 that no file opens in one program and not in another. Pure functions over bytes.
+
+Sealed, it is one AES-GCM message under a key that is derived from the file's data key (DEK) and its preamble.
 """
 
 from __future__ import annotations
@@ -13,20 +15,58 @@ import re
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from securefs.errors import ConfigurationError, FormatError
+from securefs.primitives import GCM_NONCE_SIZE, KEY_SIZE, hkdf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_DEPTH", "MAX_NUMBER", "MAX_TEXT", "decode_metadata", "encode_metadata"]
+    from securefs.primitives import Primitives
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_NUMBER",
+    "MAX_TEXT",
+    "decode_metadata",
+    "encode_metadata",
+    "open_metadata",
+    "seal_metadata",
+]
 
 MAX_TEXT: Final = 65_520  # bytes; sealed, with the tag of 16 bytes, they are the 65,536 that a header holds
 MAX_DEPTH: Final = 32  # levels of objects and arrays; the outermost object is the first
 MAX_NUMBER: Final = 64  # characters of a number: readers differ in how long a one they take
 
+_META_INFO: Final = b"securefs/2 meta\0"
 # RFC 8259 section 7, whatever it escapes. A string without an end reaches to the text's: what could fail there would be tried
 # again from each quote.
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.?)*"?', re.DOTALL)
 _BRACKET: Final = re.compile(r"[\[\]{}]")
+
+
+def seal_metadata(text: bytes, dek: bytes, file_id: bytes, preamble: bytes, primitives: Primitives) -> bytes:
+    """Return the sealed text, nothing for no text. Only once under one DEK: key and nonce are derived from it."""
+    if not text:
+        return b""
+    key, nonce = _keys(dek, file_id, preamble)
+    return primitives.gcm(key).seal(nonce, text)
+
+
+def open_metadata(
+    sealed: bytes, dek: bytes, file_id: bytes, preamble: bytes, primitives: Primitives
+) -> dict[str, object]:
+    """Return the sealed metadata, an empty dict where there is none.
+
+    :raises IntegrityError: it was changed. :raises FormatError: its tag is good, and it is no metadata all the same.
+    """
+    if not sealed:
+        return {}
+    key, nonce = _keys(dek, file_id, preamble)
+    return decode_metadata(primitives.gcm(key).open(nonce, sealed))
+
+
+def _keys(dek: bytes, file_id: bytes, preamble: bytes) -> tuple[bytes, bytes]:
+    okm = hkdf("sha256", dek, file_id, _META_INFO + preamble, KEY_SIZE + GCM_NONCE_SIZE)
+    return okm[:KEY_SIZE], okm[KEY_SIZE:]
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> bytes:

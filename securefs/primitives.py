@@ -24,6 +24,7 @@ __all__ = [
     "GCM_NONCE_SIZE",
     "GCM_TAG_SIZE",
     "HMAC_SIZE",
+    "KEY_SIZE",
     "Bytes",
     "Gcm",
     "Primitives",
@@ -36,6 +37,7 @@ __all__ = [
     "view_of",
 ]
 
+KEY_SIZE: Final = 32  # bytes; AES-256, every key that encrypts or is derived
 BLOCK_SIZE: Final = 16  # bytes; AES block, CBC IV (FIPS 197, SP 800-38A)
 GCM_NONCE_SIZE: Final = 12  # bytes; SP 800-38D section 5.2.1.1
 GCM_TAG_SIZE: Final = 16  # bytes

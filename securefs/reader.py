@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 from securefs.backend import default_primitives
 from securefs.errors import ConfigurationError, IntegrityError, Reason, SourceError
-from securefs.format1 import Format1Verifier, ciphertext_size
+from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size, view_of
 from securefs.stream import TRAILER, unlock
@@ -316,8 +316,9 @@ class _Format1File(EncryptedFile):
         self._source, self._primitives = source, primitives
         self._ciphertext_size = ciphertext_size(source.length)
         self._digests: list[bytes] = []
-        self._key = self._verify(keyring)
-        self.key_id = keyring.id_of(self._key).hex()
+        self._keyring = keyring
+        self._key_id = self._verify()
+        self.key_id = self._key_id.hex()
         last = (self._ciphertext_size - 1) // self.block_size
         tail = self._run(last, 1)
         self._cached = (last * self.block_size, tail)
@@ -331,9 +332,9 @@ class _Format1File(EncryptedFile):
             raise IntegrityError("the file ends before its length says", Reason.TRUNCATED, segment=index)
         return stored
 
-    def _verify(self, keyring: Keyring) -> bytes:
-        """Read the whole file once: find the key whose tag it bears, note a digest of each block for later."""
-        verifier = Format1Verifier(keyring.all_keys())
+    def _verify(self) -> bytes:
+        """Read the whole file once: find whose tag it bears (a key id), note a digest of each block for later."""
+        verifier = self._keyring.format_1_verifier()
         for index in range(-(-self._ciphertext_size // self.block_size)):
             stored = self._stored(index)
             verifier.update(stored if index == 0 else memoryview(stored)[BLOCK_SIZE:])
@@ -345,7 +346,9 @@ class _Format1File(EncryptedFile):
         self._compare(index, stored)
         ciphertext = memoryview(stored)[BLOCK_SIZE:]
         output = memoryview(bytearray(len(stored)))
-        self._primitives.cbc_decrypt_into(self._key, stored[:BLOCK_SIZE], ciphertext, output)
+        self._keyring.format_1_decrypt_into(
+            self._key_id, stored[:BLOCK_SIZE], ciphertext, output, self._primitives
+        )
         plaintext = output[: len(ciphertext)]
         return bytes(plaintext[: unpadded_size(plaintext)] if index == len(self._digests) - 1 else plaintext)
 

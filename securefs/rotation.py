@@ -30,19 +30,18 @@ from securefs.errors import ConfigurationError, FormatError, IntegrityError, Rea
 from securefs.files import COPY_SIZE, write_atomically
 from securefs.header import (
     FIXED_SIZE,
-    KIND_FILE_KEY,
     MAGIC,
     MAX_GENERATION,
     MAX_SLOTS,
-    WRAP_SALT_SIZE,
+    SLOT_ALIGNMENT,
+    fitting_slot_size,
     header_length,
-    open_metadata,
     parse_header,
     slot_table,
-    unwrap_slots,
-    wrap_slot,
 )
-from securefs.keys import KEY_ID_SIZE, Keyring
+from securefs.keys import KEY_ID_SIZE
+from securefs.keys.slots import claimed_slots, new_slot
+from securefs.metadata import open_metadata
 from securefs.stream import open_with, split_start
 from securefs.suites import BODY_HEAD_SIZE
 
@@ -51,11 +50,12 @@ if TYPE_CHECKING:
 
     from securefs.files import StrPath
     from securefs.header import Header, Slot
+    from securefs.keys import Keyring, Wrapper
     from securefs.primitives import Primitives
 
 __all__ = ["Rewrapped", "rewrap"]
 
-MARK: Final = 4  # bytes at a slot's start, kind and payload length: small and aligned enough to be written whole or not at all
+MARK: Final = SLOT_ALIGNMENT  # bytes at a slot's start, kind and payload length: written whole or not at all
 NOBODY: Final = bytes(KEY_ID_SIZE)  # the key id in a slot that is being made or removed
 
 
@@ -95,22 +95,27 @@ def rewrap(
     :raises OSError: it can't be read, locked or written.
     """
     primitives = primitives or default_primitives()
-    key = keyring.sealing_key()
+    wrapper = keyring.wrapper()
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigurationError(f"{os.fsdecode(path)} is not a regular file")
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read, which somebody may be changing
         header, body_head = split_start(_read_start(descriptor))
-        used, dek = _genuine_slot(header, body_head, keyring, context, primitives)
-        stale = [slot for slot in header.slots if slot is not used and _is_ours(slot, keyring)]
-        others = [slot for slot in header.slots if slot is not used and slot not in stale]
-        made = used.key_id == keyring.primary_id  # with stale slots beside it: a crash left them
+        claimed = list(claimed_slots(header, keyring))
+        used, dek = _genuine_slot(claimed, header, body_head, context, primitives)
+        # What was left half made or half removed has nobody's id, and nobody's is to be removed as ours are.
+        ours = [slot for slot, _ in claimed]
+        ours += [slot for slot in header.slots if (slot.kind, slot.key_id) == (wrapper.kind, NOBODY)]
+        stale = [slot for slot in header.slots if slot in ours and slot is not used]
+        others = [slot for slot in header.slots if slot not in ours]
+        # With stale slots beside it: a crash left them.
+        made = (used.kind, used.key_id) == (wrapper.kind, wrapper.key_id)
         if made and not stale:
-            return Rewrapped(header.object_id, keyring.primary_id.hex())
-        new = _stored(used) if made else _new_slot(header, dek, keyring, primitives)
-        check = partial(_check_opens, dek=dek, keyring=Keyring(key), primitives=primitives)
-        if header.slot_size % MARK or header.slot_count == len(others) + 1:
+            return Rewrapped(header.object_id, wrapper.key_id.hex())
+        new = _stored(used) if made else _new_slot(header, dek, wrapper)
+        check = partial(_check_opens, new=new, dek=dek, keyring=keyring)
+        if header.slot_size % MARK or len(new) > header.slot_size or header.slot_count == len(others) + 1:
             _replace_by_copy(descriptor, Path(path), header, [*map(_stored, others), new], check)
         else:
             _remove(descriptor, header, stale)
@@ -120,9 +125,9 @@ def rewrap(
                 _remove(descriptor, header, [used])
     finally:
         os.close(descriptor)
-    names = {slot.key_id for slot in (used, *stale)} - {keyring.primary_id, NOBODY}
+    names = {slot.key_id for slot in (used, *stale)} - {wrapper.key_id, NOBODY}
     removed = tuple(sorted(name.hex() for name in names))
-    return Rewrapped(header.object_id, keyring.primary_id.hex(), removed, changed=True)
+    return Rewrapped(header.object_id, wrapper.key_id.hex(), removed, changed=True)
 
 
 def _read_start(descriptor: int) -> bytes:
@@ -137,20 +142,24 @@ def _read_start(descriptor: int) -> bytes:
 
 
 def _genuine_slot(
-    header: Header, body_head: bytes, keyring: Keyring, context: bytes | None, primitives: Primitives
+    claimed: Sequence[tuple[Slot, bytes | None]],
+    header: Header,
+    body_head: bytes,
+    context: bytes | None,
+    primitives: Primitives,
 ) -> tuple[Slot, bytes]:
     """Return (slot, DEK): the newest of the keyring's slots, all of which give the DEK that the file was written with.
 
     A slot that its own key does not unwrap gives no DEK at all: a crash left it, or it was damaged, and nobody misses it.
     """
-    opened = list(unwrap_slots(header, keyring, primitives))
+    opened = [(slot, dek) for slot, dek in claimed if dek is not None]
     if not opened:
         raise IntegrityError("no key slot unwraps: the preamble or the slot was changed; nothing was written")
     faults: dict[int, FormatError | IntegrityError] = {}
     for slot, dek in opened:
         try:
             if context is None:
-                open_metadata(header, dek, primitives)
+                open_metadata(header.sealed_metadata, dek, header.file_id, header.preamble, primitives)
             else:
                 open_with(dek, header, body_head, context, primitives)
         except (FormatError, IntegrityError) as error:  # noqa: PERF203  # eight slots at most
@@ -181,14 +190,11 @@ def _named(slots: Sequence[Slot]) -> str:
     )
 
 
-def _is_ours(slot: Slot, keyring: Keyring) -> bool:
-    """Tell whether the slot is of a key that the keyring holds, or was left half made or half removed."""
-    return slot.kind == KIND_FILE_KEY and (slot.key_id == NOBODY or keyring.find(slot.key_id) is not None)
-
-
-def _check_opens(header: Header, dek: bytes, keyring: Keyring, primitives: Primitives) -> None:
-    if not any(hmac.compare_digest(found, dek) for _, found in unwrap_slots(header, keyring, primitives)):
-        raise IntegrityError("the new key slot holds another key than the old one", Reason.IO_ERROR)
+def _check_opens(header: Header, new: bytes, dek: bytes, keyring: Keyring) -> None:
+    for slot, found in claimed_slots(header, keyring):
+        if _stored(slot) == new and found is not None and hmac.compare_digest(found, dek):
+            return
+    raise IntegrityError("the new key slot does not give the key that it was made of", Reason.IO_ERROR)
 
 
 def _insert(descriptor: int, header: Header, stale: Sequence[Slot], new: bytes) -> None:
@@ -218,16 +224,9 @@ def _stored(slot: Slot) -> bytes:
     return slot.head + slot.payload
 
 
-def _new_slot(header: Header, dek: bytes, keyring: Keyring, primitives: Primitives) -> bytes:
-    return wrap_slot(
-        dek=dek,
-        key=keyring.sealing_key(),
-        key_id=keyring.primary_id,
-        wrap_salt=token_bytes(WRAP_SALT_SIZE),
-        generation=min(max(slot.generation for slot in header.slots) + 1, MAX_GENERATION),
-        preamble=header.preamble,
-        primitives=primitives,
-    )
+def _new_slot(header: Header, dek: bytes, wrapper: Wrapper) -> bytes:
+    generation = min(max(slot.generation for slot in header.slots) + 1, MAX_GENERATION)
+    return new_slot(wrapper, dek, header.preamble, generation, token_bytes)
 
 
 def _replace_by_copy(
@@ -235,7 +234,8 @@ def _replace_by_copy(
 ) -> None:
     """Put a copy with ``slots`` and, if the format allows it, an empty one in the place of the file."""
     count = min(MAX_SLOTS, max(header.slot_count, len(slots) + 1))
-    table = slot_table(slots, count, header.slot_size + -header.slot_size % MARK)
+    size = fitting_slot_size(slots[-1], header.slot_size)
+    table = slot_table(slots, count, size)
     start = header.preamble + table + header.sealed_metadata
     check(parse_header(start))
     status = os.fstat(descriptor)

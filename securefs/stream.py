@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Final
 from securefs.backend import default_primitives
 from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason
 from securefs.header import (
+    DEFAULT_SLOTS,
     FILE_ID_SIZE,
     FIXED_SIZE,
     MAGIC,
-    WRAP_SALT_SIZE,
-    build_header,
+    build_preamble,
+    fitting_slot_size,
     header_length,
-    open_metadata,
     parse_header,
-    unwrap_slots,
+    slot_table,
 )
-from securefs.keys import KEY_SIZE
-from securefs.metadata import encode_metadata
-from securefs.primitives import BLOCK_SIZE, view_of
+from securefs.keys.slots import WRAP_SALT_SIZE, claimed_slots, new_slot
+from securefs.metadata import encode_metadata, open_metadata, seal_metadata
+from securefs.primitives import BLOCK_SIZE, KEY_SIZE, view_of
 from securefs.suites import BODY_HEAD_SIZE, SALT_SIZE, Suite, body_context, check_index, derive
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ class Randomness:
     wrap_salt: bytes  # 32 bytes
     body_salt: bytes  # 24 bytes
     draw_iv: Callable[[], bytes]  # 16 bytes at every call; suite 1
+
+    def draw_for_wrap(self, size: int) -> bytes:
+        """Return what a wrap asks for: the chosen salt, or, of another size, what the system gives."""
+        return self.wrap_salt if size == len(self.wrap_salt) else token_bytes(size)
 
     @classmethod
     def draw(cls) -> Randomness:
@@ -194,16 +198,12 @@ class _SegmentSealer:
 def _header(
     keyring: Keyring, suite: Suite, metadata_text: bytes, random: Randomness, primitives: Primitives
 ) -> tuple[bytes, bytes]:
-    return build_header(
-        suite=suite,
-        file_id=random.file_id,
-        dek=random.dek,
-        key=keyring.sealing_key(),
-        key_id=keyring.primary_id,
-        wrap_salt=random.wrap_salt,
-        metadata_text=metadata_text,
-        primitives=primitives,
-    )
+    """Return (preamble, whole header) of a new file: one slot of generation 1, and an empty one for a rewrap."""
+    preamble = build_preamble(suite, random.file_id, len(metadata_text))
+    slot = new_slot(keyring.wrapper(), random.dek, preamble, 1, random.draw_for_wrap)
+    table = slot_table([slot], DEFAULT_SLOTS, fitting_slot_size(slot))
+    sealed = seal_metadata(metadata_text, random.dek, random.file_id, preamble, primitives)
+    return preamble, preamble + table + sealed
 
 
 def seal_with(
@@ -250,10 +250,12 @@ def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitive
     header, body_head = split_start(start)
     planted: list[Slot] = []
     first: FormatError | IntegrityError | None = None
-    for slot, dek in unwrap_slots(header, keyring, primitives):
+    for slot, dek in claimed_slots(header, keyring):
+        if dek is None:
+            continue
         try:
             metadata, cipher = open_with(dek, header, body_head, context, primitives)
-        except (FormatError, IntegrityError) as error:  # noqa: PERF203  # eight slots at most
+        except (FormatError, IntegrityError) as error:  # eight slots at most
             first = first or error
             planted.append(slot)
         else:
@@ -277,7 +279,7 @@ def open_with(
 
     :raises FormatError, IntegrityError: it is not, the file was changed, or it was written in another context.
     """
-    metadata = open_metadata(header, dek, primitives)
+    metadata = open_metadata(header.sealed_metadata, dek, header.file_id, header.preamble, primitives)
     ctx = body_context(header.preamble, context)
     cipher, commitment = derive(header.suite, dek, body_head[:SALT_SIZE], ctx, primitives, _draw_iv)
     if not hmac.compare_digest(commitment, body_head[SALT_SIZE:]):

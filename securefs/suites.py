@@ -25,6 +25,7 @@ from securefs.primitives import (
     GCM_NONCE_SIZE,
     GCM_TAG_SIZE,
     HMAC_SIZE,
+    KEY_SIZE,
     hkdf_expand,
     pkcs7_pad,
     unpadded_size,
@@ -52,7 +53,6 @@ COMMITMENT_SIZE: Final = 32  # bytes
 BODY_HEAD_SIZE: Final = SALT_SIZE + COMMITMENT_SIZE
 MAX_SEGMENTS: Final = 2**32  # 256 TiB in suite 1, 64 TiB in suite 2
 MAX_CONTEXT_SIZE: Final = 65_535  # bytes
-KEY_SIZE: Final = 32  # bytes
 
 _BODY_INFO: Final = b"securefs/2 body\0"
 _SUITE_1_INFO: Final = b"securefs/2+AES_256_CBC_HMAC_SHA256\0"

@@ -11,6 +11,8 @@ import pytest
 from securefs import Keyring, Suite, open_encrypted
 from securefs.accelerated import OpenSSL
 from securefs.format1 import Format1Sealer
+from securefs.keys.material import KeyMaterial
+from securefs.keys.slots import FileKey, new_slot
 from securefs.primitives import PyCryptodome
 from securefs.stream import Decryptor, Randomness, seal_with
 
@@ -54,6 +56,17 @@ def seal(
     """A whole Format 2 file; the same arguments give the same bytes."""
     random = options.pop("random", None) or chosen(label)
     return seal_with(random, plaintext, ring, suite, primitives, **options)
+
+
+def keys_of(ring: Keyring) -> list[bytes]:
+    """The file keys of a ring as bytes, which only tests get to see."""
+    return [key.reveal() for key in ring._file_keys.values()]
+
+
+def slot_of(key: bytes, preamble: bytes, dek: bytes, generation: int = 1, salt: bytes | None = None) -> bytes:
+    """A slot, without the zeros behind it, through which ``key`` gives ``dek``."""
+    salt = salt or pattern(32, f"salt {key.hex()} {generation}")
+    return new_slot(FileKey(KeyMaterial(key), LIBRARIES[0]), dek, preamble, generation, lambda _: salt)
 
 
 def cbc_decrypt(library, key: bytes, iv: bytes, ciphertext: bytes) -> bytes:

@@ -27,7 +27,7 @@ from securefs.cli.terminal import (
     shown,
 )
 from securefs.errors import ConfigurationError, Reason, SecureFSError
-from securefs.files import COPY_SIZE, copy_sealed, format_1_sealer, verify
+from securefs.files import COPY_SIZE, copy_sealed, verify
 from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
 from securefs.keys import Keyring, generate_key
 from securefs.reader import open_encrypted
@@ -100,7 +100,7 @@ def _sealer(arguments: argparse.Namespace, keyring: Keyring) -> StreamSealer:
         raise ConfigurationError(
             "--format-1 has no place for --suite, --context, --name or --type: use Format 2"
         )
-    return format_1_sealer(keyring)
+    return keyring.format_1_sealer()
 
 
 def decrypt(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,6 @@ from wsgi_client import Input
 from securefs import Keyring, Suite, open_encrypted
 from securefs.audit import Journal
 from securefs.errors import Reason
-from securefs.files import format_1_sealer
 from securefs.middleware import BodyRefusedError, Policy
 from securefs.middleware.body import HELD_IN_MEMORY, RewrittenBody, _padded, prepare
 from securefs.middleware.problem import Refusal
@@ -49,7 +48,7 @@ class Journal_closed:  # noqa: N801  # reads as what it is
 
 
 def format_1(metadata):
-    return _Format1Part(format_1_sealer(KEYRING), KEYRING.primary_id.hex())
+    return _Format1Part(KEYRING.format_1_sealer(), KEYRING.primary_id.hex())
 
 
 def client_body(parts, boundary: bytes, *, terse: bool = False) -> bytes:

@@ -15,7 +15,6 @@ import pytest
 from wsgi_client import call
 
 from securefs import Encryptor, Keyring, Suite
-from securefs.files import format_1_sealer
 from securefs.middleware import Policy, SecureFS
 
 MIB = 1024 * 1024
@@ -33,7 +32,7 @@ def seal(keyring, data=TEXT, suite=Suite.CBC_HMAC, context=b"", metadata=None):
 
 
 def seal_format_1(keyring, data=TEXT):
-    sealer = format_1_sealer(keyring)
+    sealer = keyring.format_1_sealer()
     return sealer.update(data) + sealer.finalize()
 
 

@@ -8,7 +8,7 @@ import resource
 import tempfile
 
 import pytest
-from sealing import seal, seal_1
+from sealing import keys_of, seal, seal_1
 from wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Keyring
@@ -55,7 +55,7 @@ def test_a_context_is_never_ignored(fields, named, keyring, journal):
 
 def test_files_that_are_said_to_be_unbound_open_beside_bound_ones(keyring, journal):
     bound = seal(b"content", ring=keyring, context=b"ann")
-    files = {"/old/1": seal_1(b"content", keyring.all_keys()[0]), "/old/2": bound, "/2": bound}
+    files = {"/old/1": seal_1(b"content", keys_of(keyring)[0]), "/old/2": bound, "/2": bound}
 
     def app(environ, start_response):
         start_response("200 OK", [])

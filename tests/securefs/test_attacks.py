@@ -19,6 +19,7 @@ from sealing import (
     SUITES,
     CountingFile,
     chosen,
+    keys_of,
     pattern,
     read_all,
     seal,
@@ -48,7 +49,7 @@ def refused(data: bytes, ring: Keyring = RING, context: bytes = b"", **options) 
     with pytest.raises(REFUSALS):
         stream_all(data, ring, context)
     with pytest.raises(Rejected):
-        open_format_2(data, list(ring.all_keys()), context)
+        open_format_2(data, keys_of(ring), context)
     with pytest.raises(REFUSALS) as caught:
         verify(io.BytesIO(data), ring, context, **options)
     return caught.value

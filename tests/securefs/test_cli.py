@@ -14,15 +14,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from sealing import slot_of
 from servers import app_environ, python_environ, wait_until
 
 from securefs import Keyring, Suite, __version__, encrypt_file, verify
 from securefs.audit import Journal
 from securefs.cli import main
 from securefs.cli.terminal import BAR_WIDTH, Progress, complain, shown
-from securefs.header import wrap_slot
 from securefs.keys import key_id
-from securefs.primitives import PyCryptodome
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(1, 33))
@@ -592,15 +591,7 @@ def test_rewrap_verifies_the_context_unless_it_is_told_not_to(run, rotating):
 
 def with_planted_slot(path):
     data = bytearray(path.read_bytes())
-    slot = wrap_slot(
-        dek=bytes(range(9, 41)),
-        key=KEY,
-        key_id=key_id(KEY),
-        wrap_salt=bytes(32),
-        generation=9,
-        preamble=bytes(data[:48]),
-        primitives=PyCryptodome(),
-    )
+    slot = slot_of(KEY, bytes(data[:48]), bytes(range(9, 41)), 9)
     data[216 : 216 + len(slot)] = slot
     path.write_bytes(data)
 

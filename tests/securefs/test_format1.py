@@ -23,7 +23,6 @@ from sealing import (
 from second_decryptor import open_format_1
 
 from securefs import FormatError, IntegrityError, Keyring, Reason, open_encrypted, verify
-from securefs.files import format_1_sealer
 from securefs.format1 import Format1Sealer, ciphertext_size, sealed_length
 from securefs.reader import FORMAT_1_BLOCK
 
@@ -67,7 +66,7 @@ def test_pieces_of_any_size_give_the_same_bytes(size, step):
 @pytest.mark.parametrize("size", [16, 24, 32])
 def test_keys_of_all_three_sizes_seal_and_open(size):
     key = KEY[:size]
-    sealer = format_1_sealer(Keyring(key))
+    sealer = Keyring(key).format_1_sealer()
     data = sealer.update(b"hello") + sealer.finalize()
     with open_1(data, Keyring(OTHER_KEY, [KEY, key, KEY[:16]])) as file:
         assert file.read() == b"hello"
@@ -75,7 +74,7 @@ def test_keys_of_all_three_sizes_seal_and_open(size):
 
 
 def test_the_iv_is_new_for_every_file():
-    sealers = [format_1_sealer(RING) for _ in range(2)]
+    sealers = [RING.format_1_sealer() for _ in range(2)]
     first, second = (sealer.update(b"hello") + sealer.finalize() for sealer in sealers)
     assert first[:16] != second[:16]
     assert first[16:] != second[16:]

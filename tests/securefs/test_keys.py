@@ -6,8 +6,10 @@ import os
 import pickle
 
 import pytest
+from sealing import chosen, keys_of, seal, slot_of
 
 from securefs import ConfigurationError, Keyring
+from securefs.header import parse_header
 from securefs.keys import MAX_KEY_FILE, generate_key, key_id
 
 KEY = bytes(range(32))
@@ -113,18 +115,18 @@ def test_a_variable_and_its_file_together_are_an_error(name):
     ],
 )
 def test_base64_is_taken_in_its_usual_shapes(text):
-    assert len(Keyring.from_env({PRIMARY: text}).sealing_key()) == 32
+    assert len(keys_of(Keyring.from_env({PRIMARY: text}))[0]) == 32
 
 
 def test_the_default_environment_is_the_process(monkeypatch):
     monkeypatch.setenv(PRIMARY, GOOD)
     monkeypatch.delenv(PREVIOUS, raising=False)
-    assert Keyring.from_env().all_keys() == (KEY,)
+    assert keys_of(Keyring.from_env()) == [KEY]
 
 
 def test_retired_keys_are_read_in_order_and_empty_ones_left_out():
     ring = Keyring.from_env({PRIMARY: GOOD, PREVIOUS: f" {b64(RETIRED)}, ,{b64(KEY[:16])},"})
-    assert ring.all_keys() == (KEY, RETIRED, KEY[:16])
+    assert keys_of(ring) == [KEY, RETIRED, KEY[:16]]
 
 
 def write_key(path, data: bytes, mode: int = 0o600) -> str:
@@ -137,7 +139,7 @@ def test_keys_are_read_from_files(tmp_path):
     primary = write_key(tmp_path / "primary", GOOD.encode() + b"\n")
     previous = write_key(tmp_path / "previous", f"{b64(RETIRED)},{b64(KEY[:24])}\n".encode(), 0o640)
     ring = Keyring.from_env({f"{PRIMARY}_FILE": primary, f"{PREVIOUS}_FILE": previous})
-    assert ring.all_keys() == (KEY, RETIRED, KEY[:24])
+    assert keys_of(ring) == [KEY, RETIRED, KEY[:24]]
 
 
 def file_error(path: str) -> str:
@@ -212,7 +214,7 @@ def test_a_bad_key_in_a_file_names_the_plain_variable(tmp_path):
 def test_a_generated_key_is_a_good_one_and_new_each_time():
     first, second = generate_key(), generate_key()
     assert first != second
-    assert len(Keyring.from_env({PRIMARY: first}).sealing_key()) == 32
+    assert len(keys_of(Keyring.from_env({PRIMARY: first}))[0]) == 32
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 17, 31, 33, 64])
@@ -226,10 +228,15 @@ def test_keys_of_other_sizes_are_refused(size):
 @pytest.mark.parametrize("size", [16, 24])
 def test_short_keys_serve_format_1_only(size):
     ring = Keyring(KEY[:size], [RETIRED])
-    assert ring.all_keys()[0] == KEY[:size]
-    assert ring.find(ring.primary_id) is None
+    assert keys_of(ring)[0] == KEY[:size]
     with pytest.raises(ConfigurationError, match=f"has {size} bytes and can serve Format 1 only"):
-        ring.sealing_key()
+        ring.wrapper()
+    file = seal(b"x", ring=Keyring(RETIRED))
+    named = slot_of(RETIRED, file[:48], chosen().dek)
+    (slot,) = parse_header(
+        file[:56] + (named[:8] + ring.primary_id + named[24:]).ljust(320, b"\0") + file[376:]
+    ).slots
+    assert ring.unwrap(slot, file[:48] + slot.head) is None
 
 
 @pytest.mark.parametrize(
@@ -272,23 +279,24 @@ def test_keys_with_zeros_elsewhere_are_different_keys():
 
 def test_a_key_given_twice_is_held_once_and_the_primary_stays_first():
     ring = Keyring(KEY, [RETIRED, KEY, RETIRED])
-    assert ring.all_keys() == (KEY, RETIRED)
+    assert keys_of(ring) == [KEY, RETIRED]
     assert ring.primary_id == key_id(KEY)
     assert ring.key_ids == (key_id(KEY), key_id(RETIRED))
 
 
-def test_keys_are_found_by_id():
+def test_a_slot_is_opened_by_the_key_that_it_names():
     ring = Keyring(KEY, [RETIRED])
-    assert ring.find(key_id(RETIRED)) == RETIRED
-    assert ring.find(bytes(16)) is None
-    assert ring.id_of(RETIRED) == key_id(RETIRED)
+    file = seal(b"x", ring=Keyring(RETIRED))
+    (slot,) = parse_header(file).slots
+    assert ring.unwrap(slot, file[:48] + slot.head) == chosen().dek
+    assert Keyring(KEY).unwrap(slot, file[:48] + slot.head) is None
 
 
 def test_bytearrays_are_copied():
     key = bytearray(KEY)
     ring = Keyring(key)
     key[:] = bytes(32)
-    assert ring.sealing_key() == KEY
+    assert keys_of(ring) == [KEY]
 
 
 def test_no_text_of_a_keyring_shows_a_key():

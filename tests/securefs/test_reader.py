@@ -24,6 +24,7 @@ from sealing import (
     pattern,
     seal,
     seal_1,
+    slot_of,
 )
 from second_decryptor import open_format_2
 
@@ -40,7 +41,7 @@ from securefs import (
     open_encrypted,
     verify,
 )
-from securefs.header import slot_table, wrap_slot
+from securefs.header import slot_table
 from securefs.keys import key_id
 from securefs.reader import READ_SIZE
 from securefs.stream import unlock
@@ -393,18 +394,6 @@ def with_slots(data: bytes, *slots: bytes) -> bytes:
     return data[:48] + table + data[56 + 320 :]
 
 
-def slot_of(key: bytes, data: bytes, generation: int, dek: bytes) -> bytes:
-    return wrap_slot(
-        dek=dek,
-        key=key,
-        key_id=key_id(key),
-        wrap_salt=pattern(32, f"{generation}"),
-        generation=generation,
-        preamble=data[:48],
-        primitives=LIBRARIES[0],
-    )
-
-
 BOTH = Keyring(OTHER_KEY, [KEY])
 BOUND = seal(PLAIN, context=b"tenant", metadata_text=b'{"name":"n"}')
 
@@ -416,8 +405,8 @@ BOUND = seal(PLAIN, context=b"tenant", metadata_text=b'{"name":"n"}')
 )
 def test_a_planted_slot_shuts_nobody_out_and_is_told(data, first, generation):
     context = b"tenant" if data is BOUND else b""
-    good = slot_of(OTHER_KEY, data, 1, chosen().dek)
-    planted = slot_of(KEY, data, generation, PLANTED_DEK)
+    good = slot_of(OTHER_KEY, data[:48], chosen().dek)
+    planted = slot_of(KEY, data[:48], PLANTED_DEK, generation)
     changed = with_slots(data, *([planted, good] if first else [good, planted]))
     tried = generation > 1 or (generation == 1 and first)
     expected = ((0 if first else 1, key_id(KEY).hex()),) if tried else ()
@@ -434,13 +423,13 @@ def test_a_planted_slot_shuts_nobody_out_and_is_told(data, first, generation):
 def test_where_no_slot_holds_the_first_one_s_fault_is_told():
     """The newest is what the file claims to be opened by."""
     changed = with_slots(
-        BOUND, slot_of(KEY, BOUND, 1, chosen().dek), slot_of(OTHER_KEY, BOUND, 2, PLANTED_DEK)
+        BOUND, slot_of(KEY, BOUND[:48], chosen().dek, 1), slot_of(OTHER_KEY, BOUND[:48], PLANTED_DEK, 2)
     )
     with pytest.raises(IntegrityError) as caught:
         open_encrypted(io.BytesIO(changed), BOTH, b"another tenant")
     assert caught.value.reason is Reason.TAG_MISMATCH  # of its metadata
     changed = with_slots(
-        BOUND, slot_of(KEY, BOUND, 3, chosen().dek), slot_of(OTHER_KEY, BOUND, 2, PLANTED_DEK)
+        BOUND, slot_of(KEY, BOUND[:48], chosen().dek, 3), slot_of(OTHER_KEY, BOUND[:48], PLANTED_DEK, 2)
     )
     with pytest.raises(IntegrityError) as caught:
         open_encrypted(io.BytesIO(changed), BOTH, b"another tenant")

@@ -24,6 +24,7 @@ from sealing import (
     pattern,
     seal,
     seal_1,
+    slot_of,
 )
 
 from securefs import (
@@ -38,7 +39,7 @@ from securefs import (
     rewrap,
     verify,
 )
-from securefs.header import parse_header, slot_table, wrap_slot
+from securefs.header import parse_header, slot_table
 from securefs.keys import key_id
 
 NEW = Keyring(OTHER_KEY)
@@ -73,18 +74,9 @@ def with_table(data: bytes, table: list[bytes], count: int = 2, slot_size: int =
     return header.preamble + slot_table(table, count, slot_size) + data[56 + 320 :]
 
 
-def slot_for(key: bytes, data: bytes | None = None, generation: int = 1, **changed) -> bytes:
+def slot_for(key: bytes, data: bytes | None = None, generation: int = 1, dek: bytes | None = None) -> bytes:
     """A slot through which ``key`` opens ``data``, made by :func:`seal` under KEY."""
-    values = {
-        "dek": pattern(32, "file dek"),
-        "key": key,
-        "key_id": key_id(key),
-        "wrap_salt": pattern(32, f"salt {key.hex()} {generation}"),
-        "generation": generation,
-        "preamble": (data or seal(CONTENT))[:48],
-        "primitives": LIBRARIES[0],
-    }
-    return wrap_slot(**{**values, **changed})
+    return slot_of(key, (data or seal(CONTENT))[:48], dek or pattern(32, "file dek"), generation)
 
 
 HPKE = (
@@ -293,7 +285,7 @@ class FaultyMemory:
 def test_the_old_slot_stays_where_the_new_one_does_not_open_the_file(path, count):
     stored(path, with_table(seal(CONTENT), [slot_for(KEY)], count))
     with pytest.raises(IntegrityError) as raised:
-        rewrap(path, ROTATING, primitives=FaultyMemory())
+        rewrap(path, Keyring(OTHER_KEY, [KEY], primitives=FaultyMemory()))
     assert raised.value.reason is Reason.IO_ERROR
     assert content(path, RING) == CONTENT
 

@@ -17,7 +17,7 @@ from securefs import (
     open_encrypted,
     verify,
 )
-from securefs.files import copy_sealed, format_1_sealer
+from securefs.files import copy_sealed
 
 PLAIN = pattern(200_000)
 FILES = {
@@ -201,7 +201,7 @@ NO_BYTES = [None, "text", 5, -1, 1.5, [1, 2], object()]
 def test_what_is_no_bytes_is_neither_sealed_nor_opened(suite, data, primitives):
     encryptor = Encryptor(RING, suite, primitives=primitives)
     decryptor = Decryptor(RING, primitives=primitives)
-    for feed in (encryptor.update, decryptor.update, format_1_sealer(RING, primitives=primitives).update):
+    for feed in (encryptor.update, decryptor.update, RING.format_1_sealer(primitives).update):
         with pytest.raises(SourceError, match=type(data).__name__):
             feed(data)
     stored = encryptor.update(b"good") + encryptor.finalize()
@@ -235,7 +235,7 @@ def test_a_source_that_has_nothing_yet_is_not_at_its_end(data, format_1):
             return b"the beginning" if self.reads == 1 else data
 
     target = io.BytesIO()
-    sealer = format_1_sealer(RING) if format_1 else Encryptor(RING)
+    sealer = RING.format_1_sealer() if format_1 else Encryptor(RING)
     with pytest.raises(SourceError):
         copy_sealed(Source(), target, sealer)
     with pytest.raises(SecureFSError):

@@ -11,8 +11,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from securefs import Suite
-from securefs.header import slot_table, wrap_slot
-from securefs.keys import key_id
+from securefs.header import slot_table
+from securefs.keys.material import KeyMaterial
+from securefs.keys.slots import FileKey, new_slot
 from securefs.metadata import MAX_DEPTH, MAX_NUMBER
 from securefs.primitives import PyCryptodome
 from securefs.suites import body_context, derive
@@ -100,15 +101,8 @@ def _slots(vectors: list[Vector], suite: str, file: Callable[[str], tuple[Vector
     good, also = data[56:160], rewrapped[56:160]
 
     def planted(generation: int) -> bytes:
-        return wrap_slot(
-            dek=hashlib.sha256(b"planted").digest(),
-            key=other,
-            key_id=key_id(other),
-            wrap_salt=hashlib.sha256(generation.to_bytes(4, "big")).digest(),
-            generation=generation,
-            preamble=data[:48],
-            primitives=PRIMITIVES,
-        )
+        dek, salt = (hashlib.sha256(text).digest() for text in (b"planted", generation.to_bytes(4, "big")))
+        return new_slot(FileKey(KeyMaterial(other), PRIMITIVES), dek, data[:48], generation, lambda _: salt)
 
     def add(
         what: str, slots: list[bytes], *, opens: bool = True, size: int = 160, count: int = 0, **extra: Any

@@ -1,0 +1,162 @@
+"""The keyring: one key that seals, and any number that open.
+
+A :class:`Keyring` holds the primary key, which seals, and any number of retired ones, which only open. Its keys are file keys (32
+random bytes, from the environment) or whatever else wraps and unwraps: :mod:`securefs.keys.slots`. A repr shows key ids only, and a
+keyring refuses to be pickled. A key that can't be a good key stops the program at start: there is no default key and no
+fallback to plaintext.
+"""
+
+from __future__ import annotations
+
+import os
+from secrets import token_bytes
+from typing import TYPE_CHECKING, NoReturn
+
+from securefs.backend import default_primitives
+from securefs.errors import ConfigurationError
+from securefs.format1 import Format1Sealer, Format1Verifier
+from securefs.keys.environment import keys_from
+from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, KeyMaterial, check_key, key_id
+from securefs.keys.slots import FileKey
+from securefs.primitives import BLOCK_SIZE, KEY_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from securefs.header import Slot
+    from securefs.keys.slots import Unwrapper, Wrapper
+    from securefs.primitives import Bytes, Primitives
+
+__all__ = ["Keyring"]
+
+
+class Keyring:
+    """The keys of one environment.
+
+    :param primary: the key that seals new files: 32 bytes. With 16 or 24 bytes the ring serves Format 1 only.
+    :param previous: retired keys, which open files and never seal one.
+    :param primitives: the implementation that wraps and unwraps; the fastest there is unless given.
+    :raises ConfigurationError: for a key of another length, one that repeats a single byte, and for two keys of different
+        lengths that are the same but for zeros at the end.
+    """
+
+    __slots__ = ("_file_keys", "_unwrappers", "_wrapper")
+
+    def __init__(
+        self, primary: bytes, previous: Iterable[bytes] = (), *, primitives: Primitives | None = None
+    ) -> None:
+        primitives = primitives or default_primitives()
+        # A key named twice is one key: the first mention counts, so the primary stays the primary.
+        file_keys: dict[bytes, KeyMaterial] = {}
+        for key in _checked(primary, previous):
+            file_keys.setdefault(key_id(key), KeyMaterial(key))
+        # Keys of 16 and 24 bytes never open Format 2.
+        opening = [FileKey(key, primitives) for key in file_keys.values() if len(key) == KEY_SIZE]
+        self._hold(file_keys, opening, opening[0] if len(primary) == KEY_SIZE else None)
+
+    def _hold(
+        self,
+        file_keys: Mapping[bytes, KeyMaterial],
+        unwrappers: Sequence[Unwrapper],
+        wrapper: Wrapper | None,
+    ) -> None:
+        self._file_keys, self._unwrappers, self._wrapper = file_keys, unwrappers, wrapper
+
+    @classmethod
+    def of(cls, wrapper: Wrapper | None, *unwrappers: Unwrapper) -> Keyring:
+        """Return a keyring of keys that live elsewhere: a key service, a token. It serves Format 2 only.
+
+        :param wrapper: seals new files; None: the ring opens files and seals none.
+        :param unwrappers: open files, in the order in which they are asked.
+        """
+        ring = cls.__new__(cls)
+        ring._hold({}, unwrappers, wrapper)  # noqa: SLF001  # its own class
+        return ring
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Keyring:
+        """Return the keyring that the environment describes.
+
+        Reads ``FILE_KEY_BASE64`` and ``FILE_KEY_BASE64_PREVIOUS`` (comma-separated), or the files that either name with
+        ``_FILE`` appended leads to.
+
+        :raises ConfigurationError: in one line that names the variable and says what to do.
+        """
+        return cls(*keys_from(environ))
+
+    @property
+    def primary_id(self) -> bytes:
+        """The key id (16 bytes) of the key that seals."""
+        return self.key_ids[0]
+
+    @property
+    def key_ids(self) -> tuple[bytes, ...]:
+        """The ids of all file keys, the primary first, then the retired ones as given; of other keys the sealing one's."""
+        return tuple(self._file_keys) or ((self._wrapper.key_id,) if self._wrapper is not None else ())
+
+    def wrapper(self) -> Wrapper:
+        """Return the key that seals Format 2; raise :class:`ConfigurationError` where there is none."""
+        if self._wrapper is None:
+            sizes = [len(key) for key in self._file_keys.values()][:1]
+            what = (
+                f"the primary key has {sizes[0]} bytes and can serve Format 1 only"
+                if sizes
+                else "no key of the ring seals"
+            )
+            raise ConfigurationError(f"{what}; Format 2 needs {KEY_SIZE}: {HOW}")
+        return self._wrapper
+
+    def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
+        """Return the DEK in ``slot``; None where it is no slot of this ring's keys. See :class:`Unwrapper`."""
+        for unwrapper in self._unwrappers:
+            if (dek := unwrapper.unwrap(slot, bound)) is not None:
+                return dek
+        return None
+
+    def format_1_sealer(self, primitives: Primitives | None = None) -> Format1Sealer:
+        """Return what seals one Format 1 file under the primary key, with a fresh random IV."""
+        return Format1Sealer(
+            self._primary().reveal(), token_bytes(BLOCK_SIZE), primitives or default_primitives()
+        )
+
+    def format_1_verifier(self) -> Format1Verifier:
+        """Return what finds which of all file keys made a Format 1 file: it does not name its key."""
+        self._primary()
+        return Format1Verifier({name: key.reveal() for name, key in self._file_keys.items()})
+
+    def format_1_decrypt_into(
+        self, identity: bytes, iv: bytes, ciphertext: Bytes, out: memoryview, primitives: Primitives
+    ) -> None:
+        """Decrypt blocks of a Format 1 file that is verified under the key called ``identity``."""
+        primitives.cbc_decrypt_into(self._file_keys[identity].reveal(), iv, ciphertext, out)
+
+    def _primary(self) -> KeyMaterial:
+        if not self._file_keys:
+            raise ConfigurationError("this keyring holds no file key, and Format 1 knows no other")
+        return next(iter(self._file_keys.values()))
+
+    def __repr__(self) -> str:
+        primary, *previous = (identity.hex() for identity in self.key_ids or (b"",))
+        return f"<Keyring primary={primary} previous={previous}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Keyring holds secret keys and refuses to be pickled or copied")
+
+
+def _checked(primary: bytes, previous: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield all keys, each of a good size and none like another one."""
+    named = [("the primary key", primary)]
+    named += [(f"a previous key (number {number})", key) for number, key in enumerate(previous, 1)]
+    padded: dict[bytes, tuple[str, int]] = {}
+    for name, given in named:
+        key = bytes(given)
+        check_key(key, name, FORMAT_1_KEY_SIZES)
+        other, size = padded.setdefault(key.ljust(KEY_SIZE, b"\0"), (name, len(key)))
+        if size != len(key):
+            # HMAC fills a key with zeros (RFC 2104 section 2), so both make the same Format 1 tags: a file under one
+            # of them would verify under the other, and decrypt to something else.
+            raise ConfigurationError(
+                f"{name} ({len(key)} bytes) and {other} ({size} bytes) are the same but for zeros at the end, and can't be "
+                "told apart by a Format 1 file's tag: keep the one that the files were written with"
+            )
+        yield key

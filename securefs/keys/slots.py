@@ -1,0 +1,136 @@
+"""Who can open a file: the seam between a slot table, which is bytes, and keys, which may live elsewhere.
+
+A :class:`Wrapper` is a key that can seal a file's data key (DEK) into a slot, an :class:`Unwrapper` one that can get it back. A
+:class:`FileKey` is both: slots of kind 1 (docs/format.md, "Slot table"). A key service or a recipient is a small class of
+another kind; nothing else has to know of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from securefs.errors import ConfigurationError, IntegrityError, Reason, UnknownKeyError
+from securefs.header import KIND_FILE_KEY, slot_head
+from securefs.keys.material import KeyMaterial, key_id
+from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, KEY_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from securefs.header import Header, Slot
+    from securefs.primitives import Primitives
+
+__all__ = ["WRAP_SALT_SIZE", "FileKey", "Unwrapper", "Wrapper", "claimed_slots", "new_slot"]
+
+WRAP_SALT_SIZE: Final = 32  # bytes
+_WRAP_INFO: Final = b"securefs/2 wrap\0"
+
+
+class Wrapper(Protocol):
+    """A key that can seal.
+
+    :ivar kind: of the slots that it makes: 1 file key, 2 key service, 3 recipient. :ivar key_id: the 16 bytes that name it there.
+    :ivar payload_size: of these slots, in bytes. It is always the same, since it is bound into the wrap.
+    """
+
+    kind: int
+    key_id: bytes
+    payload_size: int
+
+    def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
+        """Return a slot's payload around ``dek`` (32 bytes), bound to ``bound`` (72 bytes).
+
+        :param draw: gives so many random bytes.
+        """
+        ...
+
+
+class Unwrapper(Protocol):
+    """A key that can open."""
+
+    def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
+        """Return the DEK in ``slot``; None where the slot is not this key's.
+
+        :raises IntegrityError: the slot names this key, and does not unwrap.
+        """
+        ...
+
+
+class FileKey:
+    """A file key K: :class:`Wrapper` and :class:`Unwrapper` of kind 1."""
+
+    kind = KIND_FILE_KEY
+    payload_size = WRAP_SALT_SIZE + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes
+
+    def __init__(self, material: KeyMaterial, primitives: Primitives) -> None:
+        self.key_id = key_id(material.reveal())
+        self._material = material
+        self._primitives = primitives
+
+    def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
+        """See :meth:`Wrapper.wrap`. The salt is fresh at every wrap: no pair of key and nonce is used twice."""
+        salt = draw(WRAP_SALT_SIZE)
+        wrap_key, nonce = self._wrap_keys(salt, bound)
+        return salt + self._primitives.gcm(wrap_key).seal(nonce, dek)
+
+    def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
+        """See :meth:`Unwrapper.unwrap`."""
+        if slot.kind != self.kind or slot.key_id != self.key_id:
+            return None
+        wrap_key, nonce = self._wrap_keys(slot.payload[:WRAP_SALT_SIZE], bound)
+        return self._primitives.gcm(wrap_key).open(nonce, slot.payload[WRAP_SALT_SIZE:])
+
+    def _wrap_keys(self, salt: bytes, bound: bytes) -> tuple[bytes, bytes]:
+        okm = self._material.derive(salt, _WRAP_INFO + bound, KEY_SIZE + GCM_NONCE_SIZE)
+        return okm[:KEY_SIZE], okm[KEY_SIZE:]
+
+    def __repr__(self) -> str:
+        return f"<FileKey {self.key_id.hex()}>"
+
+
+def new_slot(
+    wrapper: Wrapper, dek: bytes, preamble: bytes, generation: int, draw: Callable[[int], bytes]
+) -> bytes:
+    """Return a slot, without the zeros behind it, through which ``wrapper`` gives ``dek``.
+
+    :raises ConfigurationError: the wrapper is not what it says it is.
+    """
+    head = slot_head(wrapper.kind, wrapper.payload_size, generation, wrapper.key_id)
+    payload = wrapper.wrap(dek, preamble + head, draw)
+    if len(payload) != wrapper.payload_size:
+        raise ConfigurationError(
+            f"{type(wrapper).__name__} wrapped a key into {len(payload)} bytes and not the {wrapper.payload_size} that it announced"
+        )
+    return head + payload
+
+
+def claimed_slots(header: Header, unwrapper: Unwrapper) -> Iterator[tuple[Slot, bytes | None]]:
+    """Yield (slot, DEK) for each slot that is ``unwrapper``'s; None for one that it does not unwrap.
+
+    The highest generation comes first, and of equal ones the first in the table. A DEK is only what a holder of that key
+    put there: whether it is the file's own, the commitment tells.
+
+    :raises UnknownKeyError: there was none.
+    """
+    found = False
+    # Sorting is stable: equal generations stay in the order of the table.
+    for slot in sorted(header.slots, key=lambda slot: slot.generation, reverse=True):
+        try:
+            dek = unwrapper.unwrap(slot, header.preamble + slot.head)
+            if dek is None:
+                continue
+            _check_size(dek)
+        except IntegrityError:
+            dek = None
+        found = True
+        yield slot, dek
+    if not found:
+        names = tuple(slot.key_id.hex() for slot in header.slots)
+        raise UnknownKeyError(
+            f"no key of the keyring opens this file; it names {', '.join(names) or 'none'}", names
+        )
+
+
+def _check_size(dek: bytes) -> None:
+    if len(dek) != KEY_SIZE:
+        raise IntegrityError("a slot holds a key of another size", Reason.TAG_MISMATCH)
