@@ -21,6 +21,7 @@ from securefs.middleware.filename import decode, normalise
 from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
 from securefs.middleware.problem import Refusal
 from securefs.middleware.sealing import Piece, SealedFile
+from securefs.stream import growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -40,18 +41,15 @@ STREAMED_FIELD_BYTES: Final = (
     32 * 1024 * 1024
 )  # bytes of fields in a streamed body; each MiB costs 1 KiB of padding
 HEADER_GROWTH: Final = 8 * 1024  # bytes by which our part headers may be longer than a terse client's
-# What one more file may add to a body beyond its data: the container's header with the longest metadata that a part's
-# header gives (a name and a type, escaped), salt and commitment, the last segment's overhead and rounding, the trailer.
-FILE_OVERHEAD: Final = 376 + 16 + 21 + 2 * 127 + 56 + 80 + 1  # bytes; the name's own length comes on top
-SEGMENT_SHARE: Final = (
-    1024  # one byte more for each 1,024: suite 1 adds 64 to 65,536, suite 2 adds 16 to 16,384
-)
+# The longest metadata that a part's header gives but for its name: {"name":"","type":""} and a type, each character escaped.
+METADATA_SIZE: Final = 21 + 2 * 127  # bytes
 
 
 class UploadPipeline:
     """One multipart body on its way to the app.
 
     :param seal: makes the sealer of one file part from its metadata (``name`` and ``type``).
+    :param overhead: the most bytes that a file has beyond its data, given the bytes of its metadata.
     :param inspect: looks at each file part before any of it goes on.
     """
 
@@ -62,6 +60,7 @@ class UploadPipeline:
         policy: Policy,
         exchange: Exchange,
         seal: Callable[[dict[str, str]], PartSealer],
+        overhead: Callable[[int], int],
         inspect: Inspector | None = None,
     ) -> None:
         # At least as long as the client's, so that short boundaries are no way to make bodies grow, and seldom longer.
@@ -72,6 +71,8 @@ class UploadPipeline:
         self._policy = policy
         self._exchange = exchange
         self._seal = seal
+        # A name's own bytes, each of them escaped.
+        self._file_overhead = overhead(METADATA_SIZE + 2 * policy.max_filename)
         self._inspect = inspect
         self._produced = 0  # bytes handed on
         self._growth = 0  # bytes by which our headers were longer than the client's
@@ -107,22 +108,18 @@ class UploadPipeline:
         self._bounded = True
         rest = (self._source.length or 0) - self._source.received + self._parser.held
         taken, given = (self._open.taken, self._open.given) if self._open else (0, 0)
-        data = rest + taken + (rest + taken) // SEGMENT_SHARE - given
+        data = rest + taken + growth(rest + taken) - given
         overhead = self._file_overhead if self._open else 0
         return self._produced + self._unsent + data + overhead + self._slack
 
     def streamable(self) -> bool:
         """Return whether the padding that :meth:`upper_bound` may cause is small enough to stream."""
-        return self._slack + STREAMED_FIELD_BYTES // SEGMENT_SHARE <= MAX_PADDING
+        return self._slack + growth(STREAMED_FIELD_BYTES) <= MAX_PADDING
 
     @property
     def produced(self) -> int:
         """Bytes of the new body so far."""
         return self._produced
-
-    @property
-    def _file_overhead(self) -> int:
-        return FILE_OVERHEAD + 2 * self._policy.max_filename
 
     @property
     def _slack(self) -> int:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any, Final
 
+from securefs import format1
 from securefs.audit import Journal
 from securefs.errors import ConfigurationError, FormatError, JournalError, Reason
-from securefs.format1 import sealed_length
 from securefs.header import MAGIC
 from securefs.keys import Keyring
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
@@ -28,14 +28,13 @@ from securefs.middleware.sealing import SealedFile
 from securefs.middleware.source import BodySource, GuardedInput, content_length, has_body
 from securefs.middleware.upload import UploadPipeline
 from securefs.middleware.waiting import WaitingRoom
-from securefs.stream import Encryptor
+from securefs.stream import Encryptor, most_overhead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from securefs.middleware.inspection import Inspector
     from securefs.middleware.sealing import PartSealer
-    from securefs.primitives import Bytes, StreamSealer
 
     Environ = dict[str, Any]
     WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -174,7 +173,13 @@ class SecureFS:
         length = content_length(inner)
         source = self._source(inner, length)
         pipeline = UploadPipeline(
-            source, boundary, self._policy, exchange, lambda meta: self._sealer(inner, meta), self._inspect
+            source,
+            boundary,
+            self._policy,
+            exchange,
+            lambda meta: self._sealer(inner, meta),
+            self._most_overhead,
+            self._inspect,
         )
         body = prepare(pipeline, length, spool=self._policy.spool, environ=inner)
         inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
@@ -205,8 +210,13 @@ class SecureFS:
 
     def _sealer(self, inner: Environ, metadata: dict[str, str]) -> PartSealer:
         if self._policy.format == 1:
-            return _Format1Part(self._keyring.format_1_sealer(), self._keyring.primary_id.hex())
+            return self._keyring.format_1_sealer()
         return Encryptor(self._keyring, self._policy.suite, self._context_of(inner), metadata)
+
+    def _most_overhead(self, metadata_size: int) -> int:
+        if self._policy.format == 1:
+            return format1.most_overhead()
+        return most_overhead(self._keyring, metadata_size)
 
     def _context_of(self, inner: Environ) -> bytes:
         return b"" if self._context is None else self._context(inner)
@@ -273,25 +283,6 @@ def _check_bound(policy: Policy) -> None:
         f"SecureFS(context=…) binds files, and Policy.{setting}: a Format 1 file is bound to nothing and opens under every context. "
         "Leave out one of them, or say Policy(unbound_format_1=True) (SECUREFS_UNBOUND_FORMAT_1=1)"
     )
-
-
-class _Format1Part:
-    """A Format 1 sealer with what a part's sealer tells of itself: it has no id of its own."""
-
-    object_id = ""
-
-    def __init__(self, sealer: StreamSealer, key_id: str) -> None:
-        self.key_id = key_id
-        self._sealer = sealer
-
-    def stored_length(self, size: int) -> int:
-        return sealed_length(size)
-
-    def update(self, data: Bytes) -> bytes:
-        return self._sealer.update(data)
-
-    def finalize(self) -> bytes:
-        return self._sealer.finalize()
 
 
 def _pass_on(

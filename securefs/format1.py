@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from securefs.primitives import Bytes, Primitives
 
-__all__ = ["OVERHEAD", "Format1Sealer", "Format1Verifier", "ciphertext_size", "sealed_length"]
+__all__ = [
+    "OVERHEAD",
+    "Format1Sealer",
+    "Format1Verifier",
+    "ciphertext_size",
+    "most_overhead",
+    "sealed_length",
+]
 
 OVERHEAD: Final = BLOCK_SIZE + HMAC_SIZE  # bytes around the ciphertext
 
@@ -39,14 +46,30 @@ def ciphertext_size(length: int) -> int:
     return size
 
 
-class Format1Sealer:
-    """Seals one file as it streams by. Deterministic: the IV (16 bytes, random, never used twice) is an argument."""
+def most_overhead() -> int:
+    """Return how many bytes a file has at most beyond its plaintext."""
+    return OVERHEAD + BLOCK_SIZE
 
-    def __init__(self, key: bytes, iv: bytes, primitives: Primitives) -> None:
+
+class Format1Sealer:
+    """Seals one file as it streams by. Deterministic: the IV (16 bytes, random, never used twice) is an argument.
+
+    :param key_id: the key's name in hex, for who keeps records: the file has no place for it.
+    :ivar object_id: empty. The file has no id of its own.
+    """
+
+    object_id = ""
+
+    def __init__(self, key: bytes, iv: bytes, primitives: Primitives, key_id: str = "") -> None:
+        self.key_id = key_id
         self._encrypt = primitives.cbc_encryptor(key, iv)
         self._mac = hmac.new(key, iv, hashlib.sha256)
         self._ready = iv  # goes out before the first ciphertext
         self._tail = b""  # less than a block of plaintext
+
+    def stored_length(self, size: int) -> int:
+        """Return how many bytes the whole file has if ``size`` bytes of plaintext go into it."""
+        return sealed_length(size)
 
     def update(self, data: Bytes) -> bytes:
         """Take plaintext of any length, return the stored bytes that are ready."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from securefs.errors import ConfigurationError, FormatError, Reason
 from securefs.metadata import MAX_TEXT
 from securefs.primitives import GCM_TAG_SIZE, KEY_SIZE
-from securefs.suites import Suite
+from securefs.suites import TRAILER, Suite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,15 @@ __all__ = [
     "MAX_GENERATION",
     "MAX_META_SIZE",
     "MAX_SLOTS",
+    "PREAMBLE_SIZE",
     "Header",
     "Slot",
     "build_preamble",
+    "claimed_object_id",
+    "claimed_suite",
     "fitting_slot_size",
     "header_length",
+    "new_header_size",
     "parse_header",
     "slot_head",
     "slot_table",
@@ -42,6 +46,8 @@ MAGIC: Final = bytes.fromhex(
 VERSION: Final = 2
 FILE_ID_SIZE: Final = 32  # bytes
 PREAMBLE_SIZE: Final = 48  # bytes
+SUITE_AT: Final = 9  # offsets in the preamble
+FILE_ID_AT: Final = 16
 TABLE_HEAD_SIZE: Final = 8  # bytes: count, reserved, slot size, reserved
 FIXED_SIZE: Final = PREAMBLE_SIZE + TABLE_HEAD_SIZE  # bytes; enough to know the header's length
 SLOT_HEAD_SIZE: Final = 24  # bytes; bound into the wrap
@@ -98,6 +104,14 @@ class Header:
         """The file id in lower-case hex: the name of the file in logs and APIs."""
         return self.file_id.hex()
 
+    def plaintext_bounds(self, file_size: int) -> tuple[int, int]:
+        """Return the least and the most bytes of plaintext that a file of this header and size may hold."""
+        return self.suite.plaintext_bounds(file_size - self.length - len(TRAILER))
+
+    def may_be_whole(self, file_size: int) -> bool:
+        """Return whether a writer may have made a file of this header and size."""
+        return self.suite.may_be_whole(file_size - self.length - len(TRAILER))
+
     def slot_offset(self, index: int) -> int:
         """Return where in the file the slot at ``index`` of the table begins, in bytes."""
         return FIXED_SIZE + index * self.slot_size
@@ -138,9 +152,9 @@ def parse_header(data: bytes) -> Header:
             f"the file ends inside its header, after {len(data)} of {length} bytes", Reason.TRUNCATED
         )
     try:
-        suite = Suite(data[9])
+        suite = Suite(data[SUITE_AT])
     except ValueError:
-        raise FormatError(f"unknown suite {data[9]}") from None
+        raise FormatError(f"unknown suite {data[SUITE_AT]}") from None
     count, slot_size = data[48], int.from_bytes(data[50:52], "big")
     table_end = FIXED_SIZE + count * slot_size
     slots = [
@@ -150,7 +164,7 @@ def parse_header(data: bytes) -> Header:
     return Header(
         preamble=data[:PREAMBLE_SIZE],
         suite=suite,
-        file_id=data[16:PREAMBLE_SIZE],
+        file_id=data[FILE_ID_AT:PREAMBLE_SIZE],
         slots=tuple(slot for slot in slots if slot is not None),
         slot_count=count,
         slot_size=slot_size,
@@ -197,13 +211,36 @@ def slot_head(kind: int, payload_size: int, generation: int, key_id: bytes) -> b
     )
 
 
-def fitting_slot_size(slot: bytes, least: int = DEFAULT_SLOT_SIZE) -> int:
-    """Return the slot size, in bytes, of a table in which ``slot`` has room: at least ``least``, and aligned."""
-    size = max(least, len(slot))
+def fitting_slot_size(payload_size: int, least: int | None = None) -> int:
+    """Return the slot size, in bytes, of a table with room for such a payload: at least ``least``, or the usual size; aligned."""
+    size = max(DEFAULT_SLOT_SIZE if least is None else least, SLOT_HEAD_SIZE + payload_size)
     size += -size % SLOT_ALIGNMENT
     if size > MAX_SLOT_SIZE:
-        raise ConfigurationError(f"a slot of {len(slot)} bytes; at most {MAX_SLOT_SIZE} fit")
+        raise ConfigurationError(
+            f"a slot with a payload of {payload_size} bytes; at most {MAX_SLOT_SIZE - SLOT_HEAD_SIZE} fit"
+        )
     return size
+
+
+def new_header_size(payload_size: int, metadata_size: int) -> int:
+    """Return the size in bytes of a new file's header, from the sizes of its one slot's payload and of its metadata text."""
+    sealed = metadata_size + GCM_TAG_SIZE if metadata_size else 0
+    return FIXED_SIZE + DEFAULT_SLOTS * fitting_slot_size(payload_size) + sealed
+
+
+def claimed_suite(start: bytes) -> Suite | None:
+    """Return the suite that a file claims in its first bytes; None where they are too few, or name none."""
+    try:
+        return Suite(start[SUITE_AT]) if start[: len(MAGIC)] == MAGIC else None
+    except (IndexError, ValueError):
+        return None
+
+
+def claimed_object_id(start: bytes) -> str | None:
+    """Return the object id that a file claims in its first 48 bytes; None where they are too few, or no file of ours."""
+    if start[: len(MAGIC)] != MAGIC or len(start) < PREAMBLE_SIZE:
+        return None
+    return start[FILE_ID_AT:PREAMBLE_SIZE].hex()
 
 
 def slot_table(slots: Sequence[bytes], count: int, slot_size: int) -> bytes:

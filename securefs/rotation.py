@@ -34,6 +34,7 @@ from securefs.header import (
     MAX_GENERATION,
     MAX_SLOTS,
     SLOT_ALIGNMENT,
+    SLOT_HEAD_SIZE,
     fitting_slot_size,
     header_length,
     parse_header,
@@ -234,7 +235,7 @@ def _replace_by_copy(
 ) -> None:
     """Put a copy with ``slots`` and, if the format allows it, an empty one in the place of the file."""
     count = min(MAX_SLOTS, max(header.slot_count, len(slots) + 1))
-    size = fitting_slot_size(slots[-1], header.slot_size)
+    size = fitting_slot_size(len(slots[-1]) - SLOT_HEAD_SIZE, header.slot_size)
     table = slot_table(slots, count, size)
     start = header.preamble + table + header.sealed_metadata
     check(parse_header(start))

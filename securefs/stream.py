@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from securefs.backend import default_primitives
 from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason
@@ -25,13 +25,14 @@ from securefs.header import (
     build_preamble,
     fitting_slot_size,
     header_length,
+    new_header_size,
     parse_header,
     slot_table,
 )
 from securefs.keys.slots import WRAP_SALT_SIZE, claimed_slots, new_slot
 from securefs.metadata import encode_metadata, open_metadata, seal_metadata
 from securefs.primitives import BLOCK_SIZE, KEY_SIZE, view_of
-from securefs.suites import BODY_HEAD_SIZE, SALT_SIZE, Suite, body_context, check_index, derive
+from securefs.suites import BODY_HEAD_SIZE, SALT_SIZE, TRAILER, Suite, body_context, check_index, derive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,13 +48,13 @@ __all__ = [
     "Encryptor",
     "Randomness",
     "Unlocked",
+    "growth",
+    "most_overhead",
     "open_with",
     "seal_with",
     "split_start",
     "unlock",
 ]
-
-TRAILER: Final = b"\x5a"  # keeps CR and LF, which some multipart parsers eat, off a file's last byte
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -200,10 +201,28 @@ def _header(
 ) -> tuple[bytes, bytes]:
     """Return (preamble, whole header) of a new file: one slot of generation 1, and an empty one for a rewrap."""
     preamble = build_preamble(suite, random.file_id, len(metadata_text))
-    slot = new_slot(keyring.wrapper(), random.dek, preamble, 1, random.draw_for_wrap)
-    table = slot_table([slot], DEFAULT_SLOTS, fitting_slot_size(slot))
+    wrapper = keyring.wrapper()
+    slot = new_slot(wrapper, random.dek, preamble, 1, random.draw_for_wrap)
+    table = slot_table([slot], DEFAULT_SLOTS, fitting_slot_size(wrapper.payload_size))
     sealed = seal_metadata(metadata_text, random.dek, random.file_id, preamble, primitives)
     return preamble, preamble + table + sealed
+
+
+def most_overhead(keyring: Keyring, metadata_size: int) -> int:
+    """Return how many bytes a new file has at most beyond its plaintext and the :func:`growth` of that.
+
+    :param metadata_size: of the longest metadata text, in bytes.
+    """
+    header = new_header_size(keyring.wrapper().payload_size, metadata_size)
+    last = max(
+        suite.min_sealed + BLOCK_SIZE for suite in Suite
+    )  # an empty segment, and its padding's rounding
+    return header + BODY_HEAD_SIZE + last + len(TRAILER)
+
+
+def growth(size: int) -> int:
+    """Return how many bytes ``size`` bytes of plaintext grow by at most, in either suite, by their full segments."""
+    return max(size * (suite.sealed_size - suite.segment_size) // suite.segment_size for suite in Suite)
 
 
 def seal_with(

@@ -41,6 +41,7 @@ __all__ = [
     "MAX_CONTEXT_SIZE",
     "MAX_SEGMENTS",
     "SALT_SIZE",
+    "TRAILER",
     "SegmentCipher",
     "Suite",
     "body_context",
@@ -53,6 +54,7 @@ COMMITMENT_SIZE: Final = 32  # bytes
 BODY_HEAD_SIZE: Final = SALT_SIZE + COMMITMENT_SIZE
 MAX_SEGMENTS: Final = 2**32  # 256 TiB in suite 1, 64 TiB in suite 2
 MAX_CONTEXT_SIZE: Final = 65_535  # bytes
+TRAILER: Final = b"\x5a"  # keeps CR and LF, which some multipart parsers eat, off a file's last byte
 
 _BODY_INFO: Final = b"securefs/2 body\0"
 _SUITE_1_INFO: Final = b"securefs/2+AES_256_CBC_HMAC_SHA256\0"
@@ -109,6 +111,11 @@ class Suite(Enum):
         full, rest = divmod(max(0, body_length - BODY_HEAD_SIZE), self.sealed_size)
         before, rest = full * self.segment_size, max(0, rest - self.min_sealed)
         return before + rest, before + rest + (BLOCK_SIZE - 1 if self is Suite.CBC_HMAC else 0)
+
+    def may_be_whole(self, body_length: int) -> bool:
+        """Return whether a writer may have made a body of this length: its last segment is no full one, nor less than an empty one."""
+        rest = max(0, body_length - BODY_HEAD_SIZE) % self.sealed_size
+        return rest >= self.min_sealed
 
     @classmethod
     def parse(cls, label: str) -> Suite:

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from dataclasses import dataclass, field
+from functools import partial
 
 from hostile_corpus import Expected
 from journals import all_records
@@ -20,7 +21,7 @@ from securefs.middleware.exchange import Exchange
 from securefs.middleware.problem import Refusal
 from securefs.middleware.source import BodySource
 from securefs.middleware.upload import UploadPipeline
-from securefs.stream import Encryptor
+from securefs.stream import Encryptor, most_overhead
 
 KEYRING = Keyring(bytes(range(32)))
 MIB = 1024 * 1024
@@ -181,7 +182,11 @@ def line(body: bytes, boundary: bytes, journal, policy=None, *, length=None, ste
     source = BodySource(Input(body, step), len(body) if length is None else length, policy)
     exchange = Exchange({"REQUEST_METHOD": "POST", "PATH_INFO": "/upload"}, journal)
     sealer = seal or (lambda metadata: Encryptor(KEYRING, policy.suite, b"", metadata))
-    return Line(UploadPipeline(source, boundary, policy, exchange, sealer), source, exchange)
+    return Line(
+        UploadPipeline(source, boundary, policy, exchange, sealer, partial(most_overhead, KEYRING)),
+        source,
+        exchange,
+    )
 
 
 def problem_of(answer) -> dict:

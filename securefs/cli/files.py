@@ -32,8 +32,8 @@ from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
 from securefs.keys import Keyring, generate_key
 from securefs.reader import open_encrypted
 from securefs.rotation import rewrap
-from securefs.stream import TRAILER, Decryptor, Encryptor
-from securefs.suites import BODY_HEAD_SIZE, Suite
+from securefs.stream import Decryptor, Encryptor
+from securefs.suites import Suite
 
 if TYPE_CHECKING:
     import argparse
@@ -237,13 +237,9 @@ def inspect(arguments: argparse.Namespace) -> int:
 
 def _sizes(header: Header, length: int) -> dict[str, object]:
     """Return the file's size, and the plaintext's as far as it follows from it: suite 1 pads, to within one block."""
-    suite = header.suite
-    body = length - header.length - BODY_HEAD_SIZE - len(TRAILER)
-    full, last = divmod(max(0, body), suite.sealed_size)
-    if last < suite.min_sealed:
+    if not header.may_be_whole(length):
         return {"file_size": length, "plaintext_size": "unknown: the file was cut or extended"}
-    most = full * suite.segment_size + last - suite.min_sealed + (0 if suite is Suite.GCM else 15)
-    least = most if suite is Suite.GCM else most - 15
+    least, most = header.plaintext_bounds(length)
     return {"file_size": length, "plaintext_size": most if most == least else f"{least} to {most}"}
 
 

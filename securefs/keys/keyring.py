@@ -115,9 +115,8 @@ class Keyring:
 
     def format_1_sealer(self, primitives: Primitives | None = None) -> Format1Sealer:
         """Return what seals one Format 1 file under the primary key, with a fresh random IV."""
-        return Format1Sealer(
-            self._primary().reveal(), token_bytes(BLOCK_SIZE), primitives or default_primitives()
-        )
+        key, name = self._primary().reveal(), self.primary_id.hex()
+        return Format1Sealer(key, token_bytes(BLOCK_SIZE), primitives or default_primitives(), name)
 
     def format_1_verifier(self) -> Format1Verifier:
         """Return what finds which of all file keys made a Format 1 file: it does not name its key."""

@@ -25,7 +25,6 @@ from securefs.middleware.body import HELD_IN_MEMORY, RewrittenBody, _padded, pre
 from securefs.middleware.problem import Refusal
 from securefs.middleware.source import READ_SIZE
 from securefs.middleware.upload import MAX_PADDING, MIN_BOUNDARY, Piece
-from securefs.middleware.wsgi import _Format1Part
 
 LONG = b"----geckoformboundary00112233445566778899aabbccddeeff"
 
@@ -48,7 +47,7 @@ class Journal_closed:  # noqa: N801  # reads as what it is
 
 
 def format_1(metadata):
-    return _Format1Part(KEYRING.format_1_sealer(), KEYRING.primary_id.hex())
+    return KEYRING.format_1_sealer()
 
 
 def client_body(parts, boundary: bytes, *, terse: bool = False) -> bytes:

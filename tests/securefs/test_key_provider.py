@@ -170,7 +170,7 @@ class Short(Service):
 def test_a_provider_that_is_not_what_it_says_is_told():
     with pytest.raises(ConfigurationError, match="Liar wrapped a key into 301 bytes and not the 300"):
         Encryptor(ring_of(Liar("one")))
-    with pytest.raises(ConfigurationError, match="at most 4096 fit"):
+    with pytest.raises(ConfigurationError, match="payload of 4073 bytes; at most 4072 fit"):
         Encryptor(ring_of(Service("one", 4073)))
     data = sealed(ring_of(Service("one")))
     with pytest.raises(IntegrityError, match="no key slot unwraps"):
