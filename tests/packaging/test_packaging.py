@@ -25,6 +25,7 @@ ROOMS = {
     "securefs": "securefs",
     "securefs.app": "securefs/app",
     "securefs.cli": "securefs/cli",
+    "securefs.keys": "securefs/keys",
     "securefs.middleware": "middleware",
     "securefs.audit": "audit",
 }
@@ -48,6 +49,7 @@ PUBLIC = [
     "Reason",
     "Rewrapped",
     "SecureFSError",
+    "SourceError",
     "Suite",
     "UnknownKeyError",
     "__version__",
