@@ -20,6 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.audit.record import NO_LINE, Entry, Position, Source, build_line, line_hash
+from securefs.disk import flush_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ class FileSink:
         self._identity = (status.st_dev, status.st_ino)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            _flush_folder(directory)
+            flush_folder(directory)
         except OSError as error:
             self.close(discard_empty=True)
             raise ChainBrokenError("open_failed", trouble, error) from error
@@ -217,12 +218,3 @@ def _write_whole(fd: int, line: bytes, where: str) -> None:
         raise ChainBrokenError("write_failed", f"cannot write to {where}", error) from error
     if written != len(line):
         raise ChainBrokenError("short_write", f"only {written} of {len(line)} bytes went to {where}")
-
-
-def _flush_folder(directory: Path) -> None:
-    # A flushed record in a file whose name is not on the disk is lost with the name.
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,12 +15,11 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from securefs.disk import make_private_folder, others_can_write
 from securefs.errors import ConfigurationError
 
 __all__ = ["open_regular", "prepare_folder"]
 
-_FOLDER_MODE: Final = 0o700
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _ROOT: Final = 0  # user id
 
 
@@ -32,9 +31,7 @@ def prepare_folder(directory: str | os.PathLike[str]) -> Path:
     try:
         # Absolute, because a server may change its working folder after this.
         path = Path(os.path.abspath(os.fspath(directory)))  # noqa: PTH100  (resolve() would follow links for good)
-        if not path.exists():
-            path.mkdir(_FOLDER_MODE, exist_ok=True)
-        status = path.stat()
+        status = path.stat() if path.exists() else make_private_folder(path)
     except (OSError, ValueError) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(
@@ -43,7 +40,7 @@ def prepare_folder(directory: str | os.PathLike[str]) -> Path:
         ) from error
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigurationError(f"the journal's folder {path} is not a folder; name another")
-    if status.st_mode & _OTHERS_WRITE:
+    if others_can_write(status):
         raise ConfigurationError(f"others can write to the journal's folder {path}; run: chmod go-w {path}")
     _refuse_stranger(path, status.st_uid, os.geteuid())
     return path

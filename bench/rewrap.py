@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securefs import Encryptor, Keyring, Suite, encrypt_file, open_encrypted, rewrap
-from securefs.files import copy_sealed, write_atomically
+from securefs.disk import write_atomically
+from securefs.files import copy_sealed
 
 from .measure import KIB, MIB, Table, take_turns
 

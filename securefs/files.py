@@ -1,20 +1,15 @@
-"""Whole files: encrypt, decrypt, verify, and the one way in which anything here is written to disk.
+"""Whole files: encrypt, decrypt, verify.
 
-:func:`write_atomically` is that way: a temporary file beside the target, mode 0600, flushed to disk, then put in its place
-in one step. Whatever goes wrong in between (a full disk, a failed verification, Ctrl-C) removes the temporary
-file and leaves the target as it was. Everything streams: memory does not depend on a file's size.
+What is written appears whole, or not at all (:mod:`securefs.disk`). Everything streams: memory does not depend on a file's size.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from securefs.disk import write_atomically
 from securefs.errors import ConfigurationError
 from securefs.primitives import view_of
 from securefs.reader import open_encrypted
@@ -22,8 +17,9 @@ from securefs.stream import Encryptor
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
+    from securefs.disk import StrPath
     from securefs.keys import Keyring
     from securefs.primitives import Primitives, StreamSealer
     from securefs.reader import EncryptedFile, SeekableFile
@@ -34,16 +30,10 @@ __all__ = [
     "decrypt_file",
     "encrypt_file",
     "verify",
-    "write_atomically",
 ]
 
 # Bytes read at a time. With whole MiBs encryption took 1.4 to 1.7 times as long: buffers of that size come fresh from the kernel.
 COPY_SIZE: Final = 256 * 1024
-TEMPORARY_NAME: Final = (
-    128  # bytes of the target's name in the temporary one's: together under NAME_MAX (255)
-)
-
-StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,61 +57,6 @@ class FileInfo:
         return cls(
             file.object_id, file.key_id, file.format, file.suite, file.size, file.metadata, file.passed_over
         )
-
-
-@contextmanager
-def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes ``target`` when the block ends without an error, and else vanishes.
-
-    :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`, also where
-        another process creates the target in the meantime.
-    """
-    path = Path(target)
-    if path.exists() and not overwrite:
-        raise _exists(path)
-    start = os.fsdecode(os.fsencode(path.name)[:TEMPORARY_NAME])
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        _put_in_place(temporary, path, overwrite=overwrite)
-        _sync_directory(path.parent)
-    finally:
-        # Gone already where all went well; KeyboardInterrupt passes here too.
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        try:
-            # link() fails where the target exists, in one step with the check; rename() would replace it.
-            os.link(temporary, path)
-        except FileExistsError:
-            raise _exists(path) from None
-        except OSError as error:
-            if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
-                raise
-            # This file system has no hard links: the check above must do.
-        else:
-            return
-    temporary.replace(path)
-
-
-def _exists(path: Path) -> ConfigurationError:
-    return ConfigurationError(f"{path} exists already: choose another name, or say that it may be replaced")
-
-
-def _sync_directory(directory: Path) -> None:
-    """Flush a rename to disk: without it a power cut may bring the old directory back."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int:

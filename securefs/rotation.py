@@ -26,8 +26,9 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
 from securefs.backend import default_primitives
+from securefs.disk import write_atomically
 from securefs.errors import ConfigurationError, FormatError, IntegrityError, Reason
-from securefs.files import COPY_SIZE, write_atomically
+from securefs.files import COPY_SIZE
 from securefs.header import (
     FIXED_SIZE,
     MAGIC,
@@ -49,7 +50,7 @@ from securefs.suites import BODY_HEAD_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from securefs.files import StrPath
+    from securefs.disk import StrPath
     from securefs.header import Header, Slot
     from securefs.keys import Keyring, Wrapper
     from securefs.primitives import Primitives

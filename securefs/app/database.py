@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from securefs.disk import make_private_folder, others_can_write
 from securefs.errors import ConfigurationError, SecureFSError
 
 if TYPE_CHECKING:
@@ -64,13 +65,12 @@ def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
         )
     try:
         path = Path(text)
-        path.mkdir(mode=0o700, exist_ok=True)
-        mode = path.stat().st_mode
+        status = make_private_folder(path)
     except OSError as error:
         raise ConfigurationError(f"{DATA_VARIABLE}: cannot use {text}: {error.strerror}") from None
     except ValueError:  # a NUL byte in the path
         raise ConfigurationError(f"{DATA_VARIABLE}: is not a usable path") from None
-    if mode & 0o022:
+    if others_can_write(status):
         # Whoever can write here can exchange the database, and with it who owns which file.
         raise ConfigurationError(f"{DATA_VARIABLE}: other users can write to {path}: run chmod 700 on it")
     return path

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from securefs.app.database import StorageError, transaction
+from securefs.disk import flush_folder, make_private_folder
 from securefs.errors import ConfigurationError, FormatError
 from securefs.header import FIXED_SIZE, header_length, parse_header
 
@@ -118,7 +119,7 @@ class Storage:
         self._database = database
         self._files = directory / "files"
         try:
-            self._files.mkdir(mode=0o700, exist_ok=True)
+            make_private_folder(self._files)
             self._sweep()
         except OSError as error:
             raise ConfigurationError(f"cannot use {self._files}: {error.strerror}") from None
@@ -176,11 +177,7 @@ class Storage:
     def _sync(self) -> None:
         """Flush the new names to disk, before the database says that they are there."""
         with _explained(self._files):
-            descriptor = os.open(self._files, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush_folder(self._files)
 
     def page(self, owner: str, number: int) -> tuple[list[StoredFile], bool]:
         """Return page ``number`` (from 1) of the owner's files, newest first, and whether there are more."""

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final
 from securefs.app.database import DATA_VARIABLE, data_directory, open_database
 from securefs.app.tokens import Tokens
 from securefs.cli.terminal import flush_output, say
+from securefs.disk import make_private_folder, write_atomically
 from securefs.errors import ConfigurationError
-from securefs.files import write_atomically
 from securefs.keys import PRIMARY_VARIABLE, generate_key
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def prepare(folder: Path) -> Demo:
     demo = Demo(folder.absolute())
     folder.parent.mkdir(parents=True, exist_ok=True)
     for path in (demo.folder, demo.data, demo.journal):
-        path.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(path)
     if demo.folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigurationError(
             f"other users can access {demo.folder}: run chmod 700 on it, or name another with --dir"

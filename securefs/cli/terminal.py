@@ -1,7 +1,7 @@
 """How the command line reads and writes: one clear line for every error, standard streams, a progress bar on a terminal.
 
 Nothing that a file name or a message holds reaches the terminal as a control sequence or a second line: :func:`shown` escapes it.
-A target is written by :func:`securefs.files.write_atomically`: whole, or not at all. Standard output can't be taken
+A target is written by :func:`securefs.disk.write_atomically`: whole, or not at all. Standard output can't be taken
 back: what fails after some of it was written says so.
 """
 
@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
+from securefs.disk import write_atomically
 from securefs.errors import ConfigurationError, SourceError
-from securefs.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

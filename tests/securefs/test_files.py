@@ -23,7 +23,7 @@ from securefs import (
     encrypt_file,
     verify,
 )
-from securefs.files import write_atomically
+from securefs.disk import write_atomically
 
 WAYS = [
     pytest.param({"suite": Suite.CBC_HMAC}, id="suite-1"),
