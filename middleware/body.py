@@ -15,16 +15,15 @@ import io
 from collections import deque
 from itertools import chain
 from secrets import token_bytes
-from tempfile import SpooledTemporaryFile
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import Reason
 from securefs.keys import KEY_SIZE, Keyring
-from securefs.middleware.policy import HELD_IN_MEMORY
 from securefs.middleware.problem import BodyRefusedError, Refusal
 from securefs.middleware.sealing import Piece
 from securefs.middleware.source import READ_SIZE
+from securefs.middleware.spool import Spool
 from securefs.reader import open_encrypted
 from securefs.stream import Encryptor
 from securefs.suites import Suite
@@ -223,27 +222,24 @@ def _spooled(
     """
     keyring = Keyring(token_bytes(KEY_SIZE))
     sealer = Encryptor(keyring, Suite.GCM)
-    file: IO[bytes] = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed with the body
+    spool = Spool()
     runs: list[tuple[int, bool]] = []  # lengths of what was written, and whether it is atomic
     try:
         for piece in pieces:
             if piece is None:
                 continue
-            file.write(sealer.update(piece.data))
+            spool.write(sealer.update(piece.data))
             if runs and not piece.atomic and not runs[-1][1]:
                 runs[-1] = (runs[-1][0] + len(piece.data), False)
             else:
                 runs.append((len(piece.data), piece.atomic))
-        file.write(sealer.finalize())
-        held = open_encrypted(file, keyring)
-    except OSError as error:
-        file.close()
-        raise Refusal.of_disk(error) from None
+        spool.write(sealer.finalize())
+        held = open_encrypted(spool.finish(), keyring)
     except BaseException:
-        # Whatever ends the request: nobody else knows of the file yet.
-        file.close()
+        # Whatever ends the request: nobody else knows of the spool yet.
+        spool.close()
         raise
-    return RewrittenBody(pipeline, _replay(held, runs), deque(), pipeline.produced, environ, (held, file))
+    return RewrittenBody(pipeline, _replay(held, runs), deque(), pipeline.produced, environ, (held, spool))
 
 
 def _replay(held: EncryptedFile, runs: list[tuple[int, bool]]) -> Iterator[Piece | None]:

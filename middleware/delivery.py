@@ -7,7 +7,7 @@ released; what fails after the status line breaks the connection off, so that no
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError
 from securefs.middleware.filename import attachment
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from securefs.middleware.exchange import Exchange
     from securefs.middleware.response import Headers, Response
+    from securefs.middleware.spool import Spool
     from securefs.reader import EncryptedFile
     from securefs.stream import Decryptor
 
@@ -137,7 +138,7 @@ class Delivery:
 class FileDelivery(Delivery):
     """From a source that can seek, or was held: its end is known to be there before its first byte goes out."""
 
-    def __init__(self, exchange: Exchange, file: EncryptedFile, held: IO[bytes] | None) -> None:
+    def __init__(self, exchange: Exchange, file: EncryptedFile, held: Spool | None) -> None:
         about: dict[str, str | int] = {"key_id": file.key_id, "format": file.format, "size": file.size}
         if file.object_id:
             about |= {"id": file.object_id, "suite": file.suite}
@@ -279,12 +280,19 @@ class StreamDelivery(Delivery):
 
 
 def record_failure(
-    exchange: Exchange, error: SecureFSError | OSError, about: dict[str, str | int], status: int | None
+    exchange: Exchange,
+    error: SecureFSError | OSError | Refusal,
+    about: dict[str, str | int],
+    status: int | None,
 ) -> Refusal:
     """Record why a file is not served; return the refusal to answer with, 503 where that can't be recorded."""
     if isinstance(error, JournalError):
         return Refusal.of(error)
-    if isinstance(error, OSError):
+    if isinstance(error, Refusal):
+        # A body that can't be held: no fault of the file's.
+        refusal, status = error, error.status
+        event, severity = "file.decrypt", 3
+    elif isinstance(error, OSError):
         refusal = Refusal(500, Reason.IO_ERROR, f"the stored file can't be read: {error.strerror}")
         event, severity = "file.decrypt", 3
     else:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import closing
 from itertools import chain
-from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
-from securefs.header import MAGIC
+from securefs.header import PREAMBLE_SIZE, claimed_object_id, claimed_suite
 from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure
-from securefs.middleware.policy import HELD_IN_MEMORY
+from securefs.middleware.problem import Refusal
 from securefs.middleware.response import READ_SIZE, shows_breaks
 from securefs.middleware.selection import Selection
+from securefs.middleware.spool import Spool
 from securefs.reader import open_encrypted
 from securefs.stream import Decryptor
 from securefs.suites import Suite
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from securefs.reader import SeekableFile
 
 __all__ = ["open_download", "open_part"]
-
-SUITE_AT: Final = 9  # offsets in a Format 2 file
-FILE_ID_START: Final = 16
-FILE_ID_END: Final = 48
 
 
 def open_download(
@@ -60,7 +57,7 @@ def open_download(
     :raises Refusal: the response must not be sent; the journal has the reason.
     """
     about: dict[str, str | int] = {}
-    held: IO[bytes] | None = None
+    held: Spool | None = None
     try:
         _check_servable(response)
         length = _announced_length(response)
@@ -74,7 +71,7 @@ def open_download(
             limit = limit if known else None
         if source is None and (limit is None or length is None or length <= limit):
             held, chunks = _hold(chunks, limit)
-            source = held
+            source = held.finish() if held else None
         delivery: Delivery
         if source is None:
             delivery = StreamDelivery(exchange, chunks, Decryptor(keyring, context), length)
@@ -90,7 +87,7 @@ def open_download(
         if not is_head:
             delivery.select(response, asked, policy.max_ranges)
             delivery.begin(policy.verify_first)
-    except (SecureFSError, OSError) as error:
+    except (SecureFSError, OSError, Refusal) as error:
         if held is not None:
             held.close()
         raise record_failure(exchange, error, about, 500) from None
@@ -152,18 +149,18 @@ def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool,
     Suite 1 pads: only its last segment tells.
     """
     start = b""
-    while len(start) <= SUITE_AT and (chunk := next(chunks, None)) is not None:
+    while len(start) < PREAMBLE_SIZE and (chunk := next(chunks, None)) is not None:
         start += chunk
-    known = length is not None and start[SUITE_AT : SUITE_AT + 1] == bytes([Suite.GCM.value])
+    known = length is not None and claimed_suite(start) is Suite.GCM
     return known, chain((start,), chunks)
 
 
-def _hold(chunks: Iterator[bytes], limit: int | None) -> tuple[IO[bytes] | None, Iterator[bytes]]:
-    """Keep a body that ends within ``limit`` bytes of ciphertext and return it as a file.
+def _hold(chunks: Iterator[bytes], limit: int | None) -> tuple[Spool | None, Iterator[bytes]]:
+    """Keep a body that ends within ``limit`` bytes of ciphertext and return it.
 
     A longer one comes back as an iterator over all of it.
     """
-    held: IO[bytes] = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed with the delivery
+    held = Spool()
     size = 0
     try:
         for chunk in chunks:
@@ -171,24 +168,21 @@ def _hold(chunks: Iterator[bytes], limit: int | None) -> tuple[IO[bytes] | None,
             held.write(chunk)
             if limit is not None and size > limit:
                 return None, chain(_drain(held), chunks)
+        held.finish()
     except BaseException:
-        # Whatever the app's body raises: nobody else knows of the file yet.
+        # Whatever the app's body raises: nobody else knows of the spool yet.
         held.close()
         raise
     return held, iter(())
 
 
-def _drain(held: IO[bytes]) -> Iterator[bytes]:
-    with held:
-        held.seek(0)
-        while data := held.read(READ_SIZE):
-            yield data
+def _drain(held: Spool) -> Iterator[bytes]:
+    with closing(held):
+        yield from held.pieces()
 
 
 def _peek(source: SeekableFile) -> dict[str, str | int]:
     """Return the object id that a file claims, for the record of its failure."""
     source.seek(0)
-    start = source.read(FILE_ID_END)
-    return (
-        {"id": start[FILE_ID_START:].hex()} if start.startswith(MAGIC) and len(start) == FILE_ID_END else {}
-    )
+    object_id = claimed_object_id(source.read(PREAMBLE_SIZE))
+    return {} if object_id is None else {"id": object_id}

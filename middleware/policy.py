@@ -14,13 +14,11 @@ from securefs.suites import Suite
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HELD_IN_MEMORY", "Policy", "matches"]
+__all__ = ["Policy", "matches"]
 
 KIB: Final = 1024  # bytes
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
-
-HELD_IN_MEMORY: Final = MIB  # bytes of ciphertext; what is more goes to a temporary file
 
 
 @dataclass(frozen=True, slots=True)

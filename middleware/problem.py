@@ -6,7 +6,6 @@ learn from it.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 from secrets import token_hex
@@ -33,7 +32,7 @@ _STATUS: Final = {
     408: ("408 Request Timeout", "The request body came too slowly."),
     413: ("413 Content Too Large", "The request exceeds a limit."),
     500: ("500 Internal Server Error", "The file cannot be served."),
-    507: ("507 Insufficient Storage", "There is no room to receive the request."),
+    507: ("507 Insufficient Storage", "There is no room to hold the request or its answer."),
     503: ("503 Service Unavailable", "The service cannot do this now. Nothing was done."),
 }
 
@@ -64,12 +63,6 @@ class Refusal(Exception):  # noqa: N818  # not an error of ours: an answer
         if isinstance(error, (FormatError, IntegrityError, UnknownKeyError, LimitExceededError)):
             return cls(500, error.reason, str(error))
         return cls(500, Reason.IO_ERROR, str(error))
-
-    @classmethod
-    def of_disk(cls, error: OSError) -> Refusal:
-        """Return what it means that a body can't be held: 507 where there is no room, 500 for any other failure."""
-        status = 507 if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else 500
-        return cls(status, Reason.IO_ERROR, f"a temporary file can't be written: {error.strerror}")
 
 
 class BodyRefusedError(OSError):

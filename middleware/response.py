@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import zlib
 from itertools import chain
-from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from securefs.header import MAGIC
-from securefs.middleware.policy import HELD_IN_MEMORY
+from securefs.middleware.problem import BodyRefusedError, Refusal
+from securefs.middleware.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -100,6 +100,8 @@ class Closing:
 class Response:
     """One response of the app.
 
+    :ivar refusal: why what the app wrote can't be held, None while it could.
+
     :param hold: keep all that the app writes, whatever it begins with, until the app returns: on paths where
         plaintext is refused.
     :param is_head: the client asked for headers only.
@@ -113,7 +115,8 @@ class Response:
         self._is_head = is_head
         self._result: Iterable[bytes] = ()
         self._server_write: Callable[[bytes], object] | None = None
-        self._written: IO[bytes] | None = None
+        self._written: Spool | None = None
+        self.refusal: Refusal | None = None
         self._head = b""  # the first bytes of the body
         self._decode: Callable[[bytes, int], bytes] | None = None
         self._pulled: list[bytes] = []
@@ -147,8 +150,13 @@ class Response:
             self._write_through(data)
             return
         if self._written is None:
-            self._written = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed by close()
-        self._written.write(data)
+            self._written = Spool()
+        try:
+            self._written.write(data)
+        except Refusal as refusal:
+            # Whatever the app makes of it: its answer is not all there.
+            self.refusal = self.refusal or refusal
+            raise BodyRefusedError("the response can't be held; another will be sent") from None
         if self._note(data) and self._head != MAGIC and not self._hold:
             # Plaintext after all: from here on everything goes straight through.
             self.begin()
@@ -228,9 +236,7 @@ class Response:
 
     def _replay_written(self) -> Iterator[bytes]:
         if self._written is not None:
-            self._written.seek(0)
-            while data := self._written.read(READ_SIZE):
-                yield data
+            yield from self._written.pieces()
 
 
 def _decoder(encoding: str | None) -> Callable[[bytes, int], bytes]:

@@ -6,16 +6,15 @@ inspector, no byte goes on before the inspector has accepted all of it.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import JournalError, LimitExceededError, Reason
 from securefs.middleware.inspection import FileRefusedError
 from securefs.middleware.multipart import MalformedBodyError
-from securefs.middleware.policy import HELD_IN_MEMORY
 from securefs.middleware.problem import Refusal
+from securefs.middleware.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PartSealer", "Piece", "SealedFile"]
 
-READ_SIZE: Final = 256 * 1024  # bytes read back at a time
 # Bytes sealed at a time: pieces that stay in the processor's cache. Whole MiBs made suite 1 a third slower.
 STEP: Final = 128 * 1024
 FORMAT_2: Final = 2
@@ -58,6 +56,14 @@ class PartSealer(Protocol):
     def finalize(self) -> bytes:
         """Return the last stored bytes."""
         ...
+
+
+@dataclass
+class _Looked:
+    """How far an inspector's input came: to its end, or to an error that is not the inspector's."""
+
+    error: Exception | None = None
+    whole: bool = False
 
 
 class SealedFile:
@@ -97,12 +103,10 @@ class SealedFile:
                 yield from self._sealed(content)
                 last = self._finish()
             else:
-                with SpooledTemporaryFile(HELD_IN_MEMORY) as held:
+                with closing(Spool()) as held:
                     self._look(content, self._inspect, held)
                     yield header
-                    held.seek(0)
-                    while data := held.read(READ_SIZE):
-                        yield Piece(data)
+                    yield from map(Piece, held.pieces())
                 last = self._finish()
             reason = None
         except (Refusal, MalformedBodyError, LimitExceededError, JournalError) as error:
@@ -131,28 +135,43 @@ class SealedFile:
         self._exchange.uploads.append(self._upload)
         return last
 
-    def _look(self, content: Iterable[memoryview | None], inspect: Inspector, held: IO[bytes]) -> None:
-        """Seal all of ``content`` into ``held`` while the inspector reads it."""
+    def _look(self, content: Iterable[memoryview | None], inspect: Inspector, held: Spool) -> None:
+        """Seal all of ``content`` into ``held`` while the inspector reads it.
 
-        def plaintext() -> Iterator[bytes]:
+        What the inspector makes of an error in its input does not matter, nor whether it closes it: a part of a file is never
+        taken for the file.
+        """
+        looked = _Looked()
+        chunks = self._plaintext(content, held, looked)
+        try:
+            inspect(self._upload, chunks)
+            # It may have looked at the beginning only.
+            for _ in chunks:
+                pass
+        except FileRefusedError as error:
+            raise Refusal(400, Reason.INSPECTION, f"the inspector refused a file: {error}") from None
+        except Exception as error:
+            if looked.error is None:
+                # An inspector that fails has accepted nothing, whatever its failure is.
+                raise Refusal(503, Reason.INSPECTION, f"the inspector failed: {error!r}") from error
+        if looked.error is not None:
+            raise looked.error
+        if not looked.whole:
+            raise Refusal(503, Reason.INSPECTION, "the inspector closed its input before the end")
+
+    def _plaintext(
+        self, content: Iterable[memoryview | None], held: Spool, looked: _Looked
+    ) -> Iterator[bytes]:
+        """Yield the plaintext, each piece when it was sealed into ``held``."""
+        try:
             for data in _steps(content):
                 if data is not None:
                     held.write(self._seal(data))
                     yield bytes(data)
-
-        chunks = plaintext()
-        try:
-            inspect(self._upload, chunks)
-        except FileRefusedError as error:
-            raise Refusal(400, Reason.INSPECTION, f"the inspector refused a file: {error}") from None
-        except (Refusal, MalformedBodyError, LimitExceededError, JournalError):
-            raise
         except Exception as error:
-            # An inspector that fails has accepted nothing, whatever its failure is.
-            raise Refusal(503, Reason.INSPECTION, f"the inspector failed: {error!r}") from error
-        # It may have looked at the beginning only.
-        for _ in chunks:
-            pass
+            looked.error = error
+            raise
+        looked.whole = True
 
     def _record(self, outcome: str, reason: Reason | None = None) -> None:
         upload = self._upload

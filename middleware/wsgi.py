@@ -156,11 +156,12 @@ class SecureFS:
             head = response.receive(self._app(inner, response.start))
         except Exception:
             # Whatever an app makes of a body that was refused, and be it an error of its own: we answer.
-            if body is None or body.refusal is None:
+            refusal = _refused(response, body)
+            if refusal is None:
                 raise
-            raise body.refusal from None
-        if body is not None and body.refusal is not None:
-            raise body.refusal
+            raise refusal from None
+        if (refusal := _refused(response, body)) is not None:
+            raise refusal
         return head
 
     def _rewrite(self, inner: Environ, exchange: Exchange) -> RewrittenBody:
@@ -309,6 +310,11 @@ def _pass_on(
     # An app may read the request while it answers: the upload ends when the answer does.
     chunks = _while_accepted(result, body)
     return Closing(chunks, lambda: _finish(response, body), lambda: _report_late(exchange, body))
+
+
+def _refused(response: Response, body: RewrittenBody | GuardedInput | None) -> Refusal | None:
+    """Return why the request body, or what the app wrote, is refused."""
+    return (body.refusal if body is not None else None) or response.refusal
 
 
 def _while_accepted(result: Iterable[bytes], body: RewrittenBody | GuardedInput) -> Iterator[bytes]:

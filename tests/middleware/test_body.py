@@ -21,9 +21,10 @@ from securefs import Keyring, Suite, open_encrypted
 from securefs.audit import Journal
 from securefs.errors import Reason
 from securefs.middleware import BodyRefusedError, Policy
-from securefs.middleware.body import HELD_IN_MEMORY, RewrittenBody, _padded, prepare
+from securefs.middleware.body import RewrittenBody, _padded, prepare
 from securefs.middleware.problem import Refusal
 from securefs.middleware.source import READ_SIZE
+from securefs.middleware.spool import HELD_IN_MEMORY
 from securefs.middleware.upload import MAX_PADDING, MIN_BOUNDARY, Piece
 
 LONG = b"----geckoformboundary00112233445566778899aabbccddeeff"
@@ -510,8 +511,8 @@ def test_what_is_spooled_to_a_file_is_sealed_under_a_key_of_its_own(journal, tmp
         Expected("f", b"content-canary" + bytes(2 * HELD_IN_MEMORY), "name-canary", "a/b"),
     ]
     flow, body = body_for(journal, parts, spool=True)
-    held, file = body._resources
-    file.seek(0)
+    held, spool = body._resources
+    file = spool.finish()
     stored = file.read()
     assert len(stored) > 2 * HELD_IN_MEMORY
     for canary in (

@@ -22,7 +22,7 @@ from wsgi_client import call
 from securefs import Suite, open_encrypted
 from securefs.header import MAGIC
 from securefs.middleware import Policy
-from securefs.middleware.body import HELD_IN_MEMORY
+from securefs.middleware.spool import HELD_IN_MEMORY
 
 CANARY = b"canary-9f2c61d07be4"
 

@@ -55,6 +55,52 @@ def test_an_inspector_sees_the_plaintext_and_what_is_known_of_the_part(size, jou
     assert LONG[:size][:50] not in app.body or size < 2
 
 
+def close_at_once(part, chunks):
+    chunks.close()
+
+
+def close_after_one(part, chunks):
+    next(chunks)
+    chunks.close()
+
+
+@pytest.mark.parametrize("inspect", [close_at_once, close_after_one])
+@pytest.mark.parametrize("size", [1000, len(LONG)])
+def test_an_inspector_that_closes_its_input_accepts_no_part_of_a_file(inspect, size, journal):
+    """What it did not read was not sealed: the rest of the file would be missing, and nobody would notice."""
+    app = App()
+    answer = post(app, journal, inspect, ("f", "a.png", LONG[:size]))
+    assert (answer.status, app.ran) == (503, False)
+    assert ("file.rejected", "failure", "inspection") in journal.events()
+
+
+def swallow(part, chunks):
+    try:
+        for _ in chunks:
+            pass
+    except Exception:  # noqa: BLE001  # that is the point
+        return
+
+
+def rename(part, chunks):
+    try:
+        for _ in chunks:
+            pass
+    except Exception as error:
+        raise RuntimeError("the inspector's own") from error
+
+
+@pytest.mark.parametrize("inspect", [swallow, rename])
+def test_an_error_of_its_input_is_no_error_of_the_inspector_s(inspect, journal):
+    """A body that ends too early is refused as one, whatever the inspector makes of it."""
+    app = App()
+    kind, body = multipart(("f", "a.png", LONG), boundary="-" * 40)
+    wrapped = SecureFS(app, keyring=KEY, journal=journal, inspect=inspect)
+    answer = call(wrapped, "POST", body=body[:-1000], headers=[("Content-Type", kind)], length=len(body))
+    assert (answer.status, app.ran) == (400, False)
+    assert ("file.rejected", "failure", "client_gone") in journal.events()
+
+
 @pytest.mark.parametrize("size", [1000, len(LONG)])
 def test_an_inspector_may_look_at_the_beginning_only(size, journal):
     app = App()

@@ -1,0 +1,69 @@
+"""The one place that holds a body until all of it is there: an upload, what an inspector looks at, a download, what ``write()`` gave.
+
+Up to 1 MiB is held in memory, what is more in a temporary file without a name. Where that takes no more, the request is refused in
+one way, whatever was to be held: 507 where there is no room, 500 for any other failure, ``io_error`` in the journal.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Final
+
+from securefs.errors import Reason
+from securefs.middleware.problem import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from securefs.primitives import Bytes
+
+__all__ = ["Spool"]
+
+HELD_IN_MEMORY: Final = 1024 * 1024  # bytes; what is more goes to a temporary file
+PIECE: Final = 256 * 1024  # bytes read back at a time
+# A file larger than the process or the file system may write is no different from a full disk to whoever waits.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Spool:
+    """A body that is being held. Whoever made it closes it."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed by close()
+
+    def write(self, data: Bytes) -> None:
+        """Take the next bytes; raise :class:`Refusal` where they can't be held."""
+        with _refusing():
+            self._file.write(data)
+
+    def finish(self) -> IO[bytes]:
+        """Return all that was written as a file that stands at its beginning."""
+        with _refusing():
+            self._file.seek(0)
+        return self._file
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield all that was written."""
+        file = self.finish()
+        while True:
+            with _refusing():
+                data = file.read(PIECE)
+            if not data:
+                return
+            yield data
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        status = 507 if error.errno in _FULL else 500
+        detail = f"a temporary file can't hold the body: {error.strerror or error}"
+        raise Refusal(status, Reason.IO_ERROR, detail) from None
