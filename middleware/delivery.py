@@ -9,13 +9,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError
+from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
 from securefs.middleware.filename import attachment
 from securefs.middleware.multipart import MEDIA_TYPE
 from securefs.middleware.problem import Refusal
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.response import READ_SIZE
-from securefs.middleware.selection import PARTIAL, UNSATISFIABLE, Selection, content_range, requested
+from securefs.middleware.selection import PARTIAL, Selection, content_range, requested
 from securefs.stream import TRAILER
 
 if TYPE_CHECKING:
@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
     from securefs.middleware.exchange import Exchange
     from securefs.middleware.response import Headers, Response
-    from securefs.middleware.spool import Spool
     from securefs.reader import EncryptedFile
     from securefs.stream import Decryptor
 
-__all__ = ["STALE_HEADERS", "Delivery", "FileDelivery", "StreamDelivery", "record_failure"]
+__all__ = [
+    "STALE_HEADERS",
+    "Delivery",
+    "FileDelivery",
+    "StreamDelivery",
+    "record_failure",
+    "record_passed_over",
+]
 
 # They describe the ciphertext (RFC 9530, RFC 1864), or ranges of it.
 STALE_HEADERS: Final = frozenset(
@@ -50,9 +56,11 @@ class Delivery:
 
     :ivar status: the status line that replaces the app's, None where its own stands.
     :ivar about: the file, for the journal.
+    :ivar passed_over: (number, key id) of its slots that somebody planted.
     """
 
     status: str | None = None
+    passed_over: tuple[tuple[int, str], ...] = ()
 
     def __init__(
         self, exchange: Exchange, about: dict[str, str | int], metadata: Mapping[str, object]
@@ -74,7 +82,7 @@ class Delivery:
             if last:
                 self._open = False
                 self._record("success")
-        except (SecureFSError, OSError) as error:
+        except (SecureFSError, OSError, Refusal) as error:
             self._open = False
             record_failure(self._exchange, error, self.about, None)
             raise
@@ -138,13 +146,13 @@ class Delivery:
 class FileDelivery(Delivery):
     """From a source that can seek, or was held: its end is known to be there before its first byte goes out."""
 
-    def __init__(self, exchange: Exchange, file: EncryptedFile, held: Spool | None) -> None:
+    def __init__(self, exchange: Exchange, file: EncryptedFile) -> None:
         about: dict[str, str | int] = {"key_id": file.key_id, "format": file.format, "size": file.size}
         if file.object_id:
             about |= {"id": file.object_id, "suite": file.suite}
         super().__init__(exchange, about, file.metadata)
+        self.passed_over = file.passed_over
         self._file = file
-        self._held = held
         self._selection = Selection(file.size)
 
     def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
@@ -180,20 +188,21 @@ class FileDelivery(Delivery):
         item = self._selection.take(READ_SIZE)
         return item if isinstance(item, bytes) else self._span(item), not self._selection.plan
 
-    def close(self) -> None:
-        """Close what was held for this delivery, and see :meth:`Delivery.close`."""
-        super().close()
-        if self._held is not None:
-            self._held.close()
-
 
 class StreamDelivery(Delivery):
     """From a source that comes once and is too long to hold: each segment goes out when it is verified.
 
-    A range of it is sent where the app's Content-Length tells how long the file is. The segments before it are passed over
-    unopened, and those behind it are not asked for.
+    Only the final segment proves where the file ends, and it comes last. Until then the end is a claim of the app's
+    Content-Length, and a file that was cut has a Content-Length, too. So nothing tells a client that a part is the whole:
 
-    :param length: what the app announced as the ciphertext's length in bytes.
+    - No total is named before: no ``Content-Range`` has one, no range is answered 416, HEAD gets no Content-Length.
+    - A closed range that ends before the claimed end is served. For any other, and for several, the whole file is sent, and
+      the connection is broken off where its end fails.
+    - The byte that fills a Content-Length is sent after the final segment was verified.
+
+    The segments before a range are passed over unopened, and those behind it are not asked for.
+
+    :param length: what the app announced as the ciphertext's length in bytes, None where it announced none.
     """
 
     def __init__(
@@ -203,8 +212,10 @@ class StreamDelivery(Delivery):
         self._decryptor = decryptor
         self._ready = b""
         self._ahead: tuple[bytes, bool] | None = None
+        drawn = 0
         while decryptor.unlocked is None and (chunk := next(chunks, None)) is not None:
             self._ready = decryptor.update(chunk)
+            drawn += len(chunk)
         unlocked = decryptor.unlocked
         if unlocked is None:
             # The body ended inside its header: let the parser say where.
@@ -213,40 +224,44 @@ class StreamDelivery(Delivery):
         header = unlocked.header
         about: dict[str, str | int] = {"id": header.object_id, "key_id": unlocked.key_id, "format": 2}
         super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)
+        self.passed_over = unlocked.planted
         self._segment_size = header.suite.segment_size
         body = None if length is None else length - header.length - len(TRAILER)
+        # Suite 1 pads: its size is claimed but for the last four bits.
         self._least, most = (0, None) if body is None else header.suite.plaintext_bounds(body)
         self._size = most if most == self._least else None
+        self._due = (length or 0) - drawn  # bytes of ciphertext that were announced and did not come yet
         self._span: range | None = None
+        self._added: Headers = []
         self._position = 0  # in the plaintext, of what comes next
 
-    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
-        """See :meth:`Delivery.select`. Of several ranges, and of one whose end is not known, the whole file is sent."""
+    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:  # noqa: ARG002  # the interface's
+        """See :meth:`Delivery.select`. Nobody selects for HEAD, so no length is named there."""
         try:
-            spans = requested(response, asked, self._least, limit)
+            # One range: of several, the ones that were left out would tell where the file ends.
+            spans = requested(response, asked, self._least, 1)
         except UnsatisfiableRangeError:
-            if self._size is not None:
-                self.status, self._span = UNSATISFIABLE, range(0)
-            return
-        # Suite 1 pads: its size is known but for the last four bits, and a span up to there may be cut or not.
-        if spans is None or len(spans) > 1 or (self._size is None and spans[0].stop >= self._least):
-            return
-        self.status, self._span = PARTIAL, spans[0]
-        if self._span.start >= len(self._ready):
+            spans = None
+        if spans is not None and spans[0].stop < self._least:
+            self._select_part(spans[0])
+        elif self._size is not None:
+            self._added = [("Content-Length", str(self._size))]
+        if self._added:
+            # These headers, and the place that a segment has in the plaintext, are true of a body of that length alone.
+            self._chunks = _exactly(self._due, self._chunks)
+
+    def _select_part(self, span: range) -> None:
+        self.status, self._span = PARTIAL, span
+        self._added = [("Content-Range", content_range(span, None)), ("Content-Length", str(len(span)))]
+        if span.start >= len(self._ready):
             self._ready = b""
-            index = self._span.start // self._segment_size
+            index = span.start // self._segment_size
             self._decryptor.skip_to(index)
             self._position = index * self._segment_size
 
     def headers(self, headers: Headers) -> Headers:
         """See :meth:`Delivery.headers`."""
-        kept = super().headers(headers)
-        if self._size is not None:
-            kept.append(("Accept-Ranges", "bytes"))
-        if self._span is None:
-            return kept if self._size is None else [*kept, ("Content-Length", str(self._size))]
-        where = content_range(self._span, self._size)
-        return [*kept, ("Content-Range", where), ("Content-Length", str(len(self._span)))]
+        return [*super().headers(headers), *self._added]
 
     def _verify(self, limit: int | None) -> None:  # noqa: ARG002  # the interface's
         # What fails in its first segment is still a clean 500.
@@ -256,27 +271,62 @@ class StreamDelivery(Delivery):
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             return ahead
-        return self._next() if self._span is None else self._next_of(self._span)
+        return self._next_of_all() if self._span is None else self._next_of(self._span)
 
     def _next(self) -> tuple[bytes, bool]:
-        ready, self._ready = self._ready, b""
-        while not ready:
+        """Return the next bytes of the plaintext, and whether they end at the final segment, which is then verified."""
+        data, self._ready = self._ready, b""
+        ended = False
+        while not data and not ended:
             chunk = next(self._chunks, None)
-            if chunk is None:
-                return self._decryptor.finalize(), True
-            ready = self._decryptor.update(chunk)
-        return ready, False
+            ended = chunk is None
+            data = self._decryptor.finalize() if chunk is None else self._decryptor.update(chunk)
+        self._position += len(data)
+        return data, ended
+
+    def _next_of_all(self) -> tuple[bytes, bool]:
+        data, ended = self._next()
+        # Where the final segment is empty, the last byte is in the one before it: the two go out together.
+        while not ended and self._size is not None and self._position >= self._size:
+            more, ended = self._next()
+            data += more
+        return data, ended
 
     def _next_of(self, span: range) -> tuple[bytes, bool]:
-        piece, done = b"", not span
-        while not piece and not done:
+        piece, ended = b"", False
+        while not piece and not ended:
+            start = self._position
             data, ended = self._next()
-            start, self._position = self._position, self._position + len(data)
             piece = data[max(0, span.start - start) : max(0, span.stop - start)]
-            done = self._position >= span.stop
-            if ended and not done:
-                raise IntegrityError("the file is shorter than the app announced", Reason.TRUNCATED)
-        return piece, done
+        return piece, ended or self._position >= span.stop
+
+
+def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield ``chunks``; raise :class:`IntegrityError` where they are not ``size`` bytes in all."""
+    for chunk in chunks:
+        size -= len(chunk)
+        if size < 0:
+            break
+        yield chunk
+    if size:
+        raise IntegrityError("the file is not as long as the app announced", Reason.TRUNCATED)
+
+
+def record_passed_over(
+    exchange: Exchange, about: Mapping[str, str | int], passed_over: tuple[tuple[int, str], ...]
+) -> None:
+    """Record slots of a file that somebody planted: the file is served by another one, but a key is in the wrong hands.
+
+    :raises JournalError: it can't be recorded.
+    """
+    for slot, key_id in passed_over:
+        exchange.record(
+            "file.integrity_failure",
+            outcome="failure",
+            severity=4,
+            reason=Reason.COMMITMENT_MISMATCH,
+            about={**about, "key_id": key_id, "slot": slot},
+        )
 
 
 def record_failure(
@@ -288,9 +338,10 @@ def record_failure(
     """Record why a file is not served; return the refusal to answer with, 503 where that can't be recorded."""
     if isinstance(error, JournalError):
         return Refusal.of(error)
-    if isinstance(error, Refusal):
-        # A body that can't be held: no fault of the file's.
-        refusal, status = error, error.status
+    if isinstance(error, (Refusal, SourceError)):
+        # A body that can't be held, or that the app gives in an odd way: no fault of the file's.
+        refusal = error if isinstance(error, Refusal) else Refusal.of(error)
+        status = status and refusal.status
         event, severity = "file.decrypt", 3
     elif isinstance(error, OSError):
         refusal = Refusal(500, Reason.IO_ERROR, f"the stored file can't be read: {error.strerror}")

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
 from securefs.header import PREAMBLE_SIZE, claimed_object_id, claimed_suite
-from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure
+from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure, record_passed_over
 from securefs.middleware.problem import Refusal
 from securefs.middleware.response import READ_SIZE, shows_breaks
 from securefs.middleware.selection import Selection
-from securefs.middleware.spool import Spool
+from securefs.primitives import view_of
 from securefs.reader import open_encrypted
 from securefs.stream import Decryptor
 from securefs.suites import Suite
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from securefs.middleware.exchange import Exchange
     from securefs.middleware.policy import Policy
     from securefs.middleware.response import Response
+    from securefs.middleware.spool import Spool
     from securefs.reader import SeekableFile
 
 __all__ = ["open_download", "open_part"]
@@ -57,7 +57,6 @@ def open_download(
     :raises Refusal: the response must not be sent; the journal has the reason.
     """
     about: dict[str, str | int] = {}
-    held: Spool | None = None
     try:
         _check_servable(response)
         length = _announced_length(response)
@@ -70,16 +69,18 @@ def open_download(
             known, chunks = _length_is_known(chunks, length)
             limit = limit if known else None
         if source is None and (limit is None or length is None or length <= limit):
-            held, chunks = _hold(chunks, limit)
-            source = held.finish() if held else None
+            source, chunks = _hold(response.spool(), chunks, limit)
         delivery: Delivery
         if source is None:
             delivery = StreamDelivery(exchange, chunks, Decryptor(keyring, context), length)
         else:
             about = _peek(source)
-            file = open_encrypted(source, keyring, context, format_1=format_1)
-            delivery = FileDelivery(exchange, file, held)
+            file = open_encrypted(
+                source, keyring, context, format_1=format_1, unbound_format_1=policy.unbound_format_1
+            )
+            delivery = FileDelivery(exchange, file)
         about = delivery.about
+        record_passed_over(exchange, about, delivery.passed_over)
         if exchange.expected is not None and about.get("id") != exchange.expected:
             raise IntegrityError("the file is not the one that was asked for", Reason.WRONG_OBJECT)
         if policy.restore_metadata:
@@ -88,8 +89,6 @@ def open_download(
             delivery.select(response, asked, policy.max_ranges)
             delivery.begin(policy.verify_first)
     except (SecureFSError, OSError, Refusal) as error:
-        if held is not None:
-            held.close()
         raise record_failure(exchange, error, about, 500) from None
     return delivery
 
@@ -155,34 +154,24 @@ def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool,
     return known, chain((start,), chunks)
 
 
-def _hold(chunks: Iterator[bytes], limit: int | None) -> tuple[Spool | None, Iterator[bytes]]:
-    """Keep a body that ends within ``limit`` bytes of ciphertext and return it.
+def _hold(
+    spool: Spool, chunks: Iterator[bytes], limit: int | None
+) -> tuple[SeekableFile | None, Iterator[bytes]]:
+    """Hold a body that ends within ``limit`` bytes of ciphertext and return it as a file.
 
     A longer one comes back as an iterator over all of it.
     """
-    held = Spool()
     size = 0
-    try:
-        for chunk in chunks:
-            size += len(chunk)
-            held.write(chunk)
-            if limit is not None and size > limit:
-                return None, chain(_drain(held), chunks)
-        held.finish()
-    except BaseException:
-        # Whatever the app's body raises: nobody else knows of the spool yet.
-        held.close()
-        raise
-    return held, iter(())
-
-
-def _drain(held: Spool) -> Iterator[bytes]:
-    with closing(held):
-        yield from held.pieces()
+    for chunk in chunks:
+        size += len(chunk)
+        spool.write(chunk)
+        if limit is not None and size > limit:
+            return None, chain(spool.pieces(), chunks)
+    return spool.finish(), iter(())
 
 
 def _peek(source: SeekableFile) -> dict[str, str | int]:
     """Return the object id that a file claims, for the record of its failure."""
     source.seek(0)
-    object_id = claimed_object_id(source.read(PREAMBLE_SIZE))
+    object_id = claimed_object_id(bytes(view_of(source.read(PREAMBLE_SIZE))))
     return {} if object_id is None else {"id": object_id}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from securefs.header import MAGIC
 from securefs.middleware.problem import BodyRefusedError, Refusal
 from securefs.middleware.spool import Spool
+from securefs.primitives import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -116,6 +117,7 @@ class Response:
         self._result: Iterable[bytes] = ()
         self._server_write: Callable[[bytes], object] | None = None
         self._written: Spool | None = None
+        self._spools: list[Spool] = []
         self.refusal: Refusal | None = None
         self._head = b""  # the first bytes of the body
         self._decode: Callable[[bytes, int], bytes] | None = None
@@ -150,7 +152,7 @@ class Response:
             self._write_through(data)
             return
         if self._written is None:
-            self._written = Spool()
+            self._written = self.spool()
         try:
             self._written.write(data)
         except Refusal as refusal:
@@ -198,7 +200,10 @@ class Response:
 
     def chunks(self) -> Iterator[bytes]:
         """Return the whole body from its first byte, to be drawn once."""
-        return chain(self._replay_written(), self._pulled, self._result if self._rest is None else self._rest)
+        rest = self._result if self._rest is None else self._rest
+        for chunk in chain(self._replay_written(), self._pulled, rest):
+            # PEP 3333 allows bytes alone. Of anything else nobody knows what it stands for.
+            yield chunk if type(chunk) is bytes else bytes(view_of(chunk))
 
     def unchanged(self, server_wrapper: Callable[[Any, int], Iterable[bytes]] | None) -> Iterable[bytes]:
         """Return the body for the server where it is none of ours: the app's own object where that is possible."""
@@ -207,6 +212,11 @@ class Response:
         if self._written is None and self._rest is None:
             return self._result
         return Closing(self.chunks(), self.close)
+
+    def spool(self) -> Spool:
+        """Return a spool that lives as long as this response."""
+        self._spools.append(Spool())
+        return self._spools[-1]
 
     def header(self, name: str) -> str | None:
         """Return the app's header ``name`` (lower case), None where it set none."""
@@ -217,7 +227,7 @@ class Response:
         if self._decode is None:
             self._decode = _decoder(self.header("content-encoding"))
         if missing := len(MAGIC) - len(self._head):
-            self._head += self._decode(chunk, missing)
+            self._head += self._decode(bytes(view_of(chunk)), missing)
         return len(self._head) == len(MAGIC) or not MAGIC.startswith(self._head)
 
     def known_length(self) -> int | None:
@@ -227,9 +237,9 @@ class Response:
         return None
 
     def close(self) -> None:
-        """Close what the app returned."""
-        if self._written is not None:
-            self._written.close()
+        """Close what the app returned, and what was held of it."""
+        for spool in self._spools:
+            spool.close()
         close = getattr(self._result, "close", None)
         if close is not None:
             close()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from securefs.middleware.response import Headers, Response
 
-__all__ = ["PARTIAL", "UNSATISFIABLE", "Selection", "content_range", "requested"]
+__all__ = ["PARTIAL", "Selection", "content_range", "requested"]
 
 PARTIAL: Final = "206 Partial Content"
 UNSATISFIABLE: Final = "416 Range Not Satisfiable"

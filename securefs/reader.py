@@ -232,7 +232,7 @@ class _Format2File(EncryptedFile):
         start += source.read_at(FIXED_SIZE, header_length(start) + BODY_HEAD_SIZE - FIXED_SIZE)
         unlocked = unlock(start, keyring, context, primitives)
         self._cipher = unlocked.cipher
-        self.passed_over = tuple((slot.index, slot.key_id.hex()) for slot in unlocked.passed_over)
+        self.passed_over = unlocked.planted
         self.object_id, self.key_id, self.metadata = (
             unlocked.header.object_id,
             unlocked.key_id,

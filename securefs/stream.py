@@ -255,6 +255,11 @@ class Unlocked:
     cipher: SegmentCipher
     passed_over: tuple[Slot, ...] = ()
 
+    @property
+    def planted(self) -> tuple[tuple[int, str], ...]:
+        """The passed over slots as (number, key id in hex): what may be told of them."""
+        return tuple((slot.index, slot.key_id.hex()) for slot in self.passed_over)
+
 
 def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitives) -> Unlocked:
     """Return the file whose header and body head (56 bytes) are ``start``, or raise what the file deserves.
