@@ -249,7 +249,8 @@ class SecureFS:
         response.status = delivery.status or response.status
         response.headers = delivery.headers(response.headers)
         response.begin()
-        return Closing(() if is_head else delivery, delivery.close, lambda: _finish(response, body))
+        # An empty chunk, or wsgiref would call an answer without a length one of no bytes.
+        return Closing((b"",) if is_head else delivery, delivery.close, lambda: _finish(response, body))
 
     def _is_ciphertext(self, inner: Environ, exchange: Exchange, response: Response, head: bytes) -> bool:
         """Return whether the body is to be decrypted; raise :class:`Refusal` for plaintext where there must be none."""
