@@ -86,7 +86,15 @@ class Delivery:
             self._open = False
             record_failure(self._exchange, error, self.about, None)
             raise
+        except Exception:
+            self._give_up()
+            raise
         return data
+
+    def _give_up(self) -> None:
+        """Record that the app's own body failed, with an error that is none of ours."""
+        self._open = False
+        self._record("failure", severity=3, reason=Reason.IO_ERROR)
 
     def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
         """Choose the ranges that the request asks for, up to ``limit`` of them."""
@@ -120,9 +128,12 @@ class Delivery:
         self._open = True
         try:
             self._verify(limit)
-        except BaseException:
-            # Whatever it was, nothing was sent: close() must not call it a client that went away.
+        except (SecureFSError, OSError, Refusal):
+            # It is recorded with its reason. Nothing was sent: close() must not call it a client that went away.
             self._open = False
+            raise
+        except Exception:
+            self._give_up()
             raise
 
     def _verify(self, limit: int | None) -> None:
@@ -315,7 +326,7 @@ def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
 def record_passed_over(
     exchange: Exchange, about: Mapping[str, str | int], passed_over: tuple[tuple[int, str], ...]
 ) -> None:
-    """Record slots of a file that somebody planted: the file is served by another one, but a key is in the wrong hands.
+    """Record slots that do not fit the contents: the file is served by another one, but one of the keys is in the wrong hands.
 
     :raises JournalError: it can't be recorded.
     """

@@ -15,6 +15,7 @@ from securefs.header import MAGIC
 from securefs.middleware.problem import BodyRefusedError, Refusal
 from securefs.middleware.spool import Spool
 from securefs.primitives import view_of
+from securefs.reader import as_a_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -64,7 +65,9 @@ class FileWrapper:
         return self
 
     def __next__(self) -> bytes:
-        data: bytes = self.file.read(self.block_size)
+        with as_a_file():
+            # A file that has nothing yet says None: it is not at its end.
+            data = _as_bytes(self.file.read(self.block_size))
         if data:
             return data
         raise StopIteration
@@ -103,12 +106,12 @@ class Response:
 
     :ivar refusal: why what the app wrote can't be held, None while it could.
 
-    :param hold: keep all that the app writes, whatever it begins with, until the app returns: on paths where
+    :param hold: tells whether to keep all that the app writes, whatever it begins with, until the app returns: where
         plaintext is refused.
     :param is_head: the client asked for headers only.
     """
 
-    def __init__(self, start_response: StartResponse, *, hold: bool, is_head: bool) -> None:
+    def __init__(self, start_response: StartResponse, *, hold: Callable[[], bool], is_head: bool) -> None:
         self.status = ""
         self.headers: Headers = []
         self._start_response = start_response
@@ -151,6 +154,17 @@ class Response:
         if self._server_write is not None:
             self._write_through(data)
             return
+        data = _as_bytes(data)
+        if self._note(data) and self._head != MAGIC and not self._hold():
+            # Plaintext after all: from here on everything goes straight through.
+            self.begin()
+            for held in self._replay_written():
+                self._write_through(held)
+            if self._written is not None:
+                self._written.close()
+                self._written = None
+            self._write_through(data)
+            return
         if self._written is None:
             self._written = self.spool()
         try:
@@ -159,13 +173,6 @@ class Response:
             # Whatever the app makes of it: its answer is not all there.
             self.refusal = self.refusal or refusal
             raise BodyRefusedError("the response can't be held; another will be sent") from None
-        if self._note(data) and self._head != MAGIC and not self._hold:
-            # Plaintext after all: from here on everything goes straight through.
-            self.begin()
-            for held in self._replay_written():
-                self._write_through(held)
-            self._written.close()
-            self._written = None
 
     def _write_through(self, data: bytes) -> None:
         if self._server_write is not None and not self._is_head:
@@ -203,7 +210,7 @@ class Response:
         rest = self._result if self._rest is None else self._rest
         for chunk in chain(self._replay_written(), self._pulled, rest):
             # PEP 3333 allows bytes alone. Of anything else nobody knows what it stands for.
-            yield chunk if type(chunk) is bytes else bytes(view_of(chunk))
+            yield _as_bytes(chunk)
 
     def unchanged(self, server_wrapper: Callable[[Any, int], Iterable[bytes]] | None) -> Iterable[bytes]:
         """Return the body for the server where it is none of ours: the app's own object where that is possible."""
@@ -227,7 +234,7 @@ class Response:
         if self._decode is None:
             self._decode = _decoder(self.header("content-encoding"))
         if missing := len(MAGIC) - len(self._head):
-            self._head += self._decode(bytes(view_of(chunk)), missing)
+            self._head += self._decode(_as_bytes(chunk), missing)
         return len(self._head) == len(MAGIC) or not MAGIC.startswith(self._head)
 
     def known_length(self) -> int | None:
@@ -247,6 +254,10 @@ class Response:
     def _replay_written(self) -> Iterator[bytes]:
         if self._written is not None:
             yield from self._written.pieces()
+
+
+def _as_bytes(chunk: object) -> bytes:
+    return chunk if isinstance(chunk, bytes) else bytes(view_of(chunk))
 
 
 def _decoder(encoding: str | None) -> Callable[[bytes, int], bytes]:

@@ -83,6 +83,9 @@ class SecureFS:
         self._context = context
         self._authorize = authorize
         self._inspect = inspect
+        if self._policy.format == 1 or self._policy.format_1_paths:
+            # So is one without the file keys that Format 1 knows alone.
+            self._keyring.format_1_verifier()
         if self._policy.format == 2:  # noqa: PLR2004  # a format's number
             # A key that can't seal is found now and not at the first upload.
             self._keyring.wrapper()
@@ -100,7 +103,10 @@ class SecureFS:
             # Only a GET shows whether the answer is ciphertext, and so how long the plaintext is.
             inner["REQUEST_METHOD"] = "GET"
         body: RewrittenBody | GuardedInput | None = None
-        response = Response(start_response, hold=self._rule(exchange, inner) is not None, is_head=is_head)
+        rule = self._rule(exchange, inner)
+        response = Response(
+            start_response, hold=lambda: rule is not None or exchange.expected is not None, is_head=is_head
+        )
         try:
             self._admit(inner, exchange)
             body = self._receive(inner, exchange)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from securefs.disk import write_atomically
 from securefs.errors import ConfigurationError
 from securefs.primitives import view_of
-from securefs.reader import open_encrypted
+from securefs.reader import as_a_file, open_encrypted
 from securefs.stream import Encryptor
 from securefs.suites import Suite
 
@@ -66,11 +66,21 @@ def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int
     """
     size = 0
     # A source that has nothing yet says None: to take that for its end would store a part as the whole.
-    while data := view_of(source.read(COPY_SIZE)):
+    while data := _read(source):
         size += len(data)
         target.write(sealer.update(data))
     target.write(sealer.finalize())
     return size
+
+
+def _read(source: BinaryIO) -> memoryview:
+    with as_a_file():
+        return view_of(source.read(COPY_SIZE))
+
+
+def _open(path: StrPath) -> BinaryIO:
+    with as_a_file():
+        return Path(path).open("rb")
 
 
 def encrypt_file(
@@ -100,7 +110,7 @@ def encrypt_file(
     else:
         encryptor = Encryptor(keyring, suite, context, metadata, primitives=primitives)
         sealer, object_id = encryptor, encryptor.object_id
-    with Path(source).open("rb") as plain, write_atomically(target, overwrite=overwrite) as sealed:
+    with _open(source) as plain, write_atomically(target, overwrite=overwrite) as sealed:
         copy_sealed(plain, sealed, sealer)
     return object_id
 

@@ -65,6 +65,7 @@ class Format1Sealer:
         self._encrypt = primitives.cbc_encryptor(key, iv)
         self._mac = hmac.new(key, iv, hashlib.sha256)
         self._ready = iv  # goes out before the first ciphertext
+        self._spent = False
         self._tail = b""  # less than a block of plaintext
 
     def stored_length(self, size: int) -> int:
@@ -72,14 +73,22 @@ class Format1Sealer:
         return sealed_length(size)
 
     def update(self, data: Bytes) -> bytes:
-        """Take plaintext of any length, return the stored bytes that are ready."""
+        """Take plaintext of any length, return the stored bytes that are ready.
+
+        :raises ValueError: after :meth:`finalize`. :raises SourceError: these are no bytes.
+        """
+        if self._spent:
+            raise ValueError("this sealer is finalized: make a new one for every file")
         plaintext = self._tail + bytes(view_of(data))
         whole = len(plaintext) - len(plaintext) % BLOCK_SIZE
         self._tail = plaintext[whole:]
         return self._emit(plaintext[:whole])
 
     def finalize(self) -> bytes:
-        """Return the last stored bytes, the tag among them."""
+        """Return the last stored bytes, the tag among them. The sealer is spent after this."""
+        if self._spent:
+            raise ValueError("this sealer is finalized: make a new one for every file")
+        self._spent = True
         return self._emit(pkcs7_pad(self._tail)) + self._mac.digest()
 
     def _emit(self, blocks: bytes) -> bytes:

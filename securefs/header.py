@@ -34,6 +34,7 @@ __all__ = [
     "claimed_suite",
     "fitting_slot_size",
     "header_length",
+    "may_have_payload",
     "new_header_size",
     "parse_header",
     "slot_head",
@@ -173,6 +174,12 @@ def parse_header(data: bytes) -> Header:
     )
 
 
+def may_have_payload(kind: int, size: int) -> bool:
+    """Return whether a slot of this kind may have a payload of so many bytes."""
+    least, most = _PAYLOAD_SIZES.get(kind, (1, 0))
+    return least <= size <= min(most, MAX_SLOT_SIZE - SLOT_HEAD_SIZE)
+
+
 def _parse_slot(index: int, data: bytes) -> Slot | None:
     kind, payload_size = data[0], int.from_bytes(data[2:4], "big")
     if kind == KIND_EMPTY:
@@ -184,8 +191,7 @@ def _parse_slot(index: int, data: bytes) -> Slot | None:
     payload_end = SLOT_HEAD_SIZE + payload_size
     if data[1] or payload_end > len(data) or any(data[payload_end:]):
         raise FormatError("a slot's reserved byte, payload length or filling is wrong")
-    least, most = _PAYLOAD_SIZES[kind]
-    if not least <= payload_size <= most:
+    if not may_have_payload(kind, payload_size):
         # Without this, one flipped bit would turn an empty slot into one that no writer makes.
         raise FormatError(f"a slot of kind {kind} can't have a payload of {payload_size} bytes")
     return Slot(

@@ -153,9 +153,10 @@ def view_of(data: object) -> memoryview:
     """Return the bytes of ``data`` as a flat view; raise :class:`SourceError` for text, None and all else."""
     try:
         view = memoryview(data)  # type: ignore[arg-type]  # what it is, is the question
-    except TypeError:
+        return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    except (TypeError, ValueError, BufferError):
+        # Of another kind, or let go of: a closed map, a released view.
         raise SourceError(f"bytes are needed, and this is {type(data).__name__}") from None
-    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
 def hkdf_expand(digest: str, prk: bytes, info: bytes, length: int) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 from securefs.backend import default_primitives
-from securefs.errors import ConfigurationError, IntegrityError, Reason, SourceError
+from securefs.errors import ConfigurationError, IntegrityError, Reason, SecureFSError, SourceError
 from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size, view_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from securefs.keys import Keyring
     from securefs.primitives import Primitives
 
-__all__ = ["EncryptedFile", "SeekableFile", "open_encrypted"]
+__all__ = ["EncryptedFile", "SeekableFile", "as_a_file", "open_encrypted"]
 
 # Bytes of ciphertext asked for at a time: 4 segments of suite 1, 16 of suite 2. Four times as much made decryption three
 # times slower: buffers of that size come fresh from the kernel, page by page, at every read.
@@ -69,8 +69,8 @@ class EncryptedFile(io.BufferedIOBase):
     :ivar key_id: the id (hex) of the key that opened it.
     :ivar format: 1 or 2.
     :ivar suite: the suite's name.
-    :ivar passed_over: (number, key id in hex) of slots that were passed over: a holder of that key put another DEK there. Such a
-        key is in the wrong hands.
+    :ivar passed_over: (number, key id in hex) of slots that were passed over: they unwrap, and hold another DEK than the one that
+        the contents were written with. Where there is one, that key or :attr:`key_id` is in the wrong hands.
     """
 
     object_id: str = ""
@@ -141,6 +141,9 @@ class EncryptedFile(io.BufferedIOBase):
                 self._cached = start, run
             # A slice of all of it would be no copy, but the same object.
             piece = run[self._position - start : self._position - start + wanted]
+            if not piece:
+                # Exchanged since it was opened, for a genuine one that ends sooner.
+                raise IntegrityError("the file became shorter while it was open", Reason.TRUNCATED)
             pieces.append(piece)
             self._position += len(piece)
             wanted -= len(piece)
@@ -175,14 +178,14 @@ class _Source:
         own = type(file) in _FILES
         self._readinto = cast("io.BytesIO", file).readinto if own else self._read_and_copy
         self._seek(0, os.SEEK_END)
-        with _as_a_file():
+        with as_a_file():
             length: object = file.tell()
         if not isinstance(length, int) or length < 0:
             raise SourceError(f"the file says that its length is {length!r}")
         self.length = length
 
     def _seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
-        with _as_a_file():
+        with as_a_file():
             self._file.seek(offset, whence)
 
     def read_into(self, offset: int, view: memoryview) -> int:
@@ -190,7 +193,7 @@ class _Source:
         self._seek(offset)
         done = 0
         while done < len(view):
-            with _as_a_file():
+            with as_a_file():
                 count = self._readinto(view[done:])
             if count is None:
                 raise SourceError("the file has nothing to read yet: it must not be a non-blocking one")
@@ -212,14 +215,14 @@ class _Source:
 
 
 @contextmanager
-def _as_a_file() -> Iterator[None]:
+def as_a_file() -> Iterator[None]:
     """Give what a file raises that is closed, or no binary file at all, a name of ours. An OSError says what it is."""
     try:
         yield
-    except OSError:
+    except (OSError, SecureFSError, MemoryError):
         raise
-    except (AttributeError, TypeError, ValueError) as error:
-        raise SourceError(f"this can't be read as a binary file: {error}") from error
+    except Exception as error:
+        raise SourceError(f"this can't be read as a binary file: {error!r}") from error
 
 
 class _Format2File(EncryptedFile):
@@ -392,7 +395,8 @@ def open_encrypted(
             "context (--context), not both"
         )
     primitives = primitives or default_primitives()
-    owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115  # outlives this
+    with as_a_file():
+        owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115  # outlives this
     try:
         source = _Source(cast("SeekableFile", owned or file))
         opened: EncryptedFile

@@ -3,8 +3,9 @@
 What changes is the header's table of slots (docs/format.md, "Changing the slots"). Three rules make that safe in place, with
 readers at work, with the power failing at any moment, and with slots that somebody planted:
 
-- Before a byte is written, every slot of a key of the ring is unwrapped. All must give the one DEK under which the metadata and the
-  commitment hold. A slot that gives another one was planted by a holder of its key; then the file is left alone.
+- Before a byte is written, every slot of a key of the ring is unwrapped. All that unwrap must give the one DEK under which the
+  metadata and the commitment hold. Where one gives another, somebody planted it, or planted contents that fit a slot of
+  theirs: it can't be told which, and the file is left alone. The table that is to be written is read in memory first.
 - A slot that opens the file is removed only after another one was read back and opens it too.
 - The first four bytes of a slot are written first and cleared last, and each step is flushed. Whatever part of a write has
   come to the disk, or to a reader, the table is well-formed.
@@ -19,6 +20,7 @@ import fcntl
 import hmac
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.backend import default_primitives
 from securefs.disk import write_atomically
-from securefs.errors import ConfigurationError, FormatError, IntegrityError, Reason
+from securefs.errors import ConfigurationError, FormatError, IntegrityError, Reason, UnknownKeyError
 from securefs.files import COPY_SIZE
 from securefs.header import (
     FIXED_SIZE,
@@ -103,12 +105,14 @@ def rewrap(
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigurationError(f"{os.fsdecode(path)} is not a regular file")
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read, which somebody may be changing
+        _check_still_there(descriptor, path)
         header, body_head = split_start(_read_start(descriptor))
         claimed = list(claimed_slots(header, keyring))
         used, dek = _genuine_slot(claimed, header, body_head, context, primitives)
         # What was left half made or half removed has nobody's id, and nobody's is to be removed as ours are.
         ours = [slot for slot, _ in claimed]
-        ours += [slot for slot in header.slots if (slot.kind, slot.key_id) == (wrapper.kind, NOBODY)]
+        kinds = {wrapper.kind, *(slot.kind for slot in ours)}
+        ours += [slot for slot in header.slots if slot.kind in kinds and slot.key_id == NOBODY]
         stale = [slot for slot in header.slots if slot in ours and slot is not used]
         others = [slot for slot in header.slots if slot not in ours]
         # With stale slots beside it: a crash left them.
@@ -120,11 +124,14 @@ def rewrap(
         if header.slot_size % MARK or len(new) > header.slot_size or header.slot_count == len(others) + 1:
             _replace_by_copy(descriptor, Path(path), header, [*map(_stored, others), new], check)
         else:
+            if not made:
+                check(_with_slot(header, stale, new))  # before a byte is written
             _remove(descriptor, header, stale)
             if not made:
                 _insert(descriptor, header, stale, new)
                 check(parse_header(_read_start(descriptor)))
                 _remove(descriptor, header, [used])
+            _check_still_there(descriptor, path)
     finally:
         os.close(descriptor)
     names = {slot.key_id for slot in (used, *stale)} - {wrapper.key_id, NOBODY}
@@ -171,9 +178,10 @@ def _genuine_slot(
         fault = faults[planted[0].index]
         raise IntegrityError(f"{_named(planted)}: {fault}; nothing was written", fault.reason)
     if planted:
+        fitting = [slot for slot, _ in opened if slot not in planted]
         raise IntegrityError(
-            f"{_named(planted)} was planted: it holds another key than the one that the file was written with, which only a "
-            "holder of its file key can do; nothing was written. Take that file key out of the keyring",
+            f"{_named(planted)} was planted, or the contents were: they do not belong together, while {_named(fitting)} fits. "
+            "Somebody else holds one of these file keys; nothing was written. See docs/keys.md, When a key leaks",
             Reason.COMMITMENT_MISMATCH,
         )
     used, genuine = opened[0]
@@ -193,16 +201,38 @@ def _named(slots: Sequence[Slot]) -> str:
 
 
 def _check_opens(header: Header, new: bytes, dek: bytes, keyring: Keyring) -> None:
-    for slot, found in claimed_slots(header, keyring):
-        if _stored(slot) == new and found is not None and hmac.compare_digest(found, dek):
-            return
+    with suppress(UnknownKeyError):
+        for slot, found in claimed_slots(header, keyring):
+            if _stored(slot) == new and found is not None and hmac.compare_digest(found, dek):
+                return
     raise IntegrityError("the new key slot does not give the key that it was made of", Reason.IO_ERROR)
+
+
+def _check_still_there(descriptor: int, path: StrPath) -> None:
+    """Raise where another file took this one's place: its slots are not what was changed."""
+    if not os.path.samestat(os.fstat(descriptor), os.stat(path)):  # noqa: PTH116  # any kind of path
+        raise OSError(errno.ESTALE, "the file was replaced meanwhile: do it again", os.fsdecode(path))
+
+
+def _with_slot(header: Header, stale: Sequence[Slot], new: bytes) -> Header:
+    """Return the header as it will be when ``new`` was inserted."""
+    slots = [b""] * header.slot_count
+    for slot in header.slots:
+        if slot not in stale:
+            slots[slot.index] = _stored(slot)
+    slots[_free_index(header, stale)] = new
+    table = slot_table(slots, header.slot_count, header.slot_size)
+    return parse_header(header.preamble + table + header.sealed_metadata)
+
+
+def _free_index(header: Header, stale: Sequence[Slot]) -> int:
+    taken = {slot.index for slot in header.slots if slot not in stale}
+    return next(index for index in range(header.slot_count) if index not in taken)
 
 
 def _insert(descriptor: int, header: Header, stale: Sequence[Slot], new: bytes) -> None:
     """Write ``new`` into the first slot that is empty now that ``stale`` ones were removed."""
-    taken = {slot.index for slot in header.slots if slot not in stale}
-    offset = header.slot_offset(next(index for index in range(header.slot_count) if index not in taken))
+    offset = header.slot_offset(_free_index(header, stale))
     _write(descriptor, offset, new[:MARK])
     _write(descriptor, offset + MARK, new[MARK:])
 

@@ -245,8 +245,8 @@ def seal_with(
 class Unlocked:
     """A file whose slot was unwrapped, whose metadata and commitment were verified: ready to open segments.
 
-    :ivar passed_over: slots that were passed over: the key that they name unwraps them, and what they hold is not this file's DEK.
-        Only a holder of that key can make one.
+    :ivar passed_over: slots that were passed over: the key that they name unwraps them, and what they hold is not the DEK that the
+        contents were written with. Somebody planted them, with that key, or the contents, with the key that opened them.
     """
 
     header: Header

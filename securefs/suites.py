@@ -272,6 +272,8 @@ class _Gcm(_Opener):
 
 def body_context(preamble: bytes, context: bytes) -> bytes:
     """Return what a body's keys are bound to: the preamble and the caller's own ``context`` (at most 65,535 bytes)."""
+    if not isinstance(context, (bytes, bytearray, memoryview)):
+        raise ConfigurationError(f"a context is bytes, and this is {type(context).__name__}")
     if len(context) > MAX_CONTEXT_SIZE:
         raise ConfigurationError(f"a context of {len(context)} bytes; at most {MAX_CONTEXT_SIZE} are allowed")
     return _BODY_INFO + preamble + len(context).to_bytes(4, "big") + context

@@ -141,6 +141,8 @@ def _spooled(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
 
 
 def _decrypt_seekable(arguments: argparse.Namespace, opened: EncryptedFile) -> None:
+    for slot, key_id in opened.passed_over:
+        complain(f"{label(arguments.source)}: {_planted(slot, key_id, opened.key_id)}")
     target = _decrypt_target(arguments, opened.metadata)
     if target == STREAM:
         # What was written to a stream can't be taken back, so the whole file is verified before the first byte.
@@ -254,7 +256,7 @@ def verify_paths(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             say(f"FAILED  {path}: {result['error']}" if "error" in result else f"ok      {path}")
             for slot in result.get("planted", ()):
-                say(f"PLANTED {path}: slot {slot['slot']}, by somebody who has key {slot['key_id']}")
+                say(f"PLANTED {path}: {_planted(slot['slot'], slot['key_id'], result['key_id'])}")
     _require_some(results, arguments)
     failed = sum("error" in result for result in results)
     planted = sum("planted" in result for result in results)
@@ -265,6 +267,10 @@ def verify_paths(arguments: argparse.Namespace) -> int:
         text = f"{len(results) - failed} verified, {failed} failed"
         say(f"{text}, {planted} with planted slots" if planted else text)
     return FINDING if failed or planted else DONE
+
+
+def _planted(slot: int, key_id: str, opened_by: str) -> str:
+    return f"slot {slot} (key {key_id}) and the contents (key {opened_by}) do not fit: somebody else has one of these keys"
 
 
 def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from securefs.errors import ConfigurationError
 from securefs.format1 import Format1Sealer, Format1Verifier
 from securefs.keys.environment import keys_from
 from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, KeyMaterial, check_key, key_id
-from securefs.keys.slots import FileKey
+from securefs.keys.slots import FileKey, check_wrapper
 from securefs.primitives import BLOCK_SIZE, KEY_SIZE
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ class Keyring:
 
         :param wrapper: seals new files; None: the ring opens files and seals none.
         :param unwrappers: open files, in the order in which they are asked.
+        :raises ConfigurationError: no reader would take the wrapper's slots.
         """
+        if wrapper is not None:
+            check_wrapper(wrapper)
         ring = cls.__new__(cls)
         ring._hold({}, unwrappers, wrapper)  # noqa: SLF001  # its own class
         return ring
@@ -86,8 +89,8 @@ class Keyring:
 
     @property
     def primary_id(self) -> bytes:
-        """The key id (16 bytes) of the key that seals."""
-        return self.key_ids[0]
+        """The key id (16 bytes) of the key that seals; raise :class:`ConfigurationError` where none does."""
+        return self.key_ids[0] if self.key_ids else self.wrapper().key_id
 
     @property
     def key_ids(self) -> tuple[bytes, ...]:

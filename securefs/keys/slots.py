@@ -7,11 +7,11 @@ another kind; nothing else has to know of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from securefs.errors import ConfigurationError, IntegrityError, Reason, UnknownKeyError
-from securefs.header import KIND_FILE_KEY, slot_head
-from securefs.keys.material import KeyMaterial, key_id
+from securefs.header import KIND_FILE_KEY, may_have_payload, slot_head
+from securefs.keys.material import KEY_ID_SIZE, KeyMaterial, key_id
 from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, KEY_SIZE
 
 if TYPE_CHECKING:
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from securefs.header import Header, Slot
     from securefs.primitives import Primitives
 
-__all__ = ["WRAP_SALT_SIZE", "FileKey", "Unwrapper", "Wrapper", "claimed_slots", "new_slot"]
+__all__ = [
+    "WRAP_SALT_SIZE",
+    "FileKey",
+    "Unwrapper",
+    "Wrapper",
+    "check_wrapper",
+    "claimed_slots",
+    "new_slot",
+]
 
 WRAP_SALT_SIZE: Final = 32  # bytes
 _WRAP_INFO: Final = b"securefs/2 wrap\0"
@@ -87,6 +95,9 @@ class FileKey:
     def __repr__(self) -> str:
         return f"<FileKey {self.key_id.hex()}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a FileKey holds a secret key and refuses to be pickled or copied")
+
 
 def new_slot(
     wrapper: Wrapper, dek: bytes, preamble: bytes, generation: int, draw: Callable[[int], bytes]
@@ -95,13 +106,28 @@ def new_slot(
 
     :raises ConfigurationError: the wrapper is not what it says it is.
     """
+    check_wrapper(wrapper)
     head = slot_head(wrapper.kind, wrapper.payload_size, generation, wrapper.key_id)
-    payload = wrapper.wrap(dek, preamble + head, draw)
+    payload: object = wrapper.wrap(dek, preamble + head, draw)
+    if not isinstance(payload, bytes):
+        raise ConfigurationError(
+            f"{type(wrapper).__name__} wrapped a key into {type(payload).__name__}, not bytes"
+        )
     if len(payload) != wrapper.payload_size:
         raise ConfigurationError(
             f"{type(wrapper).__name__} wrapped a key into {len(payload)} bytes and not the {wrapper.payload_size} that it announced"
         )
     return head + payload
+
+
+def check_wrapper(wrapper: Wrapper) -> None:
+    """Raise :class:`ConfigurationError` for one whose slots no reader would take."""
+    name = type(wrapper).__name__
+    kind, key, size = (getattr(wrapper, field, None) for field in ("kind", "key_id", "payload_size"))
+    if not isinstance(key, bytes) or len(key) != KEY_ID_SIZE:
+        raise ConfigurationError(f"{name}.key_id must be {KEY_ID_SIZE} bytes")
+    if not isinstance(kind, int) or not isinstance(size, int) or not may_have_payload(kind, size):
+        raise ConfigurationError(f"{name}: a slot of kind {kind!r} can't have a payload of {size!r} bytes")
 
 
 def claimed_slots(header: Header, unwrapper: Unwrapper) -> Iterator[tuple[Slot, bytes | None]]:
@@ -131,6 +157,6 @@ def claimed_slots(header: Header, unwrapper: Unwrapper) -> Iterator[tuple[Slot, 
         )
 
 
-def _check_size(dek: bytes) -> None:
-    if len(dek) != KEY_SIZE:
-        raise IntegrityError("a slot holds a key of another size", Reason.TAG_MISMATCH)
+def _check_size(dek: object) -> None:
+    if not isinstance(dek, bytes) or len(dek) != KEY_SIZE:
+        raise IntegrityError("a slot holds no key of 32 bytes", Reason.TAG_MISMATCH)

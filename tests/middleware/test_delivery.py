@@ -8,7 +8,7 @@ import pytest
 from sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, slot_of
 from wsgi_client import call
 
-from securefs import Keyring, SourceError, Suite
+from securefs import ConfigurationError, Keyring, SourceError, Suite
 from securefs.header import slot_table
 from securefs.keys import key_id
 from securefs.middleware import Policy, SecureFS
@@ -144,3 +144,96 @@ def test_a_first_chunk_that_is_no_bytes_is_the_app_s_error(journal):
     app = SecureFS(app_of(lambda environ: iter(["text"])), keyring=Keyring(KEY), journal=journal)
     with pytest.raises(SourceError, match="str"):
         call(app, watched=False)
+
+
+@pytest.mark.parametrize("first", [b"x", b"plaintext that is no file of ours", b"\x89SFS"])
+def test_expect_holds_for_what_is_written_too(first, journal):
+    def app(environ, start_response):
+        environ["securefs"].expect("ab" * 32)
+        write = start_response("200 OK", [])
+        write(first)
+        write(b"more")
+        return []
+
+    answer = call(SecureFS(app, keyring=RING, journal=journal))
+    assert answer.status == 500
+    assert b"more" not in answer.body
+    assert ("file.integrity_failure", "failure", "not_encrypted") in journal.events()
+
+
+def test_what_is_written_and_no_file_of_ours_is_never_held(journal, monkeypatch):
+    """A page goes straight on, however long it is: nothing of it is written to a disk."""
+    monkeypatch.setattr("securefs.middleware.response.Spool", None)
+
+    def app(environ, start_response):
+        write = start_response("200 OK", [])
+        for _ in range(3):
+            write(TEXT)
+        return []
+
+    assert call(SecureFS(app, keyring=RING, journal=journal)).body == 3 * TEXT
+
+
+@pytest.mark.parametrize("data", [None, "text", 5])
+def test_what_is_written_and_no_bytes_is_the_app_s_error(data, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [])(data)
+        return []
+
+    with pytest.raises(SourceError):
+        call(SecureFS(app, keyring=RING, journal=journal), watched=False)
+
+
+@pytest.mark.parametrize("verify_first", [0, None])
+@pytest.mark.parametrize("good", [1, 10])
+def test_an_app_s_own_error_is_recorded_as_one_and_not_as_a_client_that_went_away(
+    good, verify_first, journal
+):
+    stored = seal(TEXT)
+
+    def failing(environ):
+        for at in range(0, good * 9000, 9000):
+            yield stored[at : at + 9000]
+        raise KeyError("the app's own")
+
+    app = SecureFS(
+        app_of(failing), keyring=Keyring(KEY), journal=journal, policy=Policy(verify_first=verify_first)
+    )
+    try:
+        got = call(app, watched=False, SERVER_SOFTWARE="gunicorn/27", SERVER_PROTOCOL="HTTP/1.1")
+        assert isinstance(got.error, KeyError)
+    except KeyError:
+        pass
+    started = [event for event in journal.events() if event[1] == "started"]
+    ended = [event for event in journal.events() if event[1] != "started"]
+    assert len(started) == len([event for event in ended if event == ("file.decrypt", "failure", "io_error")])
+    assert not [event for event in ended if event[2] == "client_gone"]
+
+
+def test_no_more_is_drawn_of_a_body_than_was_announced(journal):
+    """A part was promised of a body of that length: one that goes on is given up, and not gathered to its end."""
+    stored, drawn = seal(TEXT, Suite.GCM), []
+
+    def endless(environ):
+        for at in range(0, len(stored), 9000):
+            yield stored[at : at + 9000]
+        for _ in range(500):
+            drawn.append(1)
+            yield bytes(9000)
+
+    app = SecureFS(
+        app_of(endless, len(stored)), keyring=Keyring(KEY), journal=journal, policy=Policy(verify_first=0)
+    )
+    got = call(app, watched=False, SERVER_SOFTWARE="gunicorn/27", SERVER_PROTOCOL="HTTP/1.1")
+    assert got.error is not None
+    assert len(drawn) <= 2
+
+
+def test_a_keyring_without_file_keys_beside_format_1_stops_the_program(journal):
+    class Service:
+        kind, key_id, payload_size = 2, bytes(16), 80
+
+    ring = Keyring.of(Service(), Service())
+    for policy in (Policy(format=1), Policy(format_1_paths=("/old/*",))):
+        with pytest.raises(ConfigurationError, match="holds no file key"):
+            SecureFS(app_of(by_list(b"")), keyring=ring, journal=journal, policy=policy)

@@ -167,14 +167,84 @@ class Short(Service):
         return None if dek is None else dek[:16]
 
 
-def test_a_provider_that_is_not_what_it_says_is_told():
-    with pytest.raises(ConfigurationError, match="Liar wrapped a key into 301 bytes and not the 300"):
-        Encryptor(ring_of(Liar("one")))
-    with pytest.raises(ConfigurationError, match="payload of 4073 bytes; at most 4072 fit"):
-        Encryptor(ring_of(Service("one", 4073)))
+class Odd(Service):
+    """Wraps into, or unwraps to, what it is told to."""
+
+    def __init__(self, answer):
+        super().__init__("one")
+        self.answer = answer
+
+    def wrap(self, dek, bound, draw):
+        return self.answer
+
+    def unwrap(self, slot, bound):
+        return self.answer if slot.kind == self.kind else None
+
+
+@pytest.mark.parametrize("payload", [None, "x" * 300, b"x" * 299, b"x" * 301, bytearray(300), 300])
+def test_a_provider_that_wraps_into_something_else_is_told(payload):
+    with pytest.raises(ConfigurationError, match="Odd wrapped a key into"):
+        Encryptor(ring_of(Odd(payload)))
+
+
+@pytest.mark.parametrize("dek", ["x" * 32, b"x" * 31, b"x" * 33, 5, [1] * 32, bytearray(32)], ids=repr)
+def test_a_provider_that_unwraps_to_no_key_is_a_slot_that_does_not_unwrap(dek):
     data = sealed(ring_of(Service("one")))
     with pytest.raises(IntegrityError, match="no key slot unwraps"):
-        read_all(data, ring_of(Short("one")))
+        read_all(data, ring_of(Odd(dek)))
+
+
+ODD_WRAPPERS = {
+    "kind 0": {"kind": 0},
+    "kind 4": {"kind": 4},
+    "kind 1 of another size": {"kind": 1, "payload_size": 60},
+    "kind 3 of another size": {"kind": 3, "payload_size": 300},
+    "no kind": {"kind": None},
+    "a short key id": {"key_id": bytes(15)},
+    "a long key id": {"key_id": bytes(17)},
+    "a key id of text": {"key_id": "x" * 16},
+    "no payload": {"payload_size": 0},
+    "less than a name and a byte": {"payload_size": 2},
+    "too large for a slot": {"payload_size": 4073},
+    "far too large": {"payload_size": 70_000},
+    "a negative size": {"payload_size": -1},
+    "no size": {"payload_size": None},
+}
+
+
+@pytest.mark.parametrize("fields", ODD_WRAPPERS.values(), ids=ODD_WRAPPERS)
+def test_a_provider_whose_slots_no_reader_takes_is_told_before_anything_is_written(fields, tmp_path):
+    """When the ring is made; and where it changes its mind after that, when a file is sealed or rewrapped."""
+    service = Service("one")
+    path = tmp_path / "file"
+    path.write_bytes(sealed(Keyring(KEY)))
+    before = path.read_bytes()
+    ring = Keyring.of(service, service, Keyring(KEY))
+    for name, value in fields.items():
+        setattr(service, name, value)
+    for action in (
+        lambda: Keyring.of(service, service),
+        lambda: Encryptor(ring),
+        lambda: rewrap(path, ring),
+    ):
+        with pytest.raises(ConfigurationError, match="Service"):
+            action()
+    assert path.read_bytes() == before
+    assert read_all(before, Keyring(KEY)) == TEXT
+
+
+def test_a_ring_that_can_t_open_what_it_seals_rewraps_nothing(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(sealed(Keyring(KEY)))
+    before = path.read_bytes()
+    with pytest.raises(IntegrityError, match="does not give the key"):
+        rewrap(path, Keyring.of(Service("one"), Keyring(KEY)))
+    assert path.read_bytes() == before
+
+
+def test_a_keyring_is_no_wrapper():
+    with pytest.raises(ConfigurationError, match=r"Keyring\.key_id must be 16 bytes"):
+        Keyring.of(Keyring(KEY), Keyring(KEY))
 
 
 def test_a_ring_that_can_only_open_seals_nothing():
@@ -183,6 +253,8 @@ def test_a_ring_that_can_only_open_seals_nothing():
     with pytest.raises(ConfigurationError, match="no key of the ring seals"):
         Encryptor(ring)
     assert (ring.key_ids, repr(ring)) == ((), "<Keyring primary= previous=[]>")
+    with pytest.raises(ConfigurationError, match="no key of the ring seals"):
+        _ = ring.primary_id
 
 
 def test_format_1_knows_file_keys_alone(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import re
@@ -493,6 +494,44 @@ def test_a_planted_slot_is_named_and_nothing_is_written(path, table, named, cont
     # It opens as before, and the slot that did not is told.
     with open_encrypted(path, ROTATING) as file:
         assert file.read() == CONTENT
+
+
+def test_a_forgery_beside_the_genuine_slot_does_not_put_the_blame_on_that_one(path):
+    """Who holds a retired key keeps the new key's slot and writes contents that fit a slot of their own."""
+    genuine = seal(CONTENT, ring=NEW)
+    forged = seal(b"forged", ring=RING, random=chosen(dek=PLANTED_DEK))
+    data = with_table(forged, [genuine[56:160], forged[56:160]])
+    stored(path, data)
+    with open_encrypted(path, ROTATING) as file:
+        assert (file.read(), file.key_id, file.passed_over) == (b"forged", OLD_ID, ((0, NEW_ID),))
+    for context in (b"", None):
+        with pytest.raises(IntegrityError) as caught:
+            rewrap(path, ROTATING, context)
+        assert OLD_ID in str(caught.value)
+        assert NEW_ID in str(caught.value)
+        assert "or the contents were" in str(caught.value) or "can't be told" in str(caught.value)
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("when", ["while it waits", "while it writes"])
+def test_a_file_that_another_one_replaces_is_not_called_rotated(path, monkeypatch, when):
+    """Nobody may drop the old key for a file that is not the one at the path."""
+    stored(path)
+    newer = seal(b"newer", label="newer")
+    name = "flock" if when == "while it waits" else "pwrite"
+    module = fcntl if when == "while it waits" else os
+    real = getattr(module, name)
+
+    def replace(*arguments):
+        monkeypatch.undo()
+        stored(path.with_name("other"), newer).replace(path)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, name, replace)
+    with pytest.raises(OSError, match="the file was replaced meanwhile: do it again"):
+        rewrap(path, ROTATING)
+    assert path.read_bytes() == newer
+    assert rewrap(path, ROTATING).changed
 
 
 def test_metadata_tells_which_slot_is_planted_where_the_context_is_not_known(path):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import mmap
 
 import pytest
-from sealing import PRIMITIVES, RING, SUITES, pattern, seal, seal_1
+from sealing import PRIMITIVES, RING, SUITES, ExchangedFile, pattern, seal, seal_1
 
 from securefs import (
+    ConfigurationError,
     Decryptor,
     Encryptor,
     IntegrityError,
     SecureFSError,
     SourceError,
     Suite,
+    decrypt_file,
+    encrypt_file,
     open_encrypted,
     verify,
 )
@@ -249,3 +253,90 @@ def test_a_stream_that_was_fed_no_bytes_is_still_cut():
         decryptor.update(None)
     with pytest.raises(IntegrityError):
         decryptor.finalize()
+
+
+class Raising(io.BytesIO):
+    def __init__(self, data, error):
+        super().__init__(data)
+        self.error = error
+
+    def read(self, size=-1, /):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("k"), EOFError(), BufferError(), OverflowError(), RuntimeError("r"), ValueError("v")],
+    ids=repr,
+)
+def test_whatever_a_file_raises_but_an_oserror_is_a_source_error(error):
+    with pytest.raises(SourceError) as caught:
+        open_encrypted(Raising(FILES["suite 1"][0], error), RING)
+    assert caught.value.__cause__ is error
+    with pytest.raises(SourceError):
+        copy_sealed(Raising(b"", error), io.BytesIO(), Encryptor(RING))
+    with pytest.raises(OSError, match="the disk"):
+        open_encrypted(Raising(b"", OSError("the disk")), RING)
+
+
+def released():
+    view = memoryview(b"bytes")
+    view.release()
+    return view
+
+
+def closed_map():
+    area = mmap.mmap(-1, 10)
+    area.close()
+    return area
+
+
+@pytest.mark.parametrize("make", [released, closed_map])
+def test_bytes_that_are_gone_are_no_bytes(make):
+    for feed in (Encryptor(RING).update, Decryptor(RING).update, RING.format_1_sealer().update):
+        with pytest.raises(SourceError):
+            feed(make())
+
+
+def test_a_path_with_a_nul_byte_is_told(tmp_path):
+    name = "a\0b"
+    for action in (
+        lambda: open_encrypted(name, RING),
+        lambda: verify(name, RING),
+        lambda: encrypt_file(name, tmp_path / "x", RING),
+        lambda: decrypt_file(name, tmp_path / "x", RING),
+    ):
+        with pytest.raises(SourceError, match="null byte"):
+            action()
+
+
+@pytest.mark.parametrize("context", [None, "tenant", 7, ["t"]])
+def test_a_context_that_is_no_bytes_is_told(context):
+    data = FILES["suite 1"][0]
+    for action in (
+        lambda: Encryptor(RING, context=context),
+        lambda: open_encrypted(io.BytesIO(data), RING, context),
+    ):
+        with pytest.raises(ConfigurationError, match="a context is bytes"):
+            action()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_file_that_is_exchanged_for_one_that_ends_sooner_does_not_hang(suite):
+    """In suite 1 the length leaves some bytes open; whoever holds the file's key can make a shorter one of the same length."""
+    longer, shorter = seal(PLAIN[:100_015], suite), seal(PLAIN[:100_001], suite)
+    source = ExchangedFile(longer)
+    with open_encrypted(source, RING) as file:
+        file.read(10)
+        source.exchange(shorter)
+        with pytest.raises(IntegrityError):
+            file.read()
+
+
+@pytest.mark.parametrize("format_1", [False, True])
+def test_a_sealer_is_spent_when_it_is_finished(format_1):
+    sealer = RING.format_1_sealer() if format_1 else Encryptor(RING)
+    sealer.finalize()
+    for action in (lambda: sealer.update(b"x"), sealer.finalize):
+        with pytest.raises(ValueError, match="finalized"):
+            action()

@@ -114,6 +114,22 @@ def _slots(vectors: list[Vector], suite: str, file: Callable[[str], tuple[Vector
         pieces += [size * (head[0] - len(slots)), [f"{suite}/size-17", 376, len(data)]]
         _add(vectors, f"{suite}/size-17/{what}", fields, pieces, opens=opens, **keyring | extra)
 
+    theirs, contents = file(f"{suite}/other-dek")
+    pieces: list[Any] = [
+        [f"{suite}/size-17", 0, 216],
+        contents[56:160].hex(),
+        56,
+        [f"{suite}/other-dek", 376, len(contents)],
+    ]
+    _add(
+        vectors,
+        f"{suite}/other-dek/beside-the-genuine-slot",
+        theirs,
+        pieces,
+        opens=True,
+        passed_over=[0],
+        **keyring,
+    )
     broken = good[:-1] + bytes([good[-1] ^ 1])
     service = bytes([2, 0]) + (40).to_bytes(2, "big") + bytes(4) + bytes(range(16 + 40))
     recipient = bytes([3, 0]) + (1168).to_bytes(2, "big") + bytes(4) + bytes(16 + 1168)
