@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 QUIET := -qq --disable-pip-version-check
+TEST_WORKERS ?= 2
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
 FUZZ_RUNS ?= 20000
@@ -24,7 +25,7 @@ demo: $(VENV)/.demo ## start the reference app on 127.0.0.1 with a key and a tok
 test: $(VENV)/.test ## run all tests with coverage
 	@echo "Running the tests (a few minutes) ..."
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q --durations=5 $(PYTEST_ARGS)
+	@$(BIN)/coverage run -m pytest -q --durations=5 --numprocesses=$(TEST_WORKERS) --dist=loadfile $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
