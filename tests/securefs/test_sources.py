@@ -201,7 +201,7 @@ NO_BYTES = [None, "text", 5, -1, 1.5, [1, 2], object()]
 
 @pytest.mark.parametrize("primitives", PRIMITIVES)
 @pytest.mark.parametrize("suite", SUITES)
-@pytest.mark.parametrize("data", NO_BYTES, ids=repr)
+@pytest.mark.parametrize("data", NO_BYTES, ids=lambda data: type(data).__name__)
 def test_what_is_no_bytes_is_neither_sealed_nor_opened(suite, data, primitives):
     encryptor = Encryptor(RING, suite, primitives=primitives)
     decryptor = Decryptor(RING, primitives=primitives)
