@@ -32,6 +32,8 @@ from securefs.primitives import PyCryptodome, _PyCryptodomeGcm
 if TYPE_CHECKING:
     from torture.dice import Dice
 
+    from securefs.primitives import Primitives
+
 REMEMBERED = 20_000  # answers of a slow library
 # Outcomes that may come from the body: the header is good, or may be.
 BODY_REASONS = {"", Reason.TAG_MISMATCH.value, Reason.TRUNCATED.value}
@@ -64,9 +66,10 @@ class Finding:
     detail: str
 
 
-@lru_cache(maxsize=256)
-def keyring(keys: tuple[bytes, ...]) -> Keyring:
-    return Keyring(keys[0], keys[1:])
+@lru_cache(maxsize=512)
+def keyring(keys: tuple[bytes, ...], library: Primitives | None = None) -> Keyring:
+    """Return the ring of these keys; ``library`` unwraps."""
+    return Keyring(keys[0], keys[1:], primitives=library)
 
 
 def refused(error: SecureFSError) -> Found:
@@ -130,7 +133,11 @@ class Judge:
         in_pieces, failed = dice.one_in(3), None
         try:
             file = open_encrypted(
-                source, keyring(mutant.ring), mutant.context, format_1=mutant.format_1, primitives=library
+                source,
+                keyring(mutant.ring, library),
+                mutant.context,
+                format_1=mutant.format_1,
+                primitives=library,
             )
             if in_pieces:
                 failed = self.pieces(mutant, file, dice, findings)
@@ -168,7 +175,7 @@ class Judge:
         given: list[bytes] = []
         decryptor = None
         try:
-            decryptor = Decryptor(keyring(mutant.ring), mutant.context, primitives=library)
+            decryptor = Decryptor(keyring(mutant.ring, library), mutant.context, primitives=library)
             for piece in feeds(dice, mutant.data):
                 given.append(decryptor.update(piece))  # noqa: PERF401  # what came before an error counts
             last = decryptor.finalize()
@@ -209,7 +216,11 @@ class Judge:
         source = io.BytesIO(mutant.data)
         try:
             info = verify(
-                source, keyring(mutant.ring), mutant.context, format_1=mutant.format_1, primitives=library
+                source,
+                keyring(mutant.ring, library),
+                mutant.context,
+                format_1=mutant.format_1,
+                primitives=library,
             )
             says = (info.size, repr(info.metadata), info.key_id, info.object_id, info.passed_over)
             if found.error:

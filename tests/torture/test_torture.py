@@ -26,6 +26,7 @@ from torture.pool import Pool
 from torture.readers import Judge, keyring
 
 from securefs import Decryptor, IntegrityError, format1, header, open_encrypted, reader, stream, suites
+from securefs.keys import slots
 from securefs.primitives import _PyCryptodomeGcm
 from securefs.stream import Randomness, seal_with
 
@@ -290,23 +291,23 @@ def never_check_the_reserved_byte_of_slots(patch):
 
 
 def try_the_oldest_slot_first(patch):
-    patch.setattr(header, "sorted", lambda slots, key, reverse: sorted(slots, key=key), raising=False)
+    patch.setattr(slots, "sorted", lambda slots, key, reverse: sorted(slots, key=key), raising=False)
 
 
 def try_equal_slots_from_the_last_on(patch):
     def other(slots, key, reverse):
         return sorted(slots, key=key)[::-1]
 
-    patch.setattr(header, "sorted", other, raising=False)
+    patch.setattr(slots, "sorted", other, raising=False)
 
 
 def stop_at_the_first_slot(patch):
-    real = stream.unwrap_slots
-    patch.setattr(stream, "unwrap_slots", lambda *arguments: list(real(*arguments))[:1])
+    real = stream.claimed_slots
+    patch.setattr(stream, "claimed_slots", lambda *arguments: list(real(*arguments))[:1])
 
 
 def read_any_json(patch):
-    patch.setattr(header, "decode_metadata", json.loads)
+    patch.setattr("securefs.metadata.decode_metadata", json.loads)
 
 
 def take_names_twice(patch):
@@ -402,7 +403,11 @@ def bind_no_context(patch):
 
 
 def open_with_short_keys(patch):
-    patch.setattr("securefs.keys.Keyring.find", lambda self, wanted: self._by_id.get(wanted))
+    def unwrap(self, slot, bound):
+        keys = [slots.FileKey(key, LIBRARIES[0]) for key in self._file_keys.values()]
+        return next((dek for key in keys if (dek := key.unwrap(slot, bound)) is not None), None)
+
+    patch.setattr("securefs.keys.Keyring.unwrap", unwrap)
 
 
 def guess_format_1(patch):
