@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from securefs.errors import ConfigurationError, FormatError, Reason
+from securefs.errors import FormatError, Reason
 from securefs.metadata import MAX_TEXT
 from securefs.primitives import GCM_TAG_SIZE, KEY_SIZE
 from securefs.suites import TRAILER, Suite
@@ -218,14 +218,9 @@ def slot_head(kind: int, payload_size: int, generation: int, key_id: bytes) -> b
 
 
 def fitting_slot_size(payload_size: int, least: int | None = None) -> int:
-    """Return the slot size, in bytes, of a table with room for such a payload: at least ``least``, or the usual size; aligned."""
+    """Return the slot size, in bytes, of a table with room for such a payload: aligned, at least ``least`` or the usual size."""
     size = max(DEFAULT_SLOT_SIZE if least is None else least, SLOT_HEAD_SIZE + payload_size)
-    size += -size % SLOT_ALIGNMENT
-    if size > MAX_SLOT_SIZE:
-        raise ConfigurationError(
-            f"a slot with a payload of {payload_size} bytes; at most {MAX_SLOT_SIZE - SLOT_HEAD_SIZE} fit"
-        )
-    return size
+    return size + -size % SLOT_ALIGNMENT
 
 
 def new_header_size(payload_size: int, metadata_size: int) -> int:

@@ -34,7 +34,7 @@ from securefs import (
     UnknownKeyError,
     open_encrypted,
 )
-from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
+from securefs.header import FIXED_SIZE, MAGIC, claimed_object_id, claimed_suite, header_length, parse_header
 from securefs.keys import key_id
 from securefs.primitives import hkdf
 from securefs.stream import unlock
@@ -336,3 +336,20 @@ def test_a_header_and_an_unlocked_file_do_not_show_metadata_or_keys():
         assert "secret plan" not in text
         assert dek.hex() not in text
         assert repr(dek)[2:-1] not in text
+
+
+@pytest.mark.parametrize(
+    ("start", "suite", "object_id"),
+    [
+        pytest.param(b"", None, None, id="nothing"),
+        pytest.param(MAGIC, None, None, id="the magic"),
+        pytest.param(MAGIC + b"\x02\x01", Suite.CBC_HMAC, None, id="a suite"),
+        pytest.param(MAGIC + b"\x02\x07" + bytes(38), None, bytes(32).hex(), id="no suite"),
+        pytest.param(FILE[:47], Suite.CBC_HMAC, None, id="a byte less than the preamble"),
+        pytest.param(FILE[:48], Suite.CBC_HMAC, FILE[16:48].hex(), id="the preamble"),
+        pytest.param(b"x" * 48, None, None, id="another file"),
+    ],
+)
+def test_what_a_file_claims_is_told_from_its_beginning(start, suite, object_id):
+    assert claimed_suite(start) is suite
+    assert claimed_object_id(start) == object_id

@@ -6,11 +6,12 @@ import os
 import pickle
 
 import pytest
-from sealing import chosen, keys_of, seal, slot_of
+from sealing import LIBRARIES, chosen, keys_of, seal, slot_of
 
 from securefs import ConfigurationError, Keyring
 from securefs.header import parse_header
-from securefs.keys import MAX_KEY_FILE, generate_key, key_id
+from securefs.keys import MAX_KEY_FILE, FileKey, generate_key, key_id
+from securefs.keys.material import KeyMaterial
 
 KEY = bytes(range(32))
 RETIRED = bytes(range(50, 82))
@@ -318,3 +319,18 @@ def test_a_keyring_refuses_to_be_pickled(protocol):
 def test_a_keyring_refuses_to_be_copied(copier):
     with pytest.raises(TypeError, match="refuses to be pickled or copied"):
         copier(Keyring(KEY))
+
+
+def test_key_material_gives_nothing_away():
+    material, same, other = KeyMaterial(KEY), KeyMaterial(KEY), KeyMaterial(RETIRED)
+    assert (material == same, material == other, material == KEY) == (True, False, False)
+    assert repr(material) == "<KeyMaterial of 32 bytes>"
+    key = FileKey(material, LIBRARIES[0])
+    assert repr(key) == f"<FileKey {key_id(KEY).hex()}>"
+    for thing in (material, key):
+        for action in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="refuses to be pickled or copied"):
+                action(thing)
+    for action in (hash, iter, bytes):
+        with pytest.raises(TypeError):
+            action(material)
