@@ -77,9 +77,7 @@ def encode_metadata(metadata: Mapping[str, object]) -> bytes:
     if not metadata:
         return b""
     try:
-        text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
-            "utf-8"
-        )
+        text = _ENCODER.encode(dict(metadata)).encode("utf-8")
     except (TypeError, ValueError, RecursionError):
         raise ConfigurationError("metadata must be a mapping of names to JSON values") from None
     if len(text) > MAX_TEXT:
@@ -96,13 +94,7 @@ def decode_metadata(text: bytes) -> dict[str, object]:
     try:
         characters = text.decode("utf-8")
         _check_depth(characters)
-        metadata = json.loads(
-            characters,
-            object_pairs_hook=_distinct,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=_constant,
-        )
+        metadata = _DECODER.decode(characters)
         if "\\u" in characters:
             # An escaped half of a surrogate pair is no character. Python keeps it, and can't write it as UTF-8.
             json.dumps(metadata, ensure_ascii=False).encode("utf-8")
@@ -146,3 +138,10 @@ def _number(text: str) -> float:
 
 def _constant(text: str) -> NoReturn:
     raise _refused(f"it holds {text}")
+
+
+# Made once: a file's metadata is a few words, and making them takes longer than their work.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_distinct, parse_int=_integer, parse_float=_number, parse_constant=_constant
+)

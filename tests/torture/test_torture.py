@@ -25,7 +25,17 @@ from torture.mutants import KEYLESS
 from torture.pool import Pool
 from torture.readers import Judge, keyring
 
-from securefs import Decryptor, IntegrityError, format1, header, open_encrypted, reader, stream, suites
+from securefs import (
+    Decryptor,
+    IntegrityError,
+    format1,
+    header,
+    metadata,
+    open_encrypted,
+    reader,
+    stream,
+    suites,
+)
 from securefs.keys import slots
 from securefs.primitives import _PyCryptodomeGcm
 from securefs.stream import Randomness, seal_with
@@ -311,7 +321,8 @@ def read_any_json(patch):
 
 
 def take_names_twice(patch):
-    patch.setattr("securefs.metadata._distinct", dict)
+    rules = {"parse_int": metadata._integer, "parse_float": metadata._number}
+    patch.setattr(metadata, "_DECODER", json.JSONDecoder(**rules, parse_constant=metadata._constant))
 
 
 def let_an_error_escape(patch):
