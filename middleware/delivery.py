@@ -87,6 +87,7 @@ class Delivery:
             record_failure(self._exchange, error, self.about, None)
             raise
         except Exception:
+            # The app's generator may raise anything: the record must have an outcome, and the server its error.
             self._give_up()
             raise
         return data

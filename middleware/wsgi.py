@@ -84,7 +84,7 @@ class SecureFS:
         self._authorize = authorize
         self._inspect = inspect
         if self._policy.format == 1 or self._policy.format_1_paths:
-            # So is one without the file keys that Format 1 knows alone.
+            # Format 1 knows file keys alone: a ring without one is found now, and not at the first request.
             self._keyring.format_1_verifier()
         if self._policy.format == 2:  # noqa: PLR2004  # a format's number
             # A key that can't seal is found now and not at the first upload.

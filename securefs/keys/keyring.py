@@ -100,13 +100,12 @@ class Keyring:
     def wrapper(self) -> Wrapper:
         """Return the key that seals Format 2; raise :class:`ConfigurationError` where there is none."""
         if self._wrapper is None:
-            sizes = [len(key) for key in self._file_keys.values()][:1]
-            what = (
-                f"the primary key has {sizes[0]} bytes and can serve Format 1 only"
-                if sizes
-                else "no key of the ring seals"
+            if not self._file_keys:
+                raise ConfigurationError("no key of the ring seals: give Keyring.of a wrapper")
+            size = len(self._primary())
+            raise ConfigurationError(
+                f"the primary key has {size} bytes and can serve Format 1 only; Format 2 needs {KEY_SIZE}: {HOW}"
             )
-            raise ConfigurationError(f"{what}; Format 2 needs {KEY_SIZE}: {HOW}")
         return self._wrapper
 
     def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
