@@ -71,8 +71,7 @@ class UploadPipeline:
         self._policy = policy
         self._exchange = exchange
         self._seal = seal
-        # A name's own bytes, each of them escaped.
-        self._file_overhead = overhead(METADATA_SIZE + 2 * policy.max_filename)
+        self._overhead = overhead
         self._inspect = inspect
         self._produced = 0  # bytes handed on
         self._growth = 0  # bytes by which our headers were longer than the client's
@@ -120,6 +119,11 @@ class UploadPipeline:
     def produced(self) -> int:
         """Bytes of the new body so far."""
         return self._produced
+
+    @property
+    def _file_overhead(self) -> int:
+        # A name's own bytes, each of them escaped.
+        return self._overhead(METADATA_SIZE + 2 * self._policy.max_filename)
 
     @property
     def _slack(self) -> int:

@@ -177,29 +177,25 @@ class _Source:
         # them: that may have its own idea of read().
         own = type(file) in _FILES
         self._readinto = cast("io.BytesIO", file).readinto if own else self._read_and_copy
-        self._seek(0, os.SEEK_END)
         with as_a_file():
+            file.seek(0, os.SEEK_END)
             length: object = file.tell()
         if not isinstance(length, int) or length < 0:
             raise SourceError(f"the file says that its length is {length!r}")
         self.length = length
 
-    def _seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
-        with as_a_file():
-            self._file.seek(offset, whence)
-
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fill ``view`` with the bytes from ``offset`` on; return how many there were."""
-        self._seek(offset)
         done = 0
-        while done < len(view):
-            with as_a_file():
+        with as_a_file():
+            self._file.seek(offset)
+            while done < len(view):
                 count = self._readinto(view[done:])
-            if count is None:
-                raise SourceError("the file has nothing to read yet: it must not be a non-blocking one")
-            if not count:
-                break
-            done += count
+                if count is None:
+                    raise SourceError("the file has nothing to read yet: it must not be a non-blocking one")
+                if not count:
+                    break
+                done += count
         return done
 
     def _read_and_copy(self, view: memoryview) -> int:
