@@ -104,11 +104,10 @@ class Closing:
 class Response:
     """One response of the app.
 
-    :ivar refusal: why what the app wrote can't be held, None while it could.
-
     :param hold: tells whether to keep all that the app writes, whatever it begins with, until the app returns: where
         plaintext is refused.
     :param is_head: the client asked for headers only.
+    :ivar refusal: why what the app wrote can't be held, None while it can.
     """
 
     def __init__(self, start_response: StartResponse, *, hold: Callable[[], bool], is_head: bool) -> None:

@@ -214,9 +214,8 @@ def most_overhead(keyring: Keyring, metadata_size: int) -> int:
     :param metadata_size: of the longest metadata text, in bytes.
     """
     header = new_header_size(keyring.wrapper().payload_size, metadata_size)
-    last = max(
-        suite.min_sealed + BLOCK_SIZE for suite in Suite
-    )  # an empty segment, and its padding's rounding
+    # An empty segment, and the rounding of its padding.
+    last = max(suite.min_sealed + BLOCK_SIZE for suite in Suite)
     return header + BODY_HEAD_SIZE + last + len(TRAILER)
 
 
@@ -279,7 +278,7 @@ def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitive
             continue
         try:
             metadata, cipher = open_with(dek, header, body_head, context, primitives)
-        except (FormatError, IntegrityError) as error:  # eight slots at most
+        except (FormatError, IntegrityError) as error:
             first = first or error
             planted.append(slot)
         else:
