@@ -358,14 +358,16 @@ def test_a_connection_ends_where_the_body_was_not_read(target_of, policy):
 
 
 class Dawdlers(threading.Thread):
-    """A thousand clients that each send the beginning of an upload, then a byte now and then.
+    """A thousand clients that each send the beginning of an upload, then a byte now and then, until ``enough`` is set.
 
-    Whoever is answered or thrown out comes again at once, so that there are always as many, until ``enough`` is set.
+    A client that was answered or thrown out comes again, at the pace of a crowd: without a limit, the test would
+    measure how fast the machine refuses connections, and a slow one would have no time left for the good clients.
     """
 
     COUNT = 1000
     PAUSE = 0.1  # seconds between two bytes of a client
-    LONGEST = 120.0  # seconds after which they go, whatever happens
+    RETURNS = 25  # clients that come again between two bytes
+    LONGEST = 900.0  # seconds after which they go, if the test forgot them; longer than all that it waits for
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -373,6 +375,7 @@ class Dawdlers(threading.Thread):
         self.enough = threading.Event()
         self.begun = 0  # uploads whose beginning was sent
         self.answers: Counter[str] = Counter()
+        self.away = 0  # clients that were answered and have not come again
         headers, body = form("f", bytes(2 * KIB))
         self.start_of_upload = (
             request("POST", "/upload", [*headers, ("Content-Length", str(MIB))]) + body[:KIB]
@@ -388,7 +391,7 @@ class Dawdlers(threading.Thread):
         self.answers[answer] += 1
         self.selector.unregister(client)
         client.close()
-        self.come()
+        self.away += 1
 
     def serve(self, client: socket.socket, events: int) -> None:
         """Send the beginning over a new connection; hear what comes over an old one."""
@@ -402,6 +405,11 @@ class Dawdlers(threading.Thread):
         except OSError as error:
             self.go(client, type(error).__name__)
 
+    def come_again(self) -> None:
+        for _ in range(min(self.away, self.RETURNS)):
+            self.away -= 1
+            self.come()
+
     def trickle(self) -> None:
         for key in list(self.selector.get_map().values()):
             if key.events == selectors.EVENT_READ:
@@ -413,10 +421,14 @@ class Dawdlers(threading.Thread):
         with selectors.DefaultSelector() as self.selector:
             for _ in range(self.COUNT):
                 self.come()
+            tick = time.monotonic()
             while not self.enough.is_set() and time.monotonic() < end:
-                for key, events in self.selector.select(self.PAUSE):
+                for key, events in self.selector.select(max(0.0, tick - time.monotonic())):
                     self.serve(key.fileobj, events)
-                self.trickle()
+                if time.monotonic() >= tick:
+                    tick = time.monotonic() + self.PAUSE
+                    self.come_again()
+                    self.trickle()
             for key in list(self.selector.get_map().values()):
                 key.fileobj.close()
 
