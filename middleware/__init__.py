@@ -13,7 +13,7 @@ does and does not defend against.
 from securefs.middleware.exchange import Exchange, Upload
 from securefs.middleware.inspection import ClamAV, FileRefusedError, FileRules, ScannerError
 from securefs.middleware.policy import Policy
-from securefs.middleware.problem import BodyRefusedError
+from securefs.middleware.refusal import BodyRefusedError
 from securefs.middleware.wsgi import SecureFS
 
 __all__ = [

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import Reason
 from securefs.keys import KEY_SIZE, Keyring
-from securefs.middleware.problem import BodyRefusedError, Refusal
+from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.sealing import Piece
-from securefs.middleware.source import READ_SIZE
+from securefs.middleware.source import UPLOAD_READ
 from securefs.middleware.spool import Spool
 from securefs.reader import open_encrypted
 from securefs.stream import Encryptor
@@ -109,7 +109,7 @@ class RewrittenBody(io.BufferedIOBase):
 
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes."""
-        return self.read(READ_SIZE if size < 0 else size)
+        return self.read(UPLOAD_READ if size < 0 else size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """Return up to ``size`` bytes, to the end of a line."""
@@ -178,7 +178,7 @@ def prepare(
     for piece in pieces:
         if piece is not None:
             ready.append(piece)
-        elif length > READ_SIZE:
+        elif length > UPLOAD_READ:
             break
     else:
         return RewrittenBody(pipeline, iter(()), ready, pipeline.produced, environ)
@@ -244,5 +244,5 @@ def _spooled(
 
 def _replay(held: EncryptedFile, runs: list[tuple[int, bool]]) -> Iterator[Piece | None]:
     for length, atomic in runs:
-        for start in range(0, length, READ_SIZE):
-            yield Piece(held.read(min(length - start, READ_SIZE)), atomic)
+        for start in range(0, length, UPLOAD_READ):
+            yield Piece(held.read(min(length - start, UPLOAD_READ)), atomic)

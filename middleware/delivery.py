@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
 from securefs.middleware.filename import attachment
 from securefs.middleware.multipart import MEDIA_TYPE
-from securefs.middleware.problem import Refusal
 from securefs.middleware.ranges import UnsatisfiableRangeError
-from securefs.middleware.response import READ_SIZE
+from securefs.middleware.refusal import Refusal
+from securefs.middleware.response import SEND_SIZE
 from securefs.middleware.selection import PARTIAL, Selection, content_range, requested
 from securefs.stream import TRAILER
 
@@ -186,7 +186,7 @@ class FileDelivery(Delivery):
             kept = []
             while selection.plan:
                 kept.append(self._read()[0])
-            selection.plan = [*kept] if length > READ_SIZE else [b"".join(kept)]
+            selection.plan = [*kept] if length > SEND_SIZE else [b"".join(kept)]
         elif limit is None or length <= limit:
             for item in selection.plan:
                 if isinstance(item, range):
@@ -197,7 +197,7 @@ class FileDelivery(Delivery):
         return self._file.read(len(span))
 
     def _read(self) -> tuple[bytes, bool]:
-        item = self._selection.take(READ_SIZE)
+        item = self._selection.take(SEND_SIZE)
         return item if isinstance(item, bytes) else self._span(item), not self._selection.plan
 
 

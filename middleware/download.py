@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
 from securefs.header import PREAMBLE_SIZE, claimed_object_id, claimed_suite
 from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure, record_passed_over
-from securefs.middleware.problem import Refusal
-from securefs.middleware.response import READ_SIZE, shows_breaks
+from securefs.middleware.refusal import Refusal
+from securefs.middleware.response import SEND_SIZE, shows_breaks
 from securefs.middleware.selection import Selection
 from securefs.primitives import view_of
 from securefs.reader import open_encrypted
@@ -116,7 +116,7 @@ def open_part(
 
 def _read_part(selection: Selection, file: SeekableFile) -> Iterator[bytes]:
     while selection.plan:
-        item = selection.take(READ_SIZE)
+        item = selection.take(SEND_SIZE)
         if isinstance(item, bytes):
             yield item
             continue

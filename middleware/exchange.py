@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from securefs.middleware.problem import request_id
+from securefs.middleware.refusal import request_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from securefs.errors import JournalError
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.header import MAGIC
-from securefs.middleware.problem import BodyRefusedError, Refusal
+from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.spool import Spool
 from securefs.primitives import view_of
 from securefs.reader import as_a_file
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     Headers = list[tuple[str, str]]
     StartResponse = Callable[..., Callable[[bytes], object]]
 
-__all__ = ["READ_SIZE", "Closing", "FileWrapper", "Response", "shows_breaks"]
+__all__ = ["SEND_SIZE", "Closing", "FileWrapper", "Response", "shows_breaks"]
 
-READ_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite, and small enough to stay in the cache
+SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite, and small enough to stay in the cache
 # SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it breaks off: docs/servers.md.
 _CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")
 
@@ -186,7 +186,7 @@ class Response:
         if self.started:
             return b""
         if self._written is None and (file := self.seekable_file()) is not None:
-            self._note(file.read(READ_SIZE if self.header("content-encoding") else len(MAGIC)))
+            self._note(file.read(SEND_SIZE if self.header("content-encoding") else len(MAGIC)))
             file.seek(0)
             return self._head
         if not isinstance(result, (list, tuple)):

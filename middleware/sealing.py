@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from securefs.errors import JournalError, LimitExceededError, Reason
 from securefs.middleware.inspection import FileRefusedError
 from securefs.middleware.multipart import MalformedBodyError
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 from securefs.middleware.spool import Spool
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import Reason
 from securefs.header import MAGIC
-from securefs.middleware.problem import BodyRefusedError, Refusal
+from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.waiting import Client, Pace, WaitingRoom
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from securefs.middleware.policy import Policy
     from securefs.middleware.waiting import InputStream
 
-__all__ = ["READ_SIZE", "BodySource", "GuardedInput", "content_length", "has_body"]
+__all__ = ["UPLOAD_READ", "BodySource", "GuardedInput", "content_length", "has_body"]
 
-READ_SIZE: Final = (
+UPLOAD_READ: Final = (
     1024 * 1024
 )  # bytes; smaller reads make gunicorn copy its read-ahead buffer again and again
 _ODD_INPUT: Final = "the server's input gave text, nothing (None), or more than was asked for"
@@ -95,7 +95,7 @@ class BodySource:
 
     def read(self) -> bytes:
         """Return the next bytes, none at the end; raise :class:`Refusal` where the body is not as announced."""
-        wanted = READ_SIZE if self.length is None else min(READ_SIZE, self.length - self.received)
+        wanted = UPLOAD_READ if self.length is None else min(UPLOAD_READ, self.length - self.received)
         if not wanted:
             return b""
         try:
@@ -177,7 +177,7 @@ class GuardedInput(io.BufferedIOBase):
 
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes."""
-        return self.read(READ_SIZE if size < 0 else size)
+        return self.read(UPLOAD_READ if size < 0 else size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """Return up to ``size`` bytes, to the end of a line."""

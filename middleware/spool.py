@@ -12,7 +12,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Final
 
 from securefs.errors import Reason
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from securefs.header import MAGIC
 from securefs.middleware.exchange import Upload
 from securefs.middleware.filename import decode, normalise
 from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 from securefs.middleware.sealing import Piece, SealedFile
 from securefs.stream import growth
 

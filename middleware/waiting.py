@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import Reason
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,8 @@ from securefs.middleware.download import open_download, open_part
 from securefs.middleware.exchange import Exchange, Upload
 from securefs.middleware.multipart import MEDIA_TYPE, MalformedBodyError, parse_boundary
 from securefs.middleware.policy import Policy, matches
-from securefs.middleware.problem import BodyRefusedError, Refusal, problem
 from securefs.middleware.raw import RawPipeline
+from securefs.middleware.refusal import BodyRefusedError, Refusal, problem
 from securefs.middleware.response import Closing, FileWrapper, Response
 from securefs.middleware.sealing import SealedFile
 from securefs.middleware.source import BodySource, GuardedInput, content_length, has_body

@@ -18,7 +18,7 @@ from securefs.audit import Journal
 from securefs.header import MAGIC
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.exchange import Exchange
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 from securefs.middleware.source import BodySource
 from securefs.middleware.upload import UploadPipeline
 from securefs.stream import Encryptor, most_overhead

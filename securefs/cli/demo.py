@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.app.database import DATA_VARIABLE, data_directory, open_database
 from securefs.app.tokens import Tokens
-from securefs.cli.terminal import flush_output, say
+from securefs.cli.terminal import DONE, flush_output, say
 from securefs.disk import make_private_folder, write_atomically
 from securefs.errors import ConfigurationError
 from securefs.keys import PRIMARY_VARIABLE, generate_key
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
 
 __all__ = ["Demo", "banner", "default_folder", "listen", "prepare", "run", "server_command"]
@@ -178,13 +179,14 @@ def server_command(
     return [*command, "--log-level", "warning", "--graceful-timeout", "3"], kept | ours
 
 
-def run(folder: Path | None, port: int) -> None:
+def run(arguments: argparse.Namespace) -> int:
     """Prepare the demo, say where it is, and become the server. Returns only by an exception."""
-    demo = prepare(folder or default_folder())
-    with listen(port) as server:
+    demo = prepare(default_folder() if arguments.dir is None else Path(arguments.dir))
+    with listen(arguments.port) as server:
         command, environ = server_command(demo, server.fileno(), os.environ)
         for line in banner(demo, server.getsockname()[1]).splitlines():
             say(line)
         flush_output()
         server.set_inheritable(True)
         os.execve(command[0], command, environ)  # noqa: S606  # our own interpreter, no shell, nothing of a user's  # nosec B606
+    return DONE  # pragma: no cover  # this process is the server by now

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from securefs._version import __version__
-from securefs.cli.terminal import abandon_output, complain, flush_output
+from securefs.cli.terminal import FINDING, USAGE, abandon_output, complain, flush_output
 from securefs.errors import (
     FormatError,
     IntegrityError,
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-FINDING: Final = 1
-USAGE: Final = 2
 INTERRUPTED: Final = 130
 MAX_PORT: Final = 65_535
 
@@ -131,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     _token_commands(commands)
     _audit_commands(commands)
     command = _command(
-        commands, "demo", "securefs.cli.server:demo", "serve the reference app on this machine, to try it"
+        commands, "demo", "securefs.cli.demo:run", "serve the reference app on this machine, to try it"
     )
     command.add_argument(
         "--port", type=_port, default=8000, metavar="N", help="default: 8000; 0: any free one"
@@ -151,12 +149,12 @@ def _command(commands: Commands, name: str, run: str, text: str) -> argparse.Arg
 
 
 def _file_commands(commands: Commands) -> None:
-    command = _command(commands, "keygen", "securefs.cli.files:keygen", "make a fresh file key")
+    command = _command(commands, "keygen", "securefs.cli.keygen:run", "make a fresh file key")
     command.add_argument(
         "--output", metavar="FILE", help="write it into a new file with mode 0600 instead of printing it"
     )
 
-    command = _command(commands, "encrypt", "securefs.cli.files:encrypt", "encrypt a file")
+    command = _command(commands, "encrypt", "securefs.cli.encrypt:run", "encrypt a file")
     command.add_argument("source", metavar="SRC", help="- for standard input")
     _target_options(command, "SRC.enc")
     _opening_options(command, "write the original layout")
@@ -164,7 +162,7 @@ def _file_commands(commands: Commands) -> None:
     command.add_argument("--name", metavar="TEXT", help="a file name to seal into the file")
     command.add_argument("--type", metavar="TEXT", help="a media type to seal into the file")
 
-    command = _command(commands, "decrypt", "securefs.cli.files:decrypt", "decrypt a file")
+    command = _command(commands, "decrypt", "securefs.cli.decrypt:run", "decrypt a file")
     command.add_argument("source", metavar="SRC", help="- for standard input")
     target = _target_options(command, "SRC without .enc")
     target.add_argument(
@@ -175,7 +173,7 @@ def _file_commands(commands: Commands) -> None:
     command = _command(
         commands,
         "inspect",
-        "securefs.cli.files:inspect",
+        "securefs.cli.inspect:run",
         "show a file's header; needs no key, verifies nothing",
     )
     command.add_argument("file", metavar="FILE", help="- for standard input")
@@ -184,7 +182,7 @@ def _file_commands(commands: Commands) -> None:
     command = _command(
         commands,
         "verify",
-        "securefs.cli.files:verify_paths",
+        "securefs.cli.verify:run",
         "verify files, and what is encrypted in folders",
     )
     command.add_argument("paths", metavar="PATH", nargs="+")
@@ -194,7 +192,7 @@ def _file_commands(commands: Commands) -> None:
     command = _command(
         commands,
         "rewrap",
-        "securefs.cli.files:rewrap_paths",
+        "securefs.cli.rewrap:run",
         "let FILE_KEY_BASE64 alone open files that a key in FILE_KEY_BASE64_PREVIOUS opens",
     )
     command.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with encrypted files")
@@ -231,19 +229,15 @@ def _json_option(command: argparse.ArgumentParser) -> None:
 def _token_commands(commands: Commands) -> None:
     token = commands.add_parser("token", help="who may sign in to the reference app")
     actions = token.add_subparsers(metavar="ACTION", required=True)
-    command = _command(
-        actions, "add", "securefs.cli.server:token_add", "make a token and print it, this once"
-    )
+    command = _command(actions, "add", "securefs.cli.token:add", "make a token and print it, this once")
     command.add_argument("name", metavar="NAME", help="whom it signs in")
     _data_option(command)
     command = _command(
-        actions, "revoke", "securefs.cli.server:token_revoke", "end a token and the sessions opened with it"
+        actions, "revoke", "securefs.cli.token:revoke", "end a token and the sessions opened with it"
     )
     command.add_argument("who", metavar="ID-OR-NAME", help="one token by its id, or all of a name")
     _data_option(command)
-    command = _command(
-        actions, "list", "securefs.cli.server:token_list", "list the tokens, without their secrets"
-    )
+    command = _command(actions, "list", "securefs.cli.token:show", "list the tokens, without their secrets")
     _data_option(command)
     _json_option(command)
 
@@ -256,11 +250,11 @@ def _audit_commands(commands: Commands) -> None:
     audit = commands.add_parser("audit", help="the journal of what was done to files")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
     text = "verify a journal; exit code 1: tampering, 3: intact but completeness not proven, 4: torn only"
-    command = _command(actions, "verify", "securefs.cli.server:audit_verify", text)
+    command = _command(actions, "verify", "securefs.cli.audit:verify", text)
     command.add_argument("directory", metavar="DIR")
     _json_option(command)
     command = _command(
-        actions, "hash", "securefs.cli.server:audit_hash", "find a name in a journal of pseudonyms"
+        actions, "hash", "securefs.cli.audit:pseudonym", "find a name in a journal of pseudonyms"
     )
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")

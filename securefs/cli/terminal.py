@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = [
+    "DONE",
+    "FINDING",
     "STREAM",
+    "USAGE",
     "Progress",
     "abandon_output",
     "complain",
@@ -38,6 +41,9 @@ __all__ = [
     "shown",
 ]
 
+DONE: Final = 0  # exit code
+FINDING: Final = 1  # exit code: something does not verify
+USAGE: Final = 2  # exit code: what was asked for, or this machine, makes it impossible
 STREAM: Final = "-"  # the name of standard input and output
 BAR_WIDTH: Final = 30  # characters
 

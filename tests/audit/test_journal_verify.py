@@ -10,8 +10,8 @@ from journals import chain_files, only_chain, records, unprivileged
 
 from securefs.audit import Journal, verify_journal
 from securefs.audit.record import MAX_LINE, NO_LINE, Entry, Position, Source, build_line, line_hash
-from securefs.audit.verify import MAX_FINDINGS, ChainVerifier
-from securefs.audit.walk import _MAX_KEPT
+from securefs.audit.verify_chain import MAX_FINDINGS, ChainVerifier
+from securefs.audit.verify_journal import _MAX_KEPT
 from securefs.errors import ConfigurationError
 
 CHAIN = "0123456789abcdef" * 2

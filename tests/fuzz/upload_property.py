@@ -23,7 +23,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 from wsgi_client import Input, call
 
 import securefs.middleware.body
-import securefs.middleware.problem
+import securefs.middleware.refusal
 import securefs.middleware.upload
 import securefs.stream
 from securefs import Suite
@@ -33,7 +33,7 @@ from securefs.middleware import Policy, SecureFS
 from securefs.middleware.filename import normalise
 from securefs.middleware.multipart import Data as Content
 from securefs.middleware.multipart import MalformedBodyError, MultipartParser, Part, parse_boundary
-from securefs.middleware.problem import BodyRefusedError
+from securefs.middleware.refusal import BodyRefusedError
 from securefs.stream import TRAILER
 
 HEAD = 4  # bytes
@@ -57,7 +57,7 @@ LIMITS = {
 DRAWN = (
     (securefs.middleware.upload, "token_hex"),
     (securefs.stream, "token_bytes"),
-    (securefs.middleware.problem, "token_hex"),
+    (securefs.middleware.refusal, "token_hex"),
 )
 ANY_PACE = {"body_timeout": math.inf, "min_rate": 0}  # however slow the machine
 REASONS = {
@@ -285,12 +285,12 @@ def send(plan: Plan):
 @contextmanager
 def reading_little(wanted):
     """Let bodies stream that are longer than 64 bytes, as those beyond a mebibyte do."""
-    before = securefs.middleware.body.READ_SIZE
-    securefs.middleware.body.READ_SIZE = 64 if wanted else before
+    before = securefs.middleware.body.UPLOAD_READ
+    securefs.middleware.body.UPLOAD_READ = 64 if wanted else before
     try:
         yield
     finally:
-        securefs.middleware.body.READ_SIZE = before
+        securefs.middleware.body.UPLOAD_READ = before
 
 
 def accepted(answer, ledger):

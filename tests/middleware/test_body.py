@@ -22,8 +22,8 @@ from securefs.audit import Journal
 from securefs.errors import Reason
 from securefs.middleware import BodyRefusedError, Policy
 from securefs.middleware.body import RewrittenBody, _padded, prepare
-from securefs.middleware.problem import Refusal
-from securefs.middleware.source import READ_SIZE
+from securefs.middleware.refusal import Refusal
+from securefs.middleware.source import UPLOAD_READ
 from securefs.middleware.spool import HELD_IN_MEMORY
 from securefs.middleware.upload import MAX_PADDING, MIN_BOUNDARY, Piece
 
@@ -159,7 +159,7 @@ def test_a_streamed_body_has_the_declared_length_and_little_padding(
     assert len(got) == rewritten.length, "met to the byte"
     padding = rewritten.length - flow.pipeline.produced
     assert 0 <= padding <= MAX_PADDING
-    if len(body) <= READ_SIZE:
+    if len(body) <= UPLOAD_READ:
         assert padding == 0, "exact"
     check_parts(flow, got, parts, policy)
     rewritten.close()

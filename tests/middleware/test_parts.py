@@ -14,7 +14,7 @@ from wsgi_client import call
 from securefs import Encryptor, Suite
 from securefs.errors import Reason
 from securefs.middleware import Policy, SecureFS
-from securefs.middleware.response import READ_SIZE
+from securefs.middleware.response import SEND_SIZE
 from securefs.stream import Decryptor
 from securefs.suites import _Opener
 
@@ -160,7 +160,7 @@ def test_a_range_within_what_came_with_the_header(keyring, journal):
 @pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.label)
 def test_what_is_verified_before_it_is_sent_arrives_in_all_its_pieces(suite, keyring, journal):
     stored = seal(keyring, suite=suite)
-    assert len(TEXT) > READ_SIZE
+    assert len(TEXT) > SEND_SIZE
     for headers, expected in (([], TEXT), ([("Range", "bytes=1-")], TEXT[1:])):
         app = app_of(io.BytesIO(stored), length=len(stored))
         answer = call(SecureFS(app, keyring=keyring, journal=journal), headers=headers)

@@ -17,8 +17,8 @@ from wsgi_client import Input
 from securefs.errors import Reason
 from securefs.header import MAGIC
 from securefs.middleware import BodyRefusedError, Policy
-from securefs.middleware.problem import Refusal
-from securefs.middleware.source import READ_SIZE, BodySource, GuardedInput, content_length, has_body
+from securefs.middleware.refusal import Refusal
+from securefs.middleware.source import UPLOAD_READ, BodySource, GuardedInput, content_length, has_body
 
 
 class Clock:
@@ -49,7 +49,7 @@ def test_it_reads_a_mebibyte_at_a_time_and_stops_at_the_length():
 def test_without_a_length_it_reads_to_the_end():
     stream = Input(b"abc", step=2)
     assert drain(BodySource(stream, None, Policy())) == b"abc"
-    assert set(stream.sizes) == {READ_SIZE}
+    assert set(stream.sizes) == {UPLOAD_READ}
 
 
 def test_a_body_that_ends_early_is_no_body():

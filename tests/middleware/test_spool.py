@@ -13,7 +13,7 @@ from wsgi_client import call, multipart
 
 from securefs.errors import Reason
 from securefs.middleware import Policy, SecureFS
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 from securefs.middleware.spool import HELD_IN_MEMORY, Spool
 
 MIB = 1024 * 1024

@@ -41,7 +41,7 @@ from securefs.errors import (
 )
 from securefs.header import MAGIC
 from securefs.middleware import BodyRefusedError, Policy, SecureFS
-from securefs.middleware.problem import Refusal, problem, request_id
+from securefs.middleware.refusal import Refusal, problem, request_id
 
 CANARY = b"canary-9f2c61d07be4"
 

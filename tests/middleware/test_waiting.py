@@ -16,7 +16,7 @@ from uploads import MIB, refusal_of
 from securefs import ConfigurationError
 from securefs.errors import Reason
 from securefs.middleware import Policy
-from securefs.middleware.problem import Refusal
+from securefs.middleware.refusal import Refusal
 from securefs.middleware.source import BodySource
 from securefs.middleware.waiting import WaitingRoom, _held_by_server
 

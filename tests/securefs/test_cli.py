@@ -432,7 +432,7 @@ def test_verify_of_a_folder_that_cannot_be_listed_fails(run, monkeypatch):
 
 
 def test_a_file_that_cannot_be_opened_is_verified_to_say_why(run, monkeypatch):
-    from securefs.cli import files as cli_files
+    from securefs.cli import paths
 
     Path("d").mkdir()
     path = sealed(name="d/by-magic")
@@ -444,7 +444,7 @@ def test_a_file_that_cannot_be_opened_is_verified_to_say_why(run, monkeypatch):
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert cli_files._looks_encrypted(path, format_1=False)
+    assert paths._looks_encrypted(path, format_1=False)
     result = run("verify", "d")
     assert (result.code, result.out.splitlines()[0]) == (
         1,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.audit.folder import open_regular
 from securefs.audit.pseudonym import KEY_FILE
-from securefs.audit.verify import ChainSummary, ChainVerifier, Finding, TornTail
+from securefs.audit.verify_chain import ChainSummary, ChainVerifier, Finding, TornTail
 from securefs.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -1,0 +1,50 @@
+"""``securefs encrypt``: one file, or standard input.
+
+The key comes from the environment, never from an argument: arguments can be read by every user of the machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from securefs.cli.paths import SUFFIX
+from securefs.cli.terminal import DONE, STREAM, open_source, open_target, reading
+from securefs.errors import ConfigurationError
+from securefs.files import copy_sealed
+from securefs.keys import Keyring
+from securefs.stream import Encryptor
+from securefs.suites import Suite
+
+if TYPE_CHECKING:
+    import argparse
+
+    from securefs.primitives import StreamSealer
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Encrypt one file or standard input."""
+    source, target = arguments.source, arguments.output
+    if target is None:
+        target = STREAM if source == STREAM else source + SUFFIX
+    sealer = _sealer(arguments, Keyring.from_env())
+    with (
+        open_source(source) as file,
+        open_target(target, force=arguments.force) as sealed,
+        reading(file, source) as plain,
+    ):
+        copy_sealed(plain, sealed, sealer)
+    return DONE
+
+
+def _sealer(arguments: argparse.Namespace, keyring: Keyring) -> StreamSealer:
+    metadata = {key: value for key in ("name", "type") if (value := getattr(arguments, key)) is not None}
+    if not arguments.format_1:
+        suite = Suite.parse(arguments.suite or Suite.CBC_HMAC.label)
+        return Encryptor(keyring, suite, arguments.context, metadata)
+    if arguments.suite or arguments.context or metadata:
+        raise ConfigurationError(
+            "--format-1 has no place for --suite, --context, --name or --type: use Format 2"
+        )
+    return keyring.format_1_sealer()

@@ -1,0 +1,83 @@
+"""What the commands on files share: which files are meant, and how a finding is told."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from securefs.errors import ConfigurationError, Reason, SecureFSError
+from securefs.header import MAGIC
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+__all__ = ["SUFFIX", "check_format_1", "encrypted_files", "finding", "planted_slot", "require_some"]
+
+SUFFIX: Final = ".enc"
+
+
+def encrypted_files(names: list[str], *, format_1: bool) -> Iterator[Path]:
+    """Yield what is to be worked on: named files whatever they are called, in folders what looks encrypted."""
+    for name in names:
+        # Raises for a name that leads nowhere: a typing error is no finding.
+        mode = os.stat(name).st_mode  # noqa: PTH116  # Path.stat would turn "" into "."
+        if not stat.S_ISDIR(mode):
+            yield Path(name)
+            continue
+        for folder, folders, files in os.walk(name, onerror=_raise):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(folder, file)
+                if not path.is_symlink() and path.is_file() and _looks_encrypted(path, format_1=format_1):
+                    yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _looks_encrypted(path: Path, *, format_1: bool) -> bool:
+    if path.name.endswith(SUFFIX):
+        return True
+    if format_1:
+        return False  # Format 1 has no magic by which to know it
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return True  # verifying it will say why it can't be read
+
+
+def finding(path: Path, error: SecureFSError | OSError, what: str) -> dict[str, object]:
+    """Return the report on a file that failed; ``what`` says what an OSError prevented."""
+    if isinstance(error, OSError):
+        return {
+            "path": str(path),
+            "error": f"{what}: {error.strerror or error}",
+            "reason": Reason.IO_ERROR.value,
+        }
+    reason = getattr(error, "reason", None)
+    return {"path": str(path), "error": str(error), "reason": reason.value if reason else None}
+
+
+def planted_slot(slot: int, key_id: str, opened_by: str) -> str:
+    """Say that one key's slot and the contents do not fit."""
+    return f"slot {slot} (key {key_id}) and the contents (key {opened_by}) do not fit: somebody else has one of these keys"
+
+
+def require_some(results: list[dict[str, object]], arguments: argparse.Namespace) -> None:
+    """Refuse to end well where no file was found."""
+    if not results:
+        # Nothing failed, and nothing was done either: most likely the wrong folder.
+        raise ConfigurationError(f"no encrypted file found in {', '.join(arguments.paths)}")
+
+
+def check_format_1(arguments: argparse.Namespace) -> None:
+    """Refuse a context beside ``--format-1``."""
+    if arguments.format_1 and arguments.context:
+        raise ConfigurationError(
+            "--format-1 has no place for --context: Format 1 binds none, and would ignore it"
+        )

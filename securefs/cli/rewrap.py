@@ -1,0 +1,89 @@
+"""``securefs rewrap``: let the primary key, and no previous one, open the named files and the encrypted files under the named folders."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from securefs.cli.paths import encrypted_files, finding, require_some
+from securefs.cli.terminal import DONE, FINDING, say, say_json
+from securefs.errors import Reason, SecureFSError
+from securefs.keys import Keyring
+from securefs.rotation import rewrap
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from securefs.audit import Journal
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Let the primary key, and no previous one, open the named files and the encrypted files under the named folders."""
+    keyring = Keyring.from_env()
+    results: list[dict[str, object]] = []
+    with _journal() as journal:
+        for path in encrypted_files(arguments.paths, format_1=False):
+            result = _rewrap_one(path, keyring, arguments.context, journal)
+            results.append(result)
+            if not arguments.json:
+                word = "rewrapped" if result.get("changed") else "unchanged"
+                say(f"FAILED     {path}: {result['error']}" if "error" in result else f"{word}  {path}")
+    require_some(results, arguments)
+    failed = sum("error" in result for result in results)
+    changed = sum(bool(result.get("changed")) for result in results)
+    unchanged = len(results) - changed - failed
+    if arguments.json:
+        say_json({"rewrapped": changed, "unchanged": unchanged, "failed": failed, "files": results})
+    else:
+        text = f"{changed} rewrapped, {unchanged} unchanged, {failed} failed"
+        say(
+            text if arguments.context is not None else f"{text}; --any-context: commitments were not verified"
+        )
+    return FINDING if failed else DONE
+
+
+@contextlib.contextmanager
+def _journal() -> Iterator[Journal | None]:
+    """Yield the journal, where there is a folder for it: on standard error its lines would be among the messages."""
+    if "SECUREFS_AUDIT_DIR" not in os.environ:
+        yield None
+        return
+    from securefs.audit import Journal  # noqa: PLC0415  # where there is no journal, it is not loaded
+
+    journal = Journal.from_env()
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _rewrap_one(
+    path: Path, keyring: Keyring, context: bytes | None, journal: Journal | None
+) -> dict[str, object]:
+    if journal is not None:
+        journal.check()  # before anything is changed
+    reason = None
+    about: dict[str, str | int] = {"name": path.name}
+    try:
+        done = rewrap(path, keyring, context)
+    except (SecureFSError, OSError) as error:
+        result = finding(path, error, "cannot be rewrapped")
+        reason = Reason(result["reason"] or Reason.IO_ERROR)
+    else:
+        about |= {"id": done.object_id, "key_id": done.key_id}
+        result = {
+            "path": str(path),
+            "object_id": done.object_id,
+            "key_id": done.key_id,
+            "removed": list(done.removed),
+            "changed": done.changed,
+        }
+    if journal is not None and (reason or result["changed"]):
+        outcome, severity = ("failure", 3) if reason else ("success", 1)
+        journal.record("key.rewrap", outcome=outcome, severity=severity, reason=reason, obj=about)
+    return result

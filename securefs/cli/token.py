@@ -1,0 +1,51 @@
+"""``securefs token``: who may sign in to the reference app."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from securefs.app.database import DATA_VARIABLE, data_directory, open_database
+from securefs.app.tokens import Tokens
+from securefs.cli.terminal import DONE, complain, say, say_json
+from securefs.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add", "revoke", "show"]
+
+
+def _tokens(arguments: argparse.Namespace) -> Tokens:
+
+    environ = os.environ if arguments.data_dir is None else {DATA_VARIABLE: arguments.data_dir}
+    return Tokens(open_database(data_directory(environ)))
+
+
+def add(arguments: argparse.Namespace) -> int:
+    """Print a new token: it is shown this once and kept nowhere."""
+    say(_tokens(arguments).issue(arguments.name).secret)
+    complain("this token is shown only now: keep it safe; securefs token revoke ends it")
+    return DONE
+
+
+def revoke(arguments: argparse.Namespace) -> int:
+    """Revoke one token by its id, or all tokens of a name; sessions opened with them end too."""
+    count = _tokens(arguments).revoke(arguments.who)
+    if not count:
+        raise ConfigurationError(f"no token has the id or name {arguments.who}: see securefs token list")
+    say(f"revoked: {count}")
+    return DONE
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """List tokens: id, when they were made, and for whom."""
+    tokens = _tokens(arguments).list()
+    if arguments.json:
+        say_json({"tokens": [{"id": t.id, "name": t.principal, "created": t.created} for t in tokens]})
+        return DONE
+    for token in tokens:
+        made = datetime.fromtimestamp(token.created, timezone.utc)
+        say(f"{token.id}  {made:%Y-%m-%d %H:%M}  {token.principal}")
+    return DONE
