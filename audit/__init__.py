@@ -7,7 +7,8 @@ prove, and what they cannot prove, is in ``docs/journal.md``.
 
 from securefs.audit.journal import Journal
 from securefs.audit.pseudonym import hash_name
+from securefs.audit.record import Entry
 from securefs.audit.verify_chain import ChainSummary, Finding, TornTail
 from securefs.audit.verify_journal import Report, verify_journal
 
-__all__ = ["ChainSummary", "Finding", "Journal", "Report", "TornTail", "hash_name", "verify_journal"]
+__all__ = ["ChainSummary", "Entry", "Finding", "Journal", "Report", "TornTail", "hash_name", "verify_journal"]

@@ -16,12 +16,13 @@ import os
 import threading
 import time
 import weakref
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 from securefs.audit.chain import Chain, ChainBrokenError, FileSink, Sink, StreamSink
+from securefs.audit.events import FLUSH_FROM
 from securefs.audit.folder import prepare_folder
 from securefs.audit.pseudonym import load_or_create, random_pseudonyms
 from securefs.audit.record import Entry, Source
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from securefs.audit.pseudonym import Pseudonyms
-    from securefs.errors import Reason
 
 __all__ = ["HasDescriptor", "Journal", "Names", "OnFailure", "Sync"]
 
@@ -39,10 +39,8 @@ Names = Literal["pseudonym", "clear"]
 Sync = Literal["buffered", "record"]
 OnFailure = Literal["closed", "continue"]
 
-_FLUSH_FROM: Final = 4  # severity
 _STANDARD_ERROR: Final = 2  # descriptor
 _OWN_EVENTS: Final = frozenset({"server.start", "server.stop"})
-_NOTHING: Final[Mapping[str, str | int]] = MappingProxyType({})
 
 
 class HasDescriptor(Protocol):
@@ -120,40 +118,18 @@ class Journal:
         where = "a stream" if isinstance(self._target, StreamSink) else str(self._target)
         return f"<Journal to {where}: {', '.join(f'{key}={value}' for key, value in self._settings.items())}>"
 
-    def record(
-        self,
-        event: str,
-        *,
-        outcome: str = "success",
-        severity: int = 1,
-        reason: Reason | None = None,
-        obj: Mapping[str, str | int] = _NOTHING,
-        actor: str | None = None,
-        request_id: str | None = None,
-        address: str | None = None,
-        http: Mapping[str, str | int] = _NOTHING,
-    ) -> None:
-        """Write one record, and return when the operating system has it.
+    def record(self, entry: Entry) -> None:
+        """Write one record, and return when the operating system has it; from severity 4 on, when the disk has it.
 
-        ``actor`` and ``obj["name"]`` are given in clear; they become pseudonyms here unless the setting says otherwise.
+        ``entry.actor`` and ``entry.obj["name"]`` are given in clear; they become pseudonyms here unless the setting says
+        otherwise.
 
-        :param severity: 1 to 5; from 4 on, the record is flushed to the disk before this returns.
         :raises JournalError: it could not be written: the operation must not go on.
         :raises ValueError: an event, key or type outside the closed lists: an error of the program.
         """
-        if event in _OWN_EVENTS:
-            raise ValueError(f"{event} is written by the journal itself")
-        entry = Entry(
-            event=event,
-            outcome=outcome,
-            severity=severity,
-            reason=reason,
-            obj=self._hide_name(obj),
-            actor=self._hide_actor(actor),
-            request_id=request_id,
-            address=address,
-            http=http,
-        )
+        if entry.event in _OWN_EVENTS:
+            raise ValueError(f"{entry.event} is written by the journal itself")
+        entry = replace(entry, obj=self._hide_name(entry.obj), actor=self._hide_actor(entry.actor))
         with self._exclusive():
             try:
                 self._refuse_when_closed()
@@ -194,7 +170,7 @@ class Journal:
             try:
                 # A process that never wrote has nothing to end; one that lost records still has something to say.
                 if self._chain is not None or self._lost:
-                    self._append(self._usable_chain(), Entry("server.stop", severity=_FLUSH_FROM))
+                    self._append(self._usable_chain(), Entry("server.stop"))
             except ChainBrokenError as error:
                 if self._settings["on_failure"] == "closed":
                     raise JournalError(f"the audit journal cannot be ended: {error}") from error
@@ -259,7 +235,7 @@ class Journal:
         obj: dict[str, str | int] = {**self._settings, **self._trouble}
         if self._lost:
             obj["lost"] = self._lost
-        self._append(chain, Entry("server.start", severity=_FLUSH_FROM if self._trouble else 1, obj=obj))
+        self._append(chain, Entry("server.start", obj=obj))
         self._trouble, self._lost = {}, 0
         return chain
 
@@ -270,7 +246,7 @@ class Journal:
         return random_pseudonyms() if isinstance(self._target, StreamSink) else load_or_create(self._target)
 
     def _append(self, chain: Chain, entry: Entry) -> None:
-        flush_from = 1 if self._settings["sync"] == "record" else _FLUSH_FROM
+        flush_from = 1 if self._settings["sync"] == "record" else FLUSH_FROM
         try:
             chain.append(entry, time.time_ns(), flush_from=flush_from)
         except ChainBrokenError as error:

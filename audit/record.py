@@ -19,18 +19,17 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from securefs.audit.events import EVENTS, MEMBERS, OUTCOMES, SEVERITIES, severity_of
 from securefs.errors import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = [
-    "EVENTS",
     "MAX_INT",
     "MAX_LINE",
     "MAX_STRING",
     "NO_LINE",
-    "OUTCOMES",
     "VERSION",
     "Entry",
     "Position",
@@ -47,22 +46,7 @@ MAX_INT: Final = 2**53 - 1  # the largest integer that every JSON reader keeps e
 MAX_LINE: Final = 128 * 1024  # bytes with the line end; a test builds the longest possible record
 NO_LINE: Final = "0" * 64  # `prev` of the first line
 
-EVENTS: Final = frozenset(
-    {
-        "file.encrypt",
-        "file.decrypt",
-        "file.integrity_failure",
-        "file.rejected",
-        "auth.denied",
-        "key.use",
-        "key.rewrap",
-        "server.start",
-        "server.stop",
-    }
-)
-OUTCOMES: Final = frozenset({"started", "success", "failure"})
 _REASONS: Final = frozenset(reason.value for reason in Reason)
-_SEVERITIES: Final = range(1, 6)
 
 _REQUIRED: Final = frozenset(
     {"v", "time", "seq", "chain", "prev", "event", "outcome", "sev", "src"},
@@ -79,12 +63,8 @@ class _Members:
 
 
 _OBJ: Final = _Members(
-    strings=frozenset(
-        {"id", "key_id", "suite", "digest", "name", "field", "role"}
-        # The first line of a chain: the settings, and what the chain replaces.
-        | {"names", "sync", "on_failure", "replaces", "replaces_hash", "why", "error"}
-    ),
-    integers=frozenset({"format", "size", "segment", "slot", "parts", "replaces_seq", "lost"}),
+    strings=frozenset(name for name, kind in MEMBERS.items() if kind is str),
+    integers=frozenset(name for name, kind in MEMBERS.items() if kind is int),
 )
 _SECTIONS: Final[Mapping[str, _Members]] = MappingProxyType(
     {
@@ -138,17 +118,27 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What happened. Names and principals are already what shall be recorded: this module does not hide them."""
+    """What happened: the members of a record that its writer chooses.
+
+    :ivar event: one of :data:`securefs.audit.events.EVENTS`, which also decides the severity.
+    :ivar reason: of a failure.
+    :ivar obj: the object: what the event's table allows.
+    :ivar actor: the principal. :ivar address: the client's. :ivar http: ``method``, ``path``, ``status``.
+    """
 
     event: str
     outcome: str = "success"
-    severity: int = 1
     reason: Reason | None = None
     obj: Mapping[str, str | int] = field(default_factory=dict)
     actor: str | None = None
     request_id: str | None = None
     address: str | None = None
     http: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def severity(self) -> int:
+        """1 to 5, as the table of events decides; ValueError where the entry is not in that table."""
+        return severity_of(self.event, self.outcome, self.reason, self.obj)
 
 
 def line_hash(line: bytes) -> str:
@@ -161,7 +151,7 @@ def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -
     """Return the one spelling of this record, with its line end.
 
     :param time_ns: nanoseconds since 1970-01-01 UTC.
-    :raises ValueError: a key, event, outcome, severity or type outside the closed lists: an error of the program.
+    :raises ValueError: a key, event, outcome or type outside the closed lists: an error of the program.
     """
     record: dict[str, object] = {
         "v": VERSION,
@@ -290,7 +280,7 @@ def _check_verdict(record: dict[str, object]) -> None:
         if not _is_one_of(record[key], allowed):
             raise RecordError("bad_field", f"{key} is not one of {', '.join(sorted(allowed))}")
     severity = record["sev"]
-    if type(severity) is not int or severity not in _SEVERITIES:
+    if type(severity) is not int or severity not in SEVERITIES:
         raise RecordError("bad_field", "sev is not an integer from 1 to 5")
     if "reason" not in record:
         return
@@ -333,6 +323,6 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_INT
 
 
-def _is_one_of(value: object, allowed: frozenset[str]) -> bool:
+def _is_one_of(value: object, allowed: Collection[str]) -> bool:
     # The type first: a list in place of a string is not hashable.
     return type(value) is str and value in allowed

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from securefs.audit import Journal, verify_journal
+from securefs.audit import Entry, Journal, verify_journal
 
 from .measure import Table, take_turns
 
@@ -51,6 +51,6 @@ def run(quick: bool) -> list[Table]:
 def _write(journal: Journal, count: int) -> Callable[[], None]:
     def write() -> None:
         for _ in range(count):
-            journal.record("file.encrypt", **RECORD)
+            journal.record(Entry("file.encrypt", **RECORD))
 
     return write

@@ -95,7 +95,7 @@ class Delivery:
     def _give_up(self) -> None:
         """Record that the app's own body failed, with an error that is none of ours."""
         self._open = False
-        self._record("failure", severity=3, reason=Reason.IO_ERROR)
+        self._record("failure", Reason.IO_ERROR)
 
     def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
         """Choose the ranges that the request asks for, up to ``limit`` of them."""
@@ -147,12 +147,10 @@ class Delivery:
             self._open = False
             # Nothing more is released, so a journal that fails here holds nothing back.
             with suppress(JournalError):
-                self._record("failure", severity=2, reason=Reason.CLIENT_GONE)
+                self._record("failure", Reason.CLIENT_GONE)
 
-    def _record(self, outcome: str, *, severity: int = 1, reason: Reason | None = None) -> None:
-        self._exchange.record(
-            "file.decrypt", outcome=outcome, severity=severity, reason=reason, about=self.about
-        )
+    def _record(self, outcome: str, reason: Reason | None = None) -> None:
+        self._exchange.record("file.decrypt", outcome=outcome, reason=reason, about=self.about)
 
 
 class FileDelivery(Delivery):
@@ -335,7 +333,6 @@ def record_passed_over(
         exchange.record(
             "file.integrity_failure",
             outcome="failure",
-            severity=4,
             reason=Reason.COMMITMENT_MISMATCH,
             about={**about, "key_id": key_id, "slot": slot},
         )
@@ -354,22 +351,20 @@ def record_failure(
         # A body that can't be held, or that the app gives in an odd way: no fault of the file's.
         refusal = error if isinstance(error, Refusal) else Refusal.of(error)
         status = status and refusal.status
-        event, severity = "file.decrypt", 3
+        event = "file.decrypt"
     elif isinstance(error, OSError):
         refusal = Refusal(500, Reason.IO_ERROR, f"the stored file can't be read: {error.strerror}")
-        event, severity = "file.decrypt", 3
+        event = "file.decrypt"
     else:
         refusal = Refusal.of(error)
-        event, severity = "file.integrity_failure", 3 if refusal.reason is Reason.UNKNOWN_KEY else 4
+        event = "file.integrity_failure"
     details: dict[str, str | int] = dict(about)
     if isinstance(error, IntegrityError) and error.segment is not None:
         details["segment"] = error.segment
         details["digest"] = error.digest or ""
     refusal.recorded = True
     try:
-        exchange.record(
-            event, outcome="failure", severity=severity, reason=refusal.reason, status=status, about=details
-        )
+        exchange.record(event, outcome="failure", reason=refusal.reason, status=status, about=details)
     except JournalError as journal_error:
         return Refusal.of(journal_error)
     return refusal

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from securefs.audit import Entry
 from securefs.middleware.refusal import request_id
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ class Exchange:
         event: str,
         *,
         outcome: str = "success",
-        severity: int = 1,
         reason: Reason | None = None,
         status: int | None = None,
         about: Mapping[str, str | int | None] = MappingProxyType({}),
@@ -78,14 +78,7 @@ class Exchange:
         http: dict[str, str | int] = {"method": self._method, "path": self.path}
         if status is not None:
             http["status"] = status
+        obj = {name: value for name, value in about.items() if value is not None and value != ""}
         self._journal.record(
-            event,
-            outcome=outcome,
-            severity=severity,
-            reason=reason,
-            obj={name: value for name, value in about.items() if value is not None and value != ""},
-            actor=self.principal,
-            request_id=self.request_id,
-            address=self._address,
-            http=http,
+            Entry(event, outcome, reason, obj, self.principal, self.request_id, self._address, http)
         )

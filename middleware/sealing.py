@@ -178,7 +178,6 @@ class SealedFile:
         self._exchange.record(
             "file.encrypt",
             outcome=outcome,
-            severity=1 if reason is None else 2,
             reason=reason,
             about={
                 "id": upload.object_id,

@@ -359,12 +359,11 @@ def _report(exchange: Exchange, body: RewrittenBody | GuardedInput | None, refus
         return refusal
     try:
         if refusal.status == 401:  # noqa: PLR2004  # an HTTP status
-            exchange.record("auth.denied", outcome="failure", severity=2, status=401)
+            exchange.record("auth.denied", outcome="failure", status=401)
         else:
             exchange.record(
                 "file.rejected",
                 outcome="failure",
-                severity=4 if refusal.reason is Reason.CIPHERTEXT_INJECTION else 2,
                 reason=refusal.reason,
                 status=refusal.status,
                 about={"parts": body.parts if isinstance(body, RewrittenBody) else 0},

@@ -191,7 +191,7 @@ class App:
         request.max_content_length = MAX_LOGIN_FORM
         token = self._tokens.authenticate(request.form.get("token", "").strip())
         if token is None:
-            request.exchange.record("auth.denied", outcome="failure", severity=3, status=401)
+            request.exchange.record("auth.denied", outcome="failure", status=401)
             response = page(login_page("This token is not known here. Check that it was copied whole."), 401)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response

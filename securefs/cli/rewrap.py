@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from securefs.audit import Entry, Journal
 from securefs.cli.paths import encrypted_files, finding, require_some
 from securefs.cli.terminal import DONE, FINDING, say, say_json
 from securefs.errors import Reason, SecureFSError
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
     from pathlib import Path
-
-    from securefs.audit import Journal
 
 __all__ = ["run"]
 
@@ -53,8 +52,6 @@ def _journal() -> Iterator[Journal | None]:
     if "SECUREFS_AUDIT_DIR" not in os.environ:
         yield None
         return
-    from securefs.audit import Journal  # noqa: PLC0415  # where there is no journal, it is not loaded
-
     journal = Journal.from_env()
     try:
         yield journal
@@ -84,6 +81,5 @@ def _rewrap_one(
             "changed": done.changed,
         }
     if journal is not None and (reason or result["changed"]):
-        outcome, severity = ("failure", 3) if reason else ("success", 1)
-        journal.record("key.rewrap", outcome=outcome, severity=severity, reason=reason, obj=about)
+        journal.record(Entry("key.rewrap", "failure" if reason else "success", reason, about))
     return result

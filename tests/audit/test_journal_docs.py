@@ -5,8 +5,8 @@ import re
 import pytest
 from journals import ROOT, only_chain, run_script
 
-from securefs.audit import Journal
-from securefs.audit.record import EVENTS
+from securefs.audit import Entry, Journal
+from securefs.audit.events import EVENTS
 from securefs.errors import Reason
 
 TEXT = (ROOT / "docs" / "journal.md").read_text()
@@ -17,7 +17,7 @@ CODE = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
 def folder(tmp_path):
     journal = Journal(tmp_path / "j")
     for _ in range(3):
-        journal.record("key.use", obj={"name": "\U0001f600\ud800\n", "size": 1})
+        journal.record(Entry("file.decrypt", obj={"name": "\U0001f600\ud800\n", "size": 1}))
     journal.close()
     return tmp_path / "j"
 
@@ -43,6 +43,6 @@ def test_verifier_by_hand_finds_a_change(folder, old, new):
     assert out.decode().endswith("TAMPERED\n")
 
 
-@pytest.mark.parametrize("word", sorted(EVENTS | {reason.value for reason in Reason}))
+@pytest.mark.parametrize("word", sorted(EVENTS.keys() | {reason.value for reason in Reason}))
 def test_closed_lists_are_documented(word):
     assert f"`{word}`" in TEXT

@@ -18,9 +18,9 @@ def chains_by_pid(folder):
 def test_forked_child_has_its_own_chain_and_not_the_parents_file(folder):
     code = """
 import os, sys
-from securefs.audit import Journal, verify_journal
+from securefs.audit import Entry, Journal, verify_journal
 journal = Journal(sys.argv[1])
-journal.record("key.use", obj={"size": 1})
+journal.record(Entry("file.decrypt", obj={"size": 1}))
 inside = os.open(sys.argv[1], os.O_RDONLY)
 def held():
     found = []
@@ -33,13 +33,13 @@ def held():
 assert len(held()) == 1
 if (pid := os.fork()) == 0:
     assert held() == []
-    journal.record("key.use", obj={"size": 2})
+    journal.record(Entry("file.decrypt", obj={"size": 2}))
     journal.close()
     sys.exit()
 assert os.waitpid(pid, 0)[1] == 0
 live = [chain.live for chain in verify_journal(sys.argv[1]).chains]
 assert sorted(live) == [False, True], live
-journal.record("key.use", obj={"size": 3})
+journal.record(Entry("file.decrypt", obj={"size": 3}))
 journal.close()
 print(os.getpid(), pid)
 """
@@ -55,12 +55,12 @@ print(os.getpid(), pid)
 def test_preloaded_master_has_no_chain(folder):
     code = """
 import os, sys
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 journal = Journal(sys.argv[1])
 children = []
 for number in range(3):
     if (pid := os.fork()) == 0:
-        journal.record("key.use", actor="alice")
+        journal.record(Entry("key.use", actor="alice"))
         journal.close()
         sys.exit()
     children.append(pid)
@@ -79,15 +79,15 @@ def test_fork_that_python_does_not_see(folder):
     """A server written in C may fork without telling: the process id gives it away."""
     code = """
 import ctypes, os, sys
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 journal = Journal(sys.argv[1])
-journal.record("key.use")
+journal.record(Entry("key.use"))
 if (pid := ctypes.PyDLL(None).fork()) == 0:
-    journal.record("key.use")
+    journal.record(Entry("key.use"))
     journal.close()
     sys.exit()
 assert os.waitpid(pid, 0)[1] == 0
-journal.record("key.use")
+journal.record(Entry("key.use"))
 journal.close()
 """
     run_script(code, folder)
@@ -101,18 +101,18 @@ def test_fork_while_another_thread_writes(folder):
     """The lock that the thread holds does not exist in the child."""
     code = """
 import os, sys, threading
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 journal = Journal(sys.argv[1])
 go_on = True
 def write():
     while go_on:
-        journal.record("key.use")
+        journal.record(Entry("key.use"))
 threads = [threading.Thread(target=write) for _ in range(3)]
 for thread in threads:
     thread.start()
 for _ in range(20):
     if (pid := os.fork()) == 0:
-        journal.record("key.use")
+        journal.record(Entry("key.use"))
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 go_on = False
@@ -130,10 +130,10 @@ def test_nothing_is_imported_by_a_record(folder):
     """A child that is forked while another thread imports a module waits for ever when it imports that too."""
     code = """
 import sys
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 journal = Journal(sys.argv[1])
 before = set(sys.modules)
-journal.record("key.use")
+journal.record(Entry("key.use"))
 assert set(sys.modules) == before, set(sys.modules) - before
 """
     run_script(code, folder)
@@ -142,11 +142,11 @@ assert set(sys.modules) == before, set(sys.modules) - before
 def test_no_record_of_four_processes_with_threads_is_lost(folder):
     code = """
 import sys, threading
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 journal = Journal(sys.argv[1])
 def write(thread):
     for number in range(1250):
-        journal.record("key.use", obj={"size": number, "segment": thread})
+        journal.record(Entry("file.decrypt", obj={"size": number, "format": thread}))
 threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
 for thread in threads:
     thread.start()
@@ -160,9 +160,9 @@ journal.close()
     report = verify_journal(folder)
     assert report.exit_code == 3
     written = [
-        (record["src"]["pid"], record["obj"]["segment"], record["obj"]["size"])
+        (record["src"]["pid"], record["obj"]["format"], record["obj"]["size"])
         for record in all_records(folder)
-        if record["event"] == "key.use"
+        if record["event"] == "file.decrypt"
     ]
     assert len(written) == len(set(written)) == 20_000
 
@@ -171,10 +171,10 @@ def test_killed_writers_leave_intact_or_torn_chains(folder):
     """Where the kill falls is chance; that it never looks like tampering is not."""
     code = """
 import sys
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 journal = Journal(sys.argv[1], names="clear")
 while True:
-    journal.record("file.encrypt", obj={"name": "\\U0001f600" * 256}, http={"path": "\\U0001f600" * 256})
+    journal.record(Entry("file.encrypt", obj={"name": "\\U0001f600" * 256}, http={"path": "\\U0001f600" * 256}))
 """
     for number in range(10):
         with start_script(code, folder) as process:

@@ -8,7 +8,7 @@ import stat
 import pytest
 from journals import run_script, unprivileged
 
-from securefs.audit import Journal, hash_name
+from securefs.audit import Entry, Journal, hash_name
 from securefs.audit.pseudonym import KEY_FILE, Pseudonyms, _create, load_or_create, random_pseudonyms
 from securefs.errors import ConfigurationError
 
@@ -82,7 +82,7 @@ def test_slower_worker_takes_the_key_of_the_faster(tmp_path):
 
 def test_hash_name_finds_what_was_recorded(tmp_path):
     journal = Journal(tmp_path / "j")
-    journal.record("file.encrypt", obj={"name": "secret-plan.pdf"}, actor="alice")
+    journal.record(Entry("file.encrypt", obj={"name": "secret-plan.pdf"}, actor="alice"))
     journal.close()
     text = next((tmp_path / "j").glob("*.jsonl")).read_text()
     assert hash_name(tmp_path / "j", "secret-plan.pdf") in text

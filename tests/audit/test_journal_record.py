@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from securefs.audit.events import EVENTS, MEMBERS
 from securefs.audit.record import (
     MAX_INT,
     MAX_LINE,
@@ -25,9 +26,8 @@ CHAIN = "0123456789abcdef" * 2
 TIME = 1_795_461_300_123_456_789
 SOURCE = Source(host="files-1", pid=4711, version="0.1.0")
 FULL = Entry(
-    event="file.decrypt",
+    event="file.integrity_failure",
     outcome="failure",
-    severity=4,
     reason=Reason.TAG_MISMATCH,
     obj={"id": "ab" * 32, "segment": 3, "size": 70_000, "name": "r\u00e9sum\u00e9\n.pdf"},
     actor="alice",
@@ -36,7 +36,7 @@ FULL = Entry(
     http={"method": "GET", "path": "/f/1", "status": 500},
 )
 GOLDEN = (
-    b'{"actor":{"id":"alice"},"chain":"0123456789abcdef0123456789abcdef","event":"file.decrypt",'
+    b'{"actor":{"id":"alice"},"chain":"0123456789abcdef0123456789abcdef","event":"file.integrity_failure",'
     b'"http":{"method":"GET","path":"/f/1","status":500},'
     b'"obj":{"id":"abababababababababababababababababababababababababababababababab",'
     b'"name":"r\\u00e9sum\\u00e9\\n.pdf","segment":3,"size":70000},'
@@ -121,7 +121,7 @@ def test_hostile_strings_give_one_ascii_line_that_is_accepted(name, path, actor,
     ],
 )
 def test_long_strings_are_cut_with_their_length_beside(length, members):
-    assert parse_line(build(Entry("key.use", obj={"name": "x" * length}))[:-1])["obj"] == members
+    assert parse_line(build(Entry("file.encrypt", obj={"name": "x" * length}))[:-1])["obj"] == members
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,9 @@ def test_long_strings_are_cut_with_their_length_beside(length, members):
     ],
 )
 def test_halves_of_a_pair_are_counted_as_the_character_that_a_reader_sees(count, members):
-    assert parse_line(build(Entry("key.use", obj={"name": "\ud83d\ude00" * count}))[:-1])["obj"] == members
+    assert (
+        parse_line(build(Entry("file.encrypt", obj={"name": "\ud83d\ude00" * count}))[:-1])["obj"] == members
+    )
 
 
 def test_long_request_id_is_cut():
@@ -140,33 +142,15 @@ def test_long_request_id_is_cut():
     assert (record["req"], record["req_len"]) == ("r" * 256, 300)
 
 
-def test_longest_record_fits():
+@pytest.mark.parametrize("event", EVENTS)
+def test_longest_record_fits(event):
     """Every string at its longest and of the widest escape: still shorter than what the verifier takes."""
     wide = "\U0001f600" * 1000
-    obj = dict.fromkeys(
-        [
-            "id",
-            "key_id",
-            "suite",
-            "digest",
-            "name",
-            "field",
-            "role",
-            "names",
-            "sync",
-            "on_failure",
-            "replaces",
-            "replaces_hash",
-            "why",
-            "error",
-        ],
-        wide,
-    )
-    obj |= dict.fromkeys(["format", "size", "segment", "slot", "parts", "replaces_seq", "lost"], MAX_INT)
-    entry = Entry(
-        "file.integrity_failure", "failure", 5, Reason.CIPHERTEXT_INJECTION, obj, wide, wide, wide,
-        {"method": wide, "path": wide, "status": MAX_INT},
-    )  # fmt: skip
+    obj = {member: wide if MEMBERS[member] is str else MAX_INT for member in EVENTS[event].members}
+    http = {"method": wide, "path": wide, "status": MAX_INT}
+    outcome = min(EVENTS[event].severity)
+    reason = Reason.CIPHERTEXT_INJECTION if outcome == "failure" else None
+    entry = Entry(event, outcome, reason, obj, wide, wide, wide, http)
     line = build_line(Position(CHAIN, MAX_INT, NO_LINE), Source(wide, MAX_INT, wide), TIME, entry)
     assert len(line) <= MAX_LINE
     parse_line(line[:-1])
@@ -178,25 +162,25 @@ def test_longest_record_fits():
         pytest.param(Entry("file.delete"), id="event"),
         pytest.param(Entry(["file.encrypt"]), id="event-type"),
         pytest.param(Entry("key.use", "maybe"), id="outcome"),
-        pytest.param(Entry("key.use", severity=0), id="severity-low"),
-        pytest.param(Entry("key.use", severity=6), id="severity-high"),
-        pytest.param(Entry("key.use", severity=True), id="severity-bool"),
+        pytest.param(Entry("file.encrypt", ["success"]), id="outcome-type"),
+        pytest.param(Entry("file.rejected", "success"), id="outcome-of-another-event"),
+        pytest.param(Entry("file.rejected", "failure", obj={"slot": 1}), id="member-of-another-event"),
         pytest.param(Entry("key.use", reason=Reason.LIMIT), id="reason-of-a-success"),
         pytest.param(Entry("key.use", "started", reason=Reason.LIMIT), id="reason-of-a-start"),
         pytest.param(Entry("key.use", "failure", reason="because"), id="reason"),
-        pytest.param(Entry("key.use", obj={"password": "x"}), id="unknown-key"),
-        pytest.param(Entry("key.use", obj={"x\ny": "x"}), id="hostile-key"),
-        pytest.param(Entry("key.use", obj={"size": "1"}), id="string-for-integer"),
-        pytest.param(Entry("key.use", obj={"size": True}), id="bool"),
-        pytest.param(Entry("key.use", obj={"size": 1.0}), id="float"),
-        pytest.param(Entry("key.use", obj={"size": -1}), id="negative"),
-        pytest.param(Entry("key.use", obj={"size": MAX_INT + 1}), id="too-large"),
-        pytest.param(Entry("key.use", obj={"name": 1}), id="integer-for-string"),
-        pytest.param(Entry("key.use", obj={"name": None}), id="none"),
-        pytest.param(Entry("key.use", obj={"name": ["x"]}), id="list"),
-        pytest.param(Entry("key.use", obj={"name": "x", "name_len": 300}), id="length-without-cut"),
-        pytest.param(Entry("key.use", obj={"size_len": 300}), id="length-of-an-integer"),
-        pytest.param(Entry("key.use", obj={1: 1}), id="key-not-a-string"),
+        pytest.param(Entry("file.encrypt", obj={"password": "x"}), id="unknown-key"),
+        pytest.param(Entry("file.encrypt", obj={"x\ny": "x"}), id="hostile-key"),
+        pytest.param(Entry("file.encrypt", obj={"size": "1"}), id="string-for-integer"),
+        pytest.param(Entry("file.encrypt", obj={"size": True}), id="bool"),
+        pytest.param(Entry("file.encrypt", obj={"size": 1.0}), id="float"),
+        pytest.param(Entry("file.encrypt", obj={"size": -1}), id="negative"),
+        pytest.param(Entry("file.encrypt", obj={"size": MAX_INT + 1}), id="too-large"),
+        pytest.param(Entry("file.encrypt", obj={"name": 1}), id="integer-for-string"),
+        pytest.param(Entry("file.encrypt", obj={"name": None}), id="none"),
+        pytest.param(Entry("file.encrypt", obj={"name": ["x"]}), id="list"),
+        pytest.param(Entry("file.encrypt", obj={"name": "x", "name_len": 300}), id="length-without-cut"),
+        pytest.param(Entry("file.encrypt", obj={"size_len": 300}), id="length-of-an-integer"),
+        pytest.param(Entry("file.encrypt", obj={1: 1}), id="key-not-a-string"),
         pytest.param(Entry("key.use", http={"query": "a=b"}), id="http-key"),
     ],
 )

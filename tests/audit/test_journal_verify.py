@@ -8,8 +8,8 @@ import shutil
 import pytest
 from journals import chain_files, only_chain, records, unprivileged
 
-from securefs.audit import Journal, verify_journal
-from securefs.audit.record import MAX_LINE, NO_LINE, Entry, Position, Source, build_line, line_hash
+from securefs.audit import Entry, Journal, verify_journal
+from securefs.audit.record import MAX_LINE, NO_LINE, Position, Source, build_line, line_hash
 from securefs.audit.verify_chain import MAX_FINDINGS, ChainVerifier
 from securefs.audit.verify_journal import _MAX_KEPT
 from securefs.errors import ConfigurationError
@@ -28,7 +28,7 @@ def folder(tmp_path):
 def write_journal(folder):
     journal = Journal(folder)
     for number in range(8):
-        journal.record("file.encrypt", obj={"size": number})
+        journal.record(Entry("file.encrypt", obj={"size": number}))
     journal.close()
 
 
@@ -234,7 +234,7 @@ def test_unknown_names_are_reported_and_escaped(folder):
 
 def test_live_chain_is_shown_as_live(tmp_path):
     journal = Journal(tmp_path / "j")
-    journal.record("key.use")
+    journal.record(Entry("key.use"))
     path = only_chain(tmp_path / "j")
     with path.open("ab") as file:
         file.write(b'{"half')
@@ -250,10 +250,10 @@ def test_live_chain_is_shown_as_live(tmp_path):
 def test_replaced_chain_must_have_the_end_that_its_successor_names(tmp_path):
     folder = tmp_path / "j"
     journal = Journal(folder)
-    journal.record("key.use")
-    journal.record("key.use")
+    journal.record(Entry("key.use"))
+    journal.record(Entry("key.use"))
     journal._abandon(journal._chain, "write_failed", "EIO")
-    journal.record("key.use")
+    journal.record(Entry("key.use"))
     journal.close()
     first, second = chain_files(folder)
     if "replaces" in records(first)[0]["obj"]:
@@ -385,6 +385,7 @@ def test_other_line_ends_end_no_line():
 def test_claim_of_a_first_line():
     obj = {"replaces": "x", "replaces_seq": 1, "replaces_hash": NO_LINE}
     verifier = ChainVerifier("f", CHAIN)
-    verifier.feed(chain_bytes(Entry("server.start", obj=obj), Entry("key.use", obj=obj)))
+    later = {**obj, "replaces": "y"}
+    verifier.feed(chain_bytes(Entry("server.start", obj=obj), Entry("server.start", obj=later)))
     claim = verifier.finish().claim
     assert (claim.replaces, claim.seq, claim.digest) == ("x", 1, NO_LINE)

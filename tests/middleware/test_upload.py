@@ -29,7 +29,7 @@ from uploads import (
 from wsgi_client import Input, call
 
 from securefs import Suite, open_encrypted
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 from securefs.errors import (
     ConfigurationError,
     FormatError,
@@ -380,7 +380,7 @@ class Pipe:
 @pytest.fixture
 def pipe():
     pipe = Pipe()
-    pipe.journal.record("key.use")
+    pipe.journal.record(Entry("key.use"))
     yield pipe
     pipe.close()
 

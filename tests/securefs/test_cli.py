@@ -18,7 +18,7 @@ from sealing import slot_of
 from servers import app_environ, python_environ, wait_until
 
 from securefs import Keyring, Suite, __version__, encrypt_file, verify
-from securefs.audit import Journal
+from securefs.audit import Entry, Journal
 from securefs.cli import main
 from securefs.cli.terminal import BAR_WIDTH, Progress, complain, shown
 from securefs.keys import key_id
@@ -808,7 +808,7 @@ def test_tokens_are_added_listed_and_revoked(run, monkeypatch):
 def test_a_journal_is_verified_and_names_are_found_in_it(run, monkeypatch, tmp_path):
     Path("journal").mkdir(mode=0o700)
     journal = Journal("journal")
-    journal.record("file.encrypt", obj={"name": "a.txt"}, actor="alice")
+    journal.record(Entry("file.encrypt", obj={"name": "a.txt"}, actor="alice"))
     journal.close()
     (chain,) = Path("journal").glob("*.jsonl")
     assert run("audit", "hash", "a.txt", "--dir", "journal").out.strip() in chain.read_bytes()
