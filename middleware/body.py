@@ -1,17 +1,15 @@
 """The request body that the app reads: ``wsgi.input``, made of the pieces of :mod:`securefs.middleware.upload`.
 
-Two promises to the parser behind it. No read ends within a boundary, a part's header, or the first bytes of its data: most versions
-of Werkzeug append a CR to a file whose boundary is split, 3.1.5 and 3.1.6 put a CRLF before data of which too little came with
-its header, and one byte is a lost file for us. So a read may be short, but never empty before the end. And the length that was
-declared is met to the byte, or the read raises.
-
-WebOb is the exception to the first: it takes a short read for a broken connection, and copies the whole body before it parses,
-so that it does not matter to it where reads end.
+Two promises to the parser behind it. No read ends within a boundary, a part's header, or the first bytes of its data: some parsers
+add or drop bytes of a file there (:func:`securefs.middleware.servers.least_opening`), and one byte is a lost file for us. So a
+read may be short, but never empty before the end; to a framework that copies the whole body before it parses, reads are full.
+And the length that was declared is met to the byte, or the read raises.
 """
 
 from __future__ import annotations
 
 import io
+import sys
 from collections import deque
 from itertools import chain
 from secrets import token_bytes
@@ -22,7 +20,7 @@ from securefs.errors import Reason
 from securefs.keys import KEY_SIZE, Keyring
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.sealing import Piece
-from securefs.middleware.source import UPLOAD_READ
+from securefs.middleware.servers import UPLOAD_READ, copies_before_parsing
 from securefs.middleware.spool import Spool
 from securefs.reader import open_encrypted
 from securefs.stream import Encryptor
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["RewrittenBody", "prepare", "prepare_raw"]
 
 _LINE_ENDS: Final = b"\r\n" * 8192
-# Set by WebOb when it has put its own reader before ours, before the first read.
-_WEBOB_READS: Final = "webob._body_file"
 _NO_ENVIRON: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -90,22 +86,26 @@ class RewrittenBody(io.BufferedIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to ``size`` bytes, fewer at a boundary; all that is left where ``size`` is negative or None."""
-        everything = size is None or size < 0
-        wanted = 0 if size is None else size
+        room = sys.maxsize if size is None or size < 0 else size
         taken: list[bytes | bytearray | memoryview] = []
-        count = 0
-        while (everything or count < wanted) and (piece := self._next()) is not None:
-            room = len(piece.data) if everything else wanted - count
+        while room and (piece := self._next()) is not None:
             if len(piece.data) > room:
-                if piece.atomic and taken and _WEBOB_READS not in self._environ:
+                if taken and self._must_stay_whole(piece):
                     self._ready.appendleft(piece)
                     break
-                view = memoryview(piece.data)
-                self._ready.appendleft(Piece(view[room:]))
-                piece = Piece(view[:room])
+                piece = self._split(piece, room)
             taken.append(piece.data)
-            count += len(piece.data)
+            room -= len(piece.data)
         return b"".join(taken)
+
+    def _must_stay_whole(self, piece: Piece) -> bool:
+        return piece.atomic and not copies_before_parsing(self._environ)
+
+    def _split(self, piece: Piece, size: int) -> Piece:
+        """Return the first ``size`` bytes of a piece; the rest comes next."""
+        view = memoryview(piece.data)
+        self._ready.appendleft(Piece(view[size:]))
+        return Piece(view[:size])
 
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes."""
@@ -157,11 +157,7 @@ class RewrittenBody(io.BufferedIOBase):
 
 
 def prepare(
-    pipeline: UploadPipeline,
-    length: int | None,
-    *,
-    spool: bool,
-    environ: Mapping[str, object] = _NO_ENVIRON,
+    pipeline: UploadPipeline, *, spool: bool, environ: Mapping[str, object] = _NO_ENVIRON
 ) -> RewrittenBody:
     """Return the body for the app, with the start of it read already. ``environ`` is the app's.
 
@@ -172,13 +168,13 @@ def prepare(
     :raises Refusal: the body is refused already, before the app runs.
     """
     pieces = pipeline.pieces()
-    if length is None or spool:
+    if pipeline.length is None or spool:
         return _spooled(pipeline, pieces, environ)
     ready: deque[Piece] = deque()
     for piece in pieces:
         if piece is not None:
             ready.append(piece)
-        elif length > UPLOAD_READ:
+        elif pipeline.length > UPLOAD_READ:
             break
     else:
         return RewrittenBody(pipeline, iter(()), ready, pipeline.produced, environ)
@@ -188,14 +184,12 @@ def prepare(
     return RewrittenBody(pipeline, _padded(pipeline, pieces, bound), ready, bound, environ, (pieces,))
 
 
-def prepare_raw(
-    pipeline: RawPipeline, length: int | None, *, spool: bool, environ: Mapping[str, object]
-) -> RewrittenBody:
-    """Return the body for the app where it is one file; ``length`` is what it will have, None where that is not known."""
+def prepare_raw(pipeline: RawPipeline, *, spool: bool, environ: Mapping[str, object]) -> RewrittenBody:
+    """Return the body for the app where it is one file, whose length follows from the request's."""
     pieces = pipeline.pieces()
-    if length is None or spool:
+    if pipeline.length is None or spool:
         return _spooled(pipeline, pieces, environ)
-    return RewrittenBody(pipeline, pieces, deque(), length, environ, (pieces,))
+    return RewrittenBody(pipeline, pieces, deque(), pipeline.length, environ, (pieces,))
 
 
 def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: int) -> Iterator[Piece | None]:

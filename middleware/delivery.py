@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
 from securefs.middleware.filename import attachment
+from securefs.middleware.headers import STALE, values_of, without
 from securefs.middleware.multipart import MEDIA_TYPE
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from securefs.middleware.exchange import Exchange
-    from securefs.middleware.response import Headers, Response
+    from securefs.middleware.headers import Headers
+    from securefs.middleware.response import Response
     from securefs.reader import EncryptedFile
     from securefs.stream import Decryptor
 
 __all__ = [
-    "STALE_HEADERS",
     "Delivery",
     "FileDelivery",
     "StreamDelivery",
@@ -36,18 +37,6 @@ __all__ = [
     "record_passed_over",
 ]
 
-# They describe the ciphertext (RFC 9530, RFC 1864), or ranges of it.
-STALE_HEADERS: Final = frozenset(
-    {
-        "content-length",
-        "content-md5",
-        "digest",
-        "content-digest",
-        "repr-digest",
-        "accept-ranges",
-        "content-range",
-    }
-)
 KEPT: Final = 1024 * 1024  # bytes of plaintext that may wait in memory for the status line
 
 
@@ -107,8 +96,8 @@ class Delivery:
 
     def headers(self, headers: Headers) -> Headers:
         """Return the app's headers as they are true of what is sent."""
-        stale = STALE_HEADERS | {name.lower() for name, _ in self._restored}
-        return [*((name, value) for name, value in headers if name.lower() not in stale), *self._restored]
+        stale = STALE | {name.lower() for name, _ in self._restored}
+        return [*without(headers, stale), *self._restored]
 
     def restore(self) -> None:
         """Take the file's type and name from its sealed metadata. It is offered for saving, never shown inline."""
@@ -167,7 +156,7 @@ class FileDelivery(Delivery):
 
     def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:
         """See :meth:`Delivery.select`."""
-        types = [value for name, value in super().headers(response.headers) if name.lower() == "content-type"]
+        types = values_of(super().headers(response.headers), "content-type")
         self._selection.choose(response, asked, limit, types)
         self.status = self._selection.status
 
@@ -303,12 +292,14 @@ class StreamDelivery(Delivery):
         return data, ended
 
     def _next_of(self, span: range) -> tuple[bytes, bool]:
-        piece, ended = b"", False
-        while not piece and not ended:
+        """Return the next bytes of ``span``, none only at its end, and whether they are the last."""
+        while True:
             start = self._position
             data, ended = self._next()
             piece = data[max(0, span.start - start) : max(0, span.stop - start)]
-        return piece, ended or self._position >= span.stop
+            ended = ended or self._position >= span.stop
+            if piece or ended:
+                return piece, ended
 
 
 def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -11,110 +11,225 @@ from __future__ import annotations
 import errno
 import os
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
-from securefs.header import PREAMBLE_SIZE, claimed_object_id, claimed_suite
+from securefs.header import MAGIC, PREAMBLE_SIZE, claimed_object_id, claimed_suite
+from securefs.middleware.body import RewrittenBody
 from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure, record_passed_over
-from securefs.middleware.refusal import Refusal
-from securefs.middleware.response import SEND_SIZE, shows_breaks
+from securefs.middleware.headers import STALE, values_of, without
+from securefs.middleware.refusal import BodyRefusedError, Refusal
+from securefs.middleware.response import SEND_SIZE, Closing
 from securefs.middleware.selection import Selection
+from securefs.middleware.servers import EMPTY_BODY, shows_breaks
 from securefs.primitives import view_of
 from securefs.reader import open_encrypted
 from securefs.stream import Decryptor
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+    from collections.abc import Iterable, Iterator
 
-    from securefs.keys import Keyring
     from securefs.middleware.delivery import Delivery
-    from securefs.middleware.exchange import Exchange
-    from securefs.middleware.policy import Policy
+    from securefs.middleware.headers import Headers
     from securefs.middleware.response import Response
+    from securefs.middleware.source import GuardedInput
     from securefs.middleware.spool import Spool
+    from securefs.middleware.transit import Transit
     from securefs.reader import SeekableFile
 
-__all__ = ["open_download", "open_part"]
+__all__ = ["deliver"]
+
+# Response headers by which an app leaves the sending of a stored file to the proxy in front.
+_OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
 
 
-def open_download(
-    response: Response,
-    exchange: Exchange,
-    policy: Policy,
-    keyring: Keyring,
-    context: bytes,
-    *,
-    asked: Mapping[str, Any],
-    format_1: bool,
-) -> Delivery:
-    """Return the plaintext of the app's response, verified as far as the policy asks, its start recorded.
+def deliver(transit: Transit) -> Iterable[bytes]:
+    """Return what the server gets: plaintext of a ciphertext, everything else as it is.
+
+    :raises Refusal: the answer must not be sent; the journal has the reason.
+    """
+    if not _is_ciphertext(transit):
+        return _head_alone(transit) if transit.is_head else _unchanged(transit)
+    delivery = _open(transit)
+    _begin(transit, delivery.status, delivery.headers(transit.response.headers))
+    return Closing(EMPTY_BODY if transit.is_head else delivery, delivery.close, transit.close)
+
+
+def _is_ciphertext(transit: Transit) -> bool:
+    """Return whether the body is to be decrypted; raise :class:`Refusal` for plaintext where there must be none."""
+    if transit.response.started:
+        return False
+    has_magic = transit.head.startswith(MAGIC)
+    if not (transit.wants_ciphertext and transit.response.status.startswith("2")):
+        return has_magic
+    if any(transit.response.header(name) is not None for name in _OFFLOAD_HEADERS):
+        raise _not_encrypted(transit, "the app left a stored file to the proxy, which would send ciphertext")
+    if has_magic:
+        return True
+    if transit.response.status.startswith("204"):
+        return False
+    if transit.format == 1:
+        # It has no magic: its tag will tell.
+        return True
+    raise _not_encrypted(transit, "the body is not encrypted")
+
+
+def _not_encrypted(transit: Transit, detail: str) -> Refusal:
+    return record_failure(transit.exchange, FormatError(detail, Reason.NOT_ENCRYPTED), {}, 500)
+
+
+def _unchanged(transit: Transit) -> Iterable[bytes]:
+    """Return the app's answer as it is, but for ranges of plain files, which the app never heard of."""
+    response, body = transit.response, transit.body
+    if not response.started:
+        if (selected := _select_of_plain_file(transit)) is not None:
+            selection, chunks = selected
+            _begin(transit, selection.status, selection.headers(without(response.headers, STALE)))
+            return Closing(chunks, transit.close)
+        response.begin()
+    result = response.unchanged(transit.environ.get("wsgi.file_wrapper"))
+    if body is None or isinstance(result, (list, tuple)):
+        if isinstance(body, RewrittenBody):
+            body.close()
+        return result
+    # An app may read the request while it answers: the upload ends when the answer does.
+    return Closing(_while_accepted(result, body), transit.close, transit.record_late)
+
+
+def _head_alone(transit: Transit) -> Iterable[bytes]:
+    response = transit.response
+    length = response.known_length()
+    if length is not None and response.header("content-length") is None:
+        # Servers take the length of an empty answer for the answer's length.
+        response.headers.append(("Content-Length", str(length)))
+    if not response.started:
+        response.begin()
+    transit.close()
+    return ()
+
+
+def _begin(transit: Transit, status: str | None, headers: Headers) -> None:
+    """Tell the server of an answer that is not just the app's; ``status`` None is the app's."""
+    transit.response.status = status or transit.response.status
+    transit.response.headers = headers
+    transit.response.begin()
+
+
+def _while_accepted(result: Iterable[bytes], body: RewrittenBody | GuardedInput) -> Iterator[bytes]:
+    """Yield what the app answers until its request is refused: then break off, whatever the app makes of that."""
+    for chunk in result:
+        if body.refusal is not None:
+            break
+        yield chunk
+    if body.refusal is not None:
+        raise BodyRefusedError("the request body was refused when the answer had begun")
+
+
+def _open(transit: Transit) -> Delivery:
+    """Return the plaintext of the app's answer, verified as far as the policy asks, its start recorded.
 
     For a HEAD request only what the headers need is read, and nothing is recorded: no content goes out.
 
-    :param asked: the server's environ, with the ranges that the app never saw.
-    :raises Refusal: the response must not be sent; the journal has the reason.
+    :raises Refusal: the answer must not be sent; the journal has the reason.
     """
-    about: dict[str, str | int] = {}
+    download = _Download(transit)
     try:
-        _check_servable(response)
-        length = _announced_length(response)
-        limit = None if format_1 else policy.verify_first
-        source = response.seekable_file()
-        chunks = response.chunks()
-        is_head = asked.get("REQUEST_METHOD") == "HEAD"
-        if source is None and not is_head and not shows_breaks(asked):
-            # Its length is what tells the client that nothing is missing: hold what has none before it is whole.
-            known, chunks = _length_is_known(chunks, length)
-            limit = limit if known else None
-        if source is None and (limit is None or length is None or length <= limit):
-            source, chunks = _hold(response.spool(), chunks, limit)
-        delivery: Delivery
-        if source is None:
-            delivery = StreamDelivery(exchange, chunks, Decryptor(keyring, context), length)
-        else:
-            about = _peek(source)
-            file = open_encrypted(
-                source, keyring, context, format_1=format_1, unbound_format_1=policy.unbound_format_1
-            )
-            delivery = FileDelivery(exchange, file)
-        about = delivery.about
-        record_passed_over(exchange, about, delivery.passed_over)
-        if exchange.expected is not None and about.get("id") != exchange.expected:
+        return download.open()
+    except (SecureFSError, OSError, Refusal) as error:
+        raise record_failure(transit.exchange, error, download.about, 500) from None
+
+
+class _Download:
+    """A ciphertext from the app on its way to be a delivery.
+
+    :ivar about: what is known of the file so far, for the record of a failure: first what it claims, then what was verified.
+    """
+
+    def __init__(self, transit: Transit) -> None:
+        self.about: dict[str, str | int] = {}
+        self._transit = transit
+        self._response = transit.response
+        self._policy = transit.settings.policy
+        self._context = transit.context
+        self._announced = transit.response.announced_length
+
+    def open(self) -> Delivery:
+        transit, policy = self._transit, self._policy
+        _check_servable(self._response)
+        delivery = self._delivery()
+        self.about = delivery.about
+        record_passed_over(transit.exchange, self.about, delivery.passed_over)
+        expected = transit.exchange.expected
+        if expected is not None and self.about.get("id") != expected:
             raise IntegrityError("the file is not the one that was asked for", Reason.WRONG_OBJECT)
         if policy.restore_metadata:
             delivery.restore()
-        if not is_head:
-            delivery.select(response, asked, policy.max_ranges)
+        if not transit.is_head:
+            delivery.select(self._response, transit.environ, policy.max_ranges)
             delivery.begin(policy.verify_first)
-    except (SecureFSError, OSError, Refusal) as error:
-        raise record_failure(exchange, error, about, 500) from None
-    return delivery
+        return delivery
+
+    def _delivery(self) -> Delivery:
+        transit = self._transit
+        keyring, context = transit.settings.keyring, self._context
+        source, chunks = self._source()
+        if source is None:
+            decryptor = Decryptor(keyring, context)
+            return StreamDelivery(transit.exchange, chunks, decryptor, self._announced)
+        self.about = _claimed(source)
+        file = open_encrypted(
+            source,
+            keyring,
+            context,
+            format_1=transit.format == 1,
+            unbound_format_1=self._policy.unbound_format_1,
+        )
+        return FileDelivery(transit.exchange, file)
+
+    def _source(self) -> tuple[SeekableFile | None, Iterator[bytes]]:
+        """Return the body as a file where it can seek or is held, else all of it as chunks."""
+        source = self._response.seekable_file()
+        if source is not None:
+            return source, iter(())
+        most, chunks = self._most_held()
+        if most is not None and self._announced is not None and self._announced > most:
+            return None, chunks
+        return _hold(self._response.spool(), chunks, most)
+
+    def _most_held(self) -> tuple[int | None, Iterator[bytes]]:
+        """Return how many bytes of ciphertext are held before they are sent in a stream, None: all; and the body."""
+        chunks = self._response.chunks()
+        # Format 1 can be verified as a whole only.
+        most = None if self._transit.format == 1 else self._policy.verify_first
+        if self._transit.is_head or shows_breaks(self._transit.environ):
+            return most, chunks
+        # Its length is what tells the client that nothing is missing: hold what has none before it is whole.
+        known, chunks = _length_is_known(chunks, self._announced)
+        return most if known else None, chunks
 
 
-def open_part(
-    response: Response, asked: Mapping[str, Any], limit: int
-) -> tuple[Selection, Iterator[bytes]] | None:
-    """Return the part of a plain file that the request asks for; None where the app's response goes out as it is.
+def _select_of_plain_file(transit: Transit) -> tuple[Selection, Iterator[bytes]] | None:
+    """Return the ranges of a plain file that the request asks for; None where the app's answer goes out as it is.
 
     The app never sees a Range, so it can't serve one, though it would without us: of a file that can seek, and whose
-    Content-Length says that all of it is the body, the part is taken here.
+    Content-Length says that all of it is the body, the ranges are taken here.
     """
+    response = transit.response
     file = response.seekable_file()
     if file is None or (response.header("accept-ranges") or "bytes").lower() != "bytes":
         return None
     size = file.seek(0, os.SEEK_END) or file.tell()
     file.seek(0)
-    if _announced_length(response) != size:
+    if response.announced_length != size:
         return None
     selection = Selection(size)
-    types = [value for name, value in response.headers if name.lower() == "content-type"]
-    selection.choose(response, asked, limit, types)
-    return None if selection.status is None else (selection, _read_part(selection, file))
+    types = values_of(response.headers, "content-type")
+    selection.choose(response, transit.environ, transit.settings.policy.max_ranges, types)
+    return None if selection.status is None else (selection, _selected(selection, file))
 
 
-def _read_part(selection: Selection, file: SeekableFile) -> Iterator[bytes]:
+def _selected(selection: Selection, file: SeekableFile) -> Iterator[bytes]:
     while selection.plan:
         item = selection.take(SEND_SIZE)
         if isinstance(item, bytes):
@@ -135,11 +250,6 @@ def _check_servable(response: Response) -> None:
         )
     if (response.header("content-encoding") or "identity").lower() != "identity":
         raise FormatError("the app put a Content-Encoding on a ciphertext", Reason.BAD_HEADER)
-
-
-def _announced_length(response: Response) -> int | None:
-    text = response.header("content-length")
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool, Iterator[bytes]]:
@@ -170,7 +280,7 @@ def _hold(
     return spool.finish(), iter(())
 
 
-def _peek(source: SeekableFile) -> dict[str, str | int]:
+def _claimed(source: SeekableFile) -> dict[str, str | int]:
     """Return the object id that a file claims, for the record of its failure."""
     source.seek(0)
     object_id = claimed_object_id(bytes(view_of(source.read(PREAMBLE_SIZE))))

@@ -196,7 +196,7 @@ class MultipartParser:
 
     def _start(self, buffer: bytes, start: int) -> _Step:
         if not self._began and buffer[start : start + 3] == b"\r\n\r":
-            # One empty line before the first boundary, as Werkzeug's test client sends it.
+            # One empty line before the first boundary, as some test clients send it.
             self._began = len(buffer) > start + 3
             return _Step((), start + 2 * self._began, starved=not self._began)
         if not self._delimiter.startswith(buffer[start : start + len(self._delimiter)]):

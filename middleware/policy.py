@@ -39,7 +39,8 @@ class Policy:
     body_timeout: float = 300.0  # seconds for a whole request body
     min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
     # request bodies under way at once in a process that had to be waited for; None: any number. Fewer than the server's
-    # threads, so that some are left; what is more takes the place of one that dawdles, or is 503. Where gunicorn serves.
+    # threads, so that some are left; what is more takes the place of one that dawdles, or is 503. Only where the server shows
+    # the connection: docs/servers.md.
     max_waiting: int | None = None
     verify_first: int | None = (
         64 * MIB

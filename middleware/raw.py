@@ -26,6 +26,7 @@ class RawPipeline:
     def __init__(self, source: BodySource, file: SealedFile) -> None:
         self.parts = 1
         self.produced = 0
+        self.length = None if source.length is None else file.stored_length(source.length)
         self._source = source
         self._file = file
 

@@ -12,47 +12,31 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.header import MAGIC
+from securefs.middleware.headers import length_in, value_of
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.spool import Spool
 from securefs.primitives import view_of
 from securefs.reader import as_a_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from securefs.middleware.headers import Headers
     from securefs.reader import SeekableFile
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-    Headers = list[tuple[str, str]]
     StartResponse = Callable[..., Callable[[bytes], object]]
 
-__all__ = ["SEND_SIZE", "Closing", "FileWrapper", "Response", "shows_breaks"]
+__all__ = ["SEND_SIZE", "Closing", "FileWrapper", "Response"]
 
 SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite, and small enough to stay in the cache
-# SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it breaks off: docs/servers.md.
-_CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")
-
-
-def shows_breaks(environ: Mapping[str, Any]) -> bool:
-    """Return whether a client can tell a response without Content-Length that broke off from a whole one.
-
-    Without chunks such a body ends with its connection, and looks whole wherever that is (RFC 9112 section 8): to every
-    client of HTTP/1.0, and from every server that is not known to send chunks.
-    """
-    software = environ.get("SERVER_SOFTWARE")
-    return (
-        environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-        and isinstance(software, str)
-        and software.startswith(_CHUNKING)
-    )
 
 
 class FileWrapper:
     """``wsgi.file_wrapper`` as the app sees it.
 
-    A class of ours, so that no server recognises it and sends the file's raw bytes with ``sendfile``; gunicorn asks with
-    isinstance.
+    A class of ours, so that no server recognises its own by isinstance and sends the file's raw bytes with ``sendfile``.
     """
 
     def __init__(self, file: Any, block_size: int = 8192) -> None:
@@ -226,7 +210,12 @@ class Response:
 
     def header(self, name: str) -> str | None:
         """Return the app's header ``name`` (lower case), None where it set none."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        return value_of(self.headers, name)
+
+    @property
+    def announced_length(self) -> int | None:
+        """The Content-Length in bytes that the app set, None where it set none, or no number."""
+        return length_in(self.header("content-length"))
 
     def _note(self, chunk: bytes) -> bool:
         """Add to the first bytes of the body; return whether they tell what it is."""

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
+from securefs.middleware.exchange import Upload
 from securefs.middleware.inspection import FileRefusedError
 from securefs.middleware.multipart import MalformedBodyError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from securefs.middleware.exchange import Exchange, Upload
+    from securefs.middleware.exchange import Exchange
     from securefs.middleware.inspection import Inspector
-    from securefs.middleware.policy import Policy
     from securefs.primitives import Bytes
+    from securefs.sealer import FileSealer, NewFiles
 
-__all__ = ["PartSealer", "Piece", "SealedFile"]
+__all__ = ["Piece", "SealedFile", "Sealing"]
 
 # Bytes sealed at a time: pieces that stay in the processor's cache. Whole MiBs made suite 1 a third slower.
 STEP: Final = 128 * 1024
-FORMAT_2: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,29 @@ class Piece:
     atomic: bool = False
 
 
-class PartSealer(Protocol):
-    """Seals one file."""
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """How the files of one request are sealed, looked at and recorded.
 
-    object_id: str
-    key_id: str
+    :ivar context: returns what they are bound to; asked for each file.
+    :ivar inspect: looks at each file before any of it goes on, if given.
+    """
 
-    def stored_length(self, size: int) -> int:
-        """Return how many bytes ``size`` bytes of plaintext become."""
-        ...
+    new: NewFiles
+    exchange: Exchange
+    context: Callable[[], bytes] = bytes
+    inspect: Inspector | None = None
 
-    def update(self, data: Bytes) -> bytes:
-        """Take plaintext, return stored bytes."""
-        ...
+    def begin(
+        self, content_type: str, metadata: dict[str, str], *, field: str = "", name: str = ""
+    ) -> SealedFile:
+        """Return one file, its start recorded.
 
-    def finalize(self) -> bytes:
-        """Return the last stored bytes."""
-        ...
+        :raises JournalError: it can't be recorded.
+        """
+        sealer = self.new.sealer(self.context(), metadata) if self.new.binds else self.new.sealer()
+        upload = Upload(sealer.object_id, field, name, content_type, 0, sealer.key_id)
+        return SealedFile(upload, sealer, self)
 
 
 @dataclass
@@ -72,21 +78,16 @@ class SealedFile:
     :ivar taken: bytes of plaintext so far. :ivar given: stored bytes so far, handed on or held.
     """
 
-    def __init__(
-        self,
-        upload: Upload,
-        sealer: PartSealer,
-        exchange: Exchange,
-        policy: Policy,
-        inspect: Inspector | None,
-    ) -> None:
+    def __init__(self, upload: Upload, sealer: FileSealer, sealing: Sealing) -> None:
         self.taken = self.given = 0
         self._upload = upload
         self._sealer = sealer
-        self._exchange = exchange
-        self._policy = policy
-        self._inspect = inspect
+        self._sealing = sealing
         self._record("started")
+
+    def stored_length(self, size: int) -> int:
+        """Return how many bytes the file has if ``size`` bytes of plaintext go into it."""
+        return self._sealer.stored_length(size)
 
     def pieces(
         self, content: Iterable[memoryview | None], header: Piece | None = None
@@ -98,13 +99,14 @@ class SealedFile:
         # What it means when this generator is closed: the app stopped reading.
         reason: Reason | None = Reason.IO_ERROR
         try:
-            if self._inspect is None:
+            inspect = self._sealing.inspect
+            if inspect is None:
                 yield header
                 yield from self._sealed(content)
                 last = self._finish()
             else:
                 with closing(Spool()) as held:
-                    self._look(content, self._inspect, held)
+                    self._look(content, inspect, held)
                     yield header
                     yield from map(Piece, held.pieces())
                 last = self._finish()
@@ -132,7 +134,7 @@ class SealedFile:
         last = self._sealer.finalize()
         self._upload = replace(self._upload, size=self.taken)
         self._record("success")
-        self._exchange.uploads.append(self._upload)
+        self._sealing.exchange.uploads.append(self._upload)
         return last
 
     def _look(self, content: Iterable[memoryview | None], inspect: Inspector, held: Spool) -> None:
@@ -174,16 +176,16 @@ class SealedFile:
         looked.whole = True
 
     def _record(self, outcome: str, reason: Reason | None = None) -> None:
-        upload = self._upload
-        self._exchange.record(
+        upload, new = self._upload, self._sealing.new
+        self._sealing.exchange.record(
             "file.encrypt",
             outcome=outcome,
             reason=reason,
             about={
                 "id": upload.object_id,
                 "key_id": upload.key_id,
-                "format": self._policy.format,
-                "suite": self._policy.suite.label if self._policy.format == FORMAT_2 else None,
+                "format": new.format,
+                "suite": new.suite_label,
                 "size": upload.size if outcome == "success" else None,
                 "field": upload.field,
                 "name": upload.filename,

@@ -9,13 +9,15 @@ from __future__ import annotations
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
+from securefs.middleware.headers import without
 from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from securefs.middleware.response import Headers, Response
+    from securefs.middleware.headers import Headers
+    from securefs.middleware.response import Response
 
 __all__ = ["PARTIAL", "Selection", "content_range", "requested"]
 
@@ -90,7 +92,7 @@ class Selection:
     def headers(self, headers: Headers) -> Headers:
         """Return ``headers``, which speak of no length or range yet, with those of what is sent."""
         if self._media_type is not None:
-            headers = [(name, value) for name, value in headers if name.lower() != "content-type"]
+            headers = without(headers, {"content-type"})
             headers.append(("Content-Type", self._media_type))
         return [*headers, *self._added, ("Accept-Ranges", "bytes"), ("Content-Length", str(self.length))]
 

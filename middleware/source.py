@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from securefs.errors import Reason
 from securefs.header import MAGIC
 from securefs.middleware.refusal import BodyRefusedError, Refusal
+from securefs.middleware.servers import UPLOAD_READ
 from securefs.middleware.waiting import Client, Pace, WaitingRoom
 
 if TYPE_CHECKING:
@@ -20,41 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from securefs.middleware.policy import Policy
-    from securefs.middleware.waiting import InputStream
+    from securefs.middleware.servers import InputStream
 
-__all__ = ["UPLOAD_READ", "BodySource", "GuardedInput", "content_length", "has_body"]
+__all__ = ["BodySource", "GuardedInput"]
 
-UPLOAD_READ: Final = (
-    1024 * 1024
-)  # bytes; smaller reads make gunicorn copy its read-ahead buffer again and again
 _ODD_INPUT: Final = "the server's input gave text, nothing (None), or more than was asked for"
-_MAX_DIGITS: Final = 19  # of a Content-Length; int() fails at 4,301
-
-
-def content_length(environ: dict[str, object]) -> int | None:
-    """Return the request's Content-Length in bytes, None where it has none; refuse what is not a number."""
-    text = environ.get("CONTENT_LENGTH")
-    if text is None or text == "":
-        return None
-    # RFC 9110 section 8.6: 1*DIGIT. Neither a sign nor an underscore, which int() would take.
-    if not isinstance(text, str) or not (text.isascii() and text.isdigit()):
-        raise Refusal(400, Reason.MALFORMED_MULTIPART, "the Content-Length is not a number")
-    if len(text) > _MAX_DIGITS:
-        raise Refusal(413, Reason.LIMIT, f"a Content-Length of {len(text)} digits")
-    if "HTTP_TRANSFER_ENCODING" in environ:
-        # RFC 9112 section 6.3: two lengths are an attempt at smuggling. A body whose Content-Length is 0 would not be looked at.
-        raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Length beside a Transfer-Encoding")
-    return int(text)
-
-
-def has_body(environ: dict[str, object]) -> bool:
-    """Return whether the request may have a body."""
-    length = environ.get("CONTENT_LENGTH", "")
-    if length not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ:
-        return True
-    # In HTTP/1 neither header means no body (RFC 9112 section 6.3). In later versions it means nothing: a form without a
-    # Content-Length would go to the app as it is, and be stored as it is.
-    return length == "" and not str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1")
 
 
 def _as_asked(data: object, wanted: int | None) -> bool:

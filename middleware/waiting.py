@@ -1,54 +1,39 @@
 """Waiting for clients that send a request body slower than it is read: for how long, and for how many at once.
 
-A thread that waits for one client serves no other. Where the server shows what has arrived (gunicorn, bodies with a
+A thread that waits for one client serves no other. Where the server shows what has arrived (mostly: bodies with a
 Content-Length), it waits here and never inside the server's own read: the time in all and the average rate then hold to the
-moment, and a client that is not worth its place can be made to give it up. Behind gunicorn's other bodies a timer shuts the
-connection for reading when the time is up. On other servers the limits are checked between reads.
+moment, and a client that is not worth its place can be made to give it up. Where it shows the connection alone, a timer shuts
+that for reading when the time is up. On other servers the limits are checked between reads.
 """
 
 from __future__ import annotations
 
-import array
-import fcntl
 import math
 import select
 import socket
-import termios
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import Reason
 from securefs.middleware.refusal import Refusal
+from securefs.middleware.servers import LEAST_READ, arrived
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from securefs.middleware.policy import Policy
+    from securefs.middleware.servers import InputStream
 
-__all__ = ["Client", "InputStream", "Pace", "WaitingRoom"]
+__all__ = ["Client", "Pace", "WaitingRoom"]
 
 _GRACE: Final = 5.0  # seconds before the minimum rate counts: connections start slowly
 _FIRST_SECOND: Final = 1.0  # seconds in which nobody is put out, however full it is
 _SILENCE: Final = 2.0  # seconds without a byte after which a client may be put out where others want in
-# Bytes that gunicorn waits for at least, however few are asked for; and seconds until a client that sends fewer is asked again.
-_LEAST: Final = 1024
-_TRICKLE: Final = 0.05
+_TRICKLE: Final = 0.05  # seconds until a client that sends too few bytes to be read is asked again
 _ENDED: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 _BLIND_READ: Final = 256 * 1024  # bytes read at a time where what has arrived can't be seen
-
-
-class InputStream(Protocol):
-    """``wsgi.input`` (PEP 3333), as far as it is used here."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes."""
-        ...
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """Return a line."""
-        ...
 
 
 class Pace:
@@ -122,7 +107,7 @@ class WaitingRoom:
 class Client:
     """Who sends one request body, behind a server that shows us the connection.
 
-    :param sock: the connection, ``environ["gunicorn.socket"]``.
+    :param sock: the connection: see :func:`securefs.middleware.servers.connection`.
     """
 
     def __init__(self, stream: InputStream, sock: socket.socket, pace: Pace, room: WaitingRoom) -> None:
@@ -176,32 +161,37 @@ class Client:
 
     def _ready(self) -> int | None:
         """Return how many bytes can be read without waiting; None where that can't be known."""
-        held = _held_by_server(self._stream)
-        if held is None or type(self._socket).__module__ != "socket":
-            # Chunks, whose framing counts among the bytes; TLS, whose records come whole; gevent, where waiting is cheap.
-            return None
-        waiting = array.array("i", [0])
-        fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, waiting)
-        return held + waiting[0]
+        return arrived(self._stream, self._socket)
 
     def _wait(self, wanted: int) -> int:
         """Return how many of the ``wanted`` bytes to read, which will then not have to wait."""
-        enough = min(wanted, _LEAST)
-        if (ready := self._ready() or 0) >= enough:
+        enough = min(wanted, LEAST_READ)
+        ready = self._ready() or 0
+        if ready >= enough:
             return min(wanted, ready)
         self._room.enter(self)
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | _ENDED)
         while ready < enough:
-            events = poll.poll(max(0.0, 1000 * self._pace.left(self._received)) + 1)
-            if self._put_out.is_set() or (events and ready and self._put_out.wait(_TRICKLE)):
-                raise _put_out()
-            if events and events[0][1] & _ENDED:
+            if self._connection_ended(poll, some=ready > 0):
                 # Nothing more will come: a read returns what there is.
                 return wanted
             self._pace.check(self._received)
             ready = self._ready() or 0
         return min(wanted, ready)
+
+    def _connection_ended(self, poll: select.poll, *, some: bool) -> bool:
+        """Wait until bytes come, the time is over, or the connection ends; return whether that was it.
+
+        :param some: bytes are there, but too few to be read. They wake each poll at once, so more get time to come.
+        :raises Refusal: the client was put out meanwhile.
+        """
+        events = poll.poll(max(0.0, 1000 * self._pace.left(self._received)) + 1)
+        if events and some:
+            self._put_out.wait(_TRICKLE)
+        if self._put_out.is_set():
+            raise _put_out()
+        return bool(events) and bool(events[0][1] & _ENDED)
 
     def _read_blindly(self, wanted: int) -> bytes:
         self._room.enter(self)
@@ -241,18 +231,3 @@ class Client:
 
 def _put_out() -> Refusal:
     return Refusal(408, Reason.TIMEOUT, "the body came too slowly while others waited for a place")
-
-
-def _held_by_server(stream: InputStream) -> int | None:
-    """Return how many bytes of the body gunicorn has read ahead; None for chunks, and where it can't be seen.
-
-    gunicorn shows the connection but not its own buffers. A test holds this against the gunicorn that is installed; where it
-    changes, bodies are read as on servers that show nothing.
-    """
-    try:
-        reader = stream.reader  # type: ignore[attr-defined]  # gunicorn's, which has no types
-        if not isinstance(reader.length, int):
-            return None
-        return int(stream.buf.tell() + reader.unreader.buf.getbuffer().nbytes)  # type: ignore[attr-defined]  # the same
-    except AttributeError:
-        return None

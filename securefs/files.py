@@ -13,7 +13,7 @@ from securefs.disk import write_atomically
 from securefs.errors import ConfigurationError
 from securefs.primitives import view_of
 from securefs.reader import as_a_file, open_encrypted
-from securefs.stream import Encryptor
+from securefs.sealer import NewFiles
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
@@ -102,17 +102,13 @@ def encrypt_file(
     :raises ConfigurationError: the target exists and ``overwrite`` is false, or an argument is unusable.
     :raises OSError: a file can't be read or written; the target is then as it was.
     """
-    if format_1:
-        if context or metadata:
-            raise ConfigurationError("Format 1 has no place for a context or metadata: use Format 2")
-        sealer: StreamSealer
-        sealer, object_id = keyring.format_1_sealer(primitives), ""
-    else:
-        encryptor = Encryptor(keyring, suite, context, metadata, primitives=primitives)
-        sealer, object_id = encryptor, encryptor.object_id
+    new = NewFiles(keyring, 1 if format_1 else 2, suite)
+    if not new.binds and (context or metadata):
+        raise ConfigurationError("Format 1 has no place for a context or metadata: use Format 2")
+    sealer = new.sealer(context, metadata, primitives=primitives)
     with _open(source) as plain, write_atomically(target, overwrite=overwrite) as sealed:
         copy_sealed(plain, sealed, sealer)
-    return object_id
+    return sealer.object_id
 
 
 def decrypt_file(

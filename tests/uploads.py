@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 from dataclasses import dataclass, field
-from functools import partial
 
 from hostile_corpus import Expected
 from journals import all_records
@@ -19,9 +18,10 @@ from securefs.header import MAGIC
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.exchange import Exchange
 from securefs.middleware.refusal import Refusal
+from securefs.middleware.sealing import Sealing
 from securefs.middleware.source import BodySource
 from securefs.middleware.upload import UploadPipeline
-from securefs.stream import Encryptor, most_overhead
+from securefs.sealer import NewFiles
 
 KEYRING = Keyring(bytes(range(32)))
 MIB = 1024 * 1024
@@ -176,17 +176,16 @@ class Line:
     exchange: Exchange
 
 
-def line(body: bytes, boundary: bytes, journal, policy=None, *, length=None, step=None, seal=None) -> Line:
-    """Return the pipeline for a body, without the middleware around it."""
+def line(
+    body: bytes, boundary: bytes, journal, policy=None, *, length=None, step=None, context=bytes
+) -> Line:
+    """Return the pipeline for a body, without the middleware around it. ``length`` None counts it, "absent" has none."""
     policy = policy or Policy()
-    source = BodySource(Input(body, step), len(body) if length is None else length, policy)
+    announced = {None: len(body), "absent": None}.get(length, length)
+    source = BodySource(Input(body, step), announced, policy)
     exchange = Exchange({"REQUEST_METHOD": "POST", "PATH_INFO": "/upload"}, journal)
-    sealer = seal or (lambda metadata: Encryptor(KEYRING, policy.suite, b"", metadata))
-    return Line(
-        UploadPipeline(source, boundary, policy, exchange, sealer, partial(most_overhead, KEYRING)),
-        source,
-        exchange,
-    )
+    sealing = Sealing(NewFiles(KEYRING, policy.format, policy.suite), exchange, context)
+    return Line(UploadPipeline(source, boundary, policy, sealing), source, exchange)
 
 
 def problem_of(answer) -> dict:

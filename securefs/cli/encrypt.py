@@ -12,7 +12,7 @@ from securefs.cli.terminal import DONE, STREAM, open_source, open_target, readin
 from securefs.errors import ConfigurationError
 from securefs.files import copy_sealed
 from securefs.keys import Keyring
-from securefs.stream import Encryptor
+from securefs.sealer import NewFiles
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
@@ -40,11 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _sealer(arguments: argparse.Namespace, keyring: Keyring) -> StreamSealer:
     metadata = {key: value for key in ("name", "type") if (value := getattr(arguments, key)) is not None}
-    if not arguments.format_1:
-        suite = Suite.parse(arguments.suite or Suite.CBC_HMAC.label)
-        return Encryptor(keyring, suite, arguments.context, metadata)
-    if arguments.suite or arguments.context or metadata:
+    if arguments.format_1 and (arguments.suite or arguments.context or metadata):
         raise ConfigurationError(
             "--format-1 has no place for --suite, --context, --name or --type: use Format 2"
         )
-    return keyring.format_1_sealer()
+    suite = Suite.parse(arguments.suite or Suite.CBC_HMAC.label)
+    return NewFiles(keyring, 1 if arguments.format_1 else 2, suite).sealer(arguments.context, metadata)

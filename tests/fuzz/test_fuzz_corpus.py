@@ -22,7 +22,7 @@ from fuzz.upload_property import (
 )
 
 from securefs.header import MAGIC
-from securefs.middleware import body, multipart, upload
+from securefs.middleware import body, multipart, sealing, upload
 from securefs.middleware.sealing import Piece
 from securefs.middleware.upload import UploadPipeline
 
@@ -102,8 +102,8 @@ def let_an_error_escape(patch):
 
 
 def seal_something_else(patch):
-    real = upload.SealedFile._seal
-    patch.setattr(upload.SealedFile, "_seal", lambda self, data: real(self, memoryview(bytes(data)[::-1])))
+    real = sealing.SealedFile._seal
+    patch.setattr(sealing.SealedFile, "_seal", lambda self, data: real(self, memoryview(bytes(data)[::-1])))
 
 
 def take_what_others_refuse(patch):

@@ -23,9 +23,10 @@ from securefs.errors import Reason
 from securefs.middleware import BodyRefusedError, Policy
 from securefs.middleware.body import RewrittenBody, _padded, prepare
 from securefs.middleware.refusal import Refusal
-from securefs.middleware.source import UPLOAD_READ
+from securefs.middleware.sealing import Piece
+from securefs.middleware.servers import MAX_EPILOGUE, UPLOAD_READ
 from securefs.middleware.spool import HELD_IN_MEMORY
-from securefs.middleware.upload import MAX_PADDING, MIN_BOUNDARY, Piece
+from securefs.middleware.upload import MIN_BOUNDARY
 
 LONG = b"----geckoformboundary00112233445566778899aabbccddeeff"
 
@@ -45,10 +46,6 @@ class Journal_closed:  # noqa: N801  # reads as what it is
 
     def __exit__(self, *_):
         self.journal.close()
-
-
-def format_1(metadata):
-    return KEYRING.format_1_sealer()
 
 
 def client_body(parts, boundary: bytes, *, terse: bool = False) -> bytes:
@@ -96,10 +93,6 @@ def drain(body):
         pass
 
 
-def sealer_for(policy):
-    return format_1 if policy.format == 1 else None
-
-
 @examples(150)
 @given(parts_strategy, boundaries, styles, policies, st.integers(1, 70_000), st.data())
 @example([Expected("a", b"xxxxx", "f", "a/b")], b"B", True, Policy(format=1), 49, None)
@@ -109,7 +102,7 @@ def test_at_no_moment_is_the_bound_below_what_comes(journal, parts, boundary, te
     tight = replace(policy, max_files=max(1, files), max_fields=max(1, len(parts) - files), max_filename=41)
     body = client_body(parts, boundary, terse=terse)
     assume(len(body) // step < 3000)
-    flow = line(body, boundary, journal, tight, step=step, seal=sealer_for(policy))
+    flow = line(body, boundary, journal, tight, step=step)
     refusal = None
     bounds = []
 
@@ -153,12 +146,12 @@ def test_a_streamed_body_has_the_declared_length_and_little_padding(
     at = data.draw(st.integers(0, len(parts)))
     parts = [*parts[:at], large, *parts[at:]]
     body = client_body(parts, boundary, terse=terse)
-    flow = line(body, boundary, journal, policy, seal=sealer_for(policy))
-    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    flow = line(body, boundary, journal, policy)
+    rewritten = prepare(flow.pipeline, spool=False)
     got = read_in_random_ways(rewritten, data)
     assert len(got) == rewritten.length, "met to the byte"
     padding = rewritten.length - flow.pipeline.produced
-    assert 0 <= padding <= MAX_PADDING
+    assert 0 <= padding <= MAX_EPILOGUE
     if len(body) <= UPLOAD_READ:
         assert padding == 0, "exact"
     check_parts(flow, got, parts, policy)
@@ -170,8 +163,8 @@ def test_a_streamed_body_has_the_declared_length_and_little_padding(
 def test_a_spooled_body_has_its_exact_length(journal, parts, terse, policy, boundary, extra, chunked, data):
     parts = [*parts, Expected("large", bytes(extra), "large.bin", "a/b")]
     body = client_body(parts, boundary, terse=terse)
-    flow = line(body, boundary, journal, policy, seal=sealer_for(policy))
-    rewritten = prepare(flow.pipeline, None if chunked else len(body), spool=not chunked)
+    flow = line(body, boundary, journal, policy, length="absent" if chunked else None)
+    rewritten = prepare(flow.pipeline, spool=not chunked)
     got = read_in_random_ways(rewritten, data)
     assert len(got) == rewritten.length == flow.pipeline.produced
     check_parts(flow, got, parts, policy)
@@ -268,7 +261,7 @@ def read_once(body, way, size):
 def body_for(journal, parts, *, environ=None, policy=None, spool=False):
     body = client_body(parts, LONG)
     flow = line(body, LONG, journal, policy or Policy(suite=Suite.GCM))
-    rewritten = prepare(flow.pipeline, len(body), spool=spool, environ=environ or {})
+    rewritten = prepare(flow.pipeline, spool=spool, environ=environ or {})
     return flow, rewritten
 
 
@@ -373,12 +366,12 @@ def test_a_bound_that_does_not_hold_is_an_error_and_not_a_cut_body(journal):
 
 
 def test_an_unforeseen_error_is_not_taken_for_the_end(journal):
-    def seal(metadata):
+    def context():
         raise ZeroDivisionError
 
     body = client_body([Expected("a", bytes(MIB), None, None), Expected("f", b"x", "f", "a/b")], LONG)
-    flow = line(body, LONG, journal, Policy(max_field_bytes=2 * MIB), seal=seal)
-    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    flow = line(body, LONG, journal, Policy(max_field_bytes=2 * MIB), context=context)
+    rewritten = prepare(flow.pipeline, spool=False)
     with pytest.raises(ZeroDivisionError):
         rewritten.read()
     with pytest.raises(BodyRefusedError):
@@ -389,7 +382,7 @@ def test_an_unforeseen_error_is_not_taken_for_the_end(journal):
 def test_an_error_while_spooling_leaves_no_file_open(journal):
     body = client_body([Expected("f", bytes(2 * MIB), "f", "a/b")], LONG)[:-5]
     flow = line(body, LONG, journal)
-    refusal = refusal_of(lambda: prepare(flow.pipeline, None, spool=True))
+    refusal = refusal_of(lambda: prepare(flow.pipeline, spool=True))
     assert refusal.reason is Reason.MALFORMED_MULTIPART
 
 
@@ -398,11 +391,11 @@ def test_a_short_boundary_costs_too_much_padding_to_stream(journal, length):
     boundary = b"B" * length
     body = client_body([Expected("f", bytes(2 * MIB), "f", "a/b")], boundary)
     flow = line(body, boundary, journal)
-    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    rewritten = prepare(flow.pipeline, spool=False)
     got = rewritten.read()
     assert len(got) == rewritten.length
     exact = rewritten.length == flow.pipeline.produced
-    assert exact or rewritten.length - flow.pipeline.produced <= MAX_PADDING
+    assert exact or rewritten.length - flow.pipeline.produced <= MAX_EPILOGUE
     assert flow.pipeline.streamable() is not exact
     rewritten.close()
 
@@ -412,14 +405,14 @@ def test_headers_that_are_too_terse_to_stream_are_refused_and_can_be_spooled(jou
     parts += [Expected('\\"' * 3000, b"", None, None)] * 4
     body = client_body(parts, LONG)
     flow = line(body, LONG, journal)
-    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    rewritten = prepare(flow.pipeline, spool=False)
     with pytest.raises(BodyRefusedError):
         rewritten.read()
     assert (rewritten.refusal.status, rewritten.refusal.reason) == (413, Reason.LIMIT)
     assert "spool=True" in str(rewritten.refusal)
     rewritten.close()
     flow = line(body, LONG, journal)
-    rewritten = prepare(flow.pipeline, len(body), spool=True)
+    rewritten = prepare(flow.pipeline, spool=True)
     assert len(rewritten.read()) == rewritten.length
     rewritten.close()
 
@@ -429,7 +422,7 @@ def test_too_many_bytes_of_fields_to_stream_are_refused(journal):
     parts += [Expected("n", bytes(MIB), None, None)] * 33
     body = client_body(parts, LONG)
     flow = line(body, LONG, journal)
-    rewritten = prepare(flow.pipeline, len(body), spool=False)
+    rewritten = prepare(flow.pipeline, spool=False)
     with pytest.raises(BodyRefusedError):
         drain(rewritten)
     assert (rewritten.refusal.status, rewritten.refusal.reason) == (413, Reason.LIMIT)
@@ -476,7 +469,7 @@ def test_memory_for_one_upload_stays_under_four_mebibytes(journal, spool, suite)
     stream = generated(64 * MIB)
     flow = flow_of(stream, journal, Policy(suite=suite), length=None if spool else stream.length)
     tracemalloc.start()
-    body = prepare(flow.pipeline, None if spool else stream.length, spool=spool)
+    body = prepare(flow.pipeline, spool=spool)
     count = 0
     while piece := body.read(65536):
         count += len(piece)
@@ -492,7 +485,7 @@ def test_a_gibibyte_of_header_is_refused_at_its_first_kibibytes(journal):
     stream = Generated(b"--" + LONG + b"\r\nX: ", 1 << 30, b"")
     flow = flow_of(stream, journal, Policy(), length=stream.length)
     tracemalloc.start()
-    body = prepare(flow.pipeline, stream.length, spool=False)
+    body = prepare(flow.pipeline, spool=False)
     with pytest.raises(BodyRefusedError):
         body.read(65536)
     _, peak = tracemalloc.get_traced_memory()

@@ -15,7 +15,7 @@ from uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body, problem_of, s
 from wsgi_client import Input, call
 
 from securefs import Encryptor
-from securefs.middleware import BodyRefusedError, Policy, wsgi
+from securefs.middleware import BodyRefusedError, Policy, intake
 from securefs.middleware.source import BodySource
 from securefs.middleware.waiting import _GRACE
 
@@ -249,7 +249,7 @@ class Slow(Input):
 def clock(monkeypatch):
     """The clock that every body is timed by: the source takes it as an argument, which the middleware leaves out."""
     clock = Clock()
-    monkeypatch.setattr(wsgi, "BodySource", partial(BodySource, clock=clock))
+    monkeypatch.setattr(intake, "BodySource", partial(BodySource, clock=clock))
     return clock
 
 

@@ -17,8 +17,10 @@ from wsgi_client import Input
 from securefs.errors import Reason
 from securefs.header import MAGIC
 from securefs.middleware import BodyRefusedError, Policy
+from securefs.middleware.headers import content_length, has_body
 from securefs.middleware.refusal import Refusal
-from securefs.middleware.source import UPLOAD_READ, BodySource, GuardedInput, content_length, has_body
+from securefs.middleware.servers import UPLOAD_READ
+from securefs.middleware.source import BodySource, GuardedInput
 
 
 class Clock:

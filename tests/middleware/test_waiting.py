@@ -17,8 +17,9 @@ from securefs import ConfigurationError
 from securefs.errors import Reason
 from securefs.middleware import Policy
 from securefs.middleware.refusal import Refusal
+from securefs.middleware.servers import arrived
 from securefs.middleware.source import BodySource
-from securefs.middleware.waiting import WaitingRoom, _held_by_server
+from securefs.middleware.waiting import WaitingRoom
 
 
 class Clock:
@@ -90,13 +91,15 @@ def test_what_gunicorn_holds_is_seen():
         unreader = SocketUnreader(server)
         unreader.unread(b"x" * 3000)
         body = Body(LengthReader(unreader, 5000))
-        assert _held_by_server(body) == 3000
+        assert arrived(body, server) == 3000
         assert body.read(1) == b"x"
-        assert _held_by_server(body) == 2999
-        assert _held_by_server(Body(ChunkedReader(None, SocketUnreader(server)))) is None
-        assert _held_by_server(client.makefile("rb")) is None
+        assert arrived(body, server) == 2999
+        client.sendall(b"yz")
+        assert arrived(body, server) == 3001
+        assert arrived(Body(ChunkedReader(None, SocketUnreader(server))), server) is None
+        assert arrived(client.makefile("rb"), server) is None
         # A server with a reader of its own, that names no length.
-        assert _held_by_server(SimpleNamespace(reader=SimpleNamespace(length=None))) is None
+        assert arrived(SimpleNamespace(reader=SimpleNamespace(length=None)), server) is None
 
 
 def test_what_has_arrived_is_read_without_waiting_for_more(upload):

@@ -1,0 +1,81 @@
+"""Header fields of requests and responses: reading one, replacing some, and what a Content-Length may be. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from securefs.errors import Reason
+from securefs.middleware.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
+    Headers = list[tuple[str, str]]
+
+__all__ = ["STALE", "content_length", "has_body", "length_in", "value_of", "values_of", "without"]
+
+# They describe the ciphertext (RFC 9530, RFC 1864), or ranges of it.
+STALE: Final = frozenset(
+    {
+        "content-length",
+        "content-md5",
+        "content-digest",
+        "repr-digest",
+        "digest",
+        "accept-ranges",
+        "content-range",
+    }
+)
+_MAX_DIGITS: Final = 19  # of a Content-Length; int() fails at 4,301
+
+
+def value_of(headers: Headers, name: str) -> str | None:
+    """Return the first value of header ``name`` (lower case), None where there is none."""
+    return next((value for key, value in headers if key.lower() == name), None)
+
+
+def values_of(headers: Headers, name: str) -> list[str]:
+    """Return all values of header ``name`` (lower case)."""
+    return [value for key, value in headers if key.lower() == name]
+
+
+def without(headers: Headers, names: Container[str]) -> Headers:
+    """Return the headers but for ``names`` (lower case)."""
+    return [(name, value) for name, value in headers if name.lower() not in names]
+
+
+def length_in(text: object) -> int | None:
+    """Return what a Content-Length says (RFC 9110 section 8.6: ``1*DIGIT``), None where it is no length in bytes.
+
+    Neither a sign nor an underscore, which int() would take.
+    """
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+        return int(text)
+    return None
+
+
+def content_length(environ: Mapping[str, object]) -> int | None:
+    """Return the request's Content-Length in bytes, None where it has none; refuse what is not a number."""
+    text = environ.get("CONTENT_LENGTH")
+    if text is None or text == "":
+        return None
+    length = length_in(text)
+    if length is None:
+        if isinstance(text, str) and text.isascii() and text.isdigit():
+            raise Refusal(413, Reason.LIMIT, f"a Content-Length of {len(text)} digits")
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, "the Content-Length is not a number")
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        # RFC 9112 section 6.3: two lengths are an attempt at request smuggling. A body whose Content-Length is 0 would not
+        # be looked at.
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Length beside a Transfer-Encoding")
+    return length
+
+
+def has_body(environ: Mapping[str, object]) -> bool:
+    """Return whether the request may have a body."""
+    length = environ.get("CONTENT_LENGTH", "")
+    if length not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ:
+        return True
+    # In HTTP/1 neither header means no body (RFC 9112 section 6.3). In later versions it means nothing: a form without a
+    # Content-Length would go to the app as it is, and be stored as it is.
+    return length == "" and not str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1")

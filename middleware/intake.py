@@ -1,0 +1,100 @@
+"""The request body: what the app may read in its place.
+
+A form is parsed and written anew with every file encrypted, a raw upload is one file, and anything else goes on as it is unless it
+starts like a container of ours. Which of them a body is, its path and its Content-Type decide.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from securefs.errors import JournalError, Reason
+from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
+from securefs.middleware.headers import content_length, has_body
+from securefs.middleware.multipart import MEDIA_TYPE, MalformedBodyError, parse_boundary
+from securefs.middleware.policy import matches
+from securefs.middleware.raw import RawPipeline
+from securefs.middleware.refusal import Refusal
+from securefs.middleware.sealing import Sealing
+from securefs.middleware.servers import connection
+from securefs.middleware.source import BodySource, GuardedInput
+from securefs.middleware.upload import UploadPipeline
+
+if TYPE_CHECKING:
+    from securefs.middleware.transit import Transit
+
+__all__ = ["receive"]
+
+
+def receive(transit: Transit) -> None:
+    """Put what the app may read in the place of the request body.
+
+    :raises Refusal: the body is refused already, before the app runs.
+    """
+    if has_body(transit.inner):
+        transit.body = transit.inner["wsgi.input"] = _rewritten(transit)
+
+
+def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
+    inner, method = transit.inner, transit.inner.get("REQUEST_METHOD")
+    if method in {"PUT", "POST"} and matches(transit.exchange.path, transit.settings.policy.raw_uploads):
+        return _rewritten_file(transit)
+    media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
+    if "multipart/form-data" in media_type:
+        # Not only at the beginning: frameworks strip what Python takes for white space, and servers join fields.
+        return _rewritten_form(transit)
+    if "multipart/" in media_type or media_type.strip().startswith("multipart"):
+        # Some frameworks read forms, and files, from any multipart type: docs/multipart.md.
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")
+    return GuardedInput(inner["wsgi.input"], content_length(inner))
+
+
+def _rewritten_form(transit: Transit) -> RewrittenBody:
+    inner, policy = transit.inner, transit.settings.policy
+    if inner.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
+    try:
+        boundary = parse_boundary(inner["CONTENT_TYPE"])
+    except MalformedBodyError as error:
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
+    pipeline = UploadPipeline(_source(transit), boundary, policy, _sealing(transit))
+    body = prepare(pipeline, spool=policy.spool, environ=inner)
+    inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
+    return _announced(transit, body)
+
+
+def _rewritten_file(transit: Transit) -> RewrittenBody:
+    """Encrypt a body that is itself a file; its name is not known, its type is what the request says."""
+    source = _source(transit)
+    media_type = transit.inner.get("CONTENT_TYPE", "")
+    try:
+        file = _sealing(transit).begin(
+            media_type, {"type": media_type} if MEDIA_TYPE.fullmatch(media_type) else {}
+        )
+    except JournalError as error:
+        raise Refusal.of(error) from None
+    pipeline = RawPipeline(source, file)
+    body = prepare_raw(pipeline, spool=transit.settings.policy.spool, environ=transit.inner)
+    return _announced(transit, body)
+
+
+def _announced(transit: Transit, body: RewrittenBody) -> RewrittenBody:
+    transit.inner["CONTENT_LENGTH"] = str(body.length)
+    transit.inner.pop("HTTP_TRANSFER_ENCODING", None)
+    return body
+
+
+def _source(transit: Transit) -> BodySource:
+    inner, settings = transit.inner, transit.settings
+    return BodySource(
+        inner["wsgi.input"],
+        content_length(inner),
+        settings.policy,
+        sock=connection(inner),
+        room=settings.room,
+    )
+
+
+def _sealing(transit: Transit) -> Sealing:
+    settings = transit.settings
+    return Sealing(settings.new_files, transit.exchange, lambda: transit.context, settings.inspect)

@@ -1,0 +1,128 @@
+"""What particular servers and frameworks do, as far as it decides anything here. No other module knows their names.
+
+Each fact says whom it was seen with. ``docs/servers.md`` and ``docs/matrix.md`` show the measurements, and tests hold them
+against the versions that are installed. What a server does not show is taken for the worse of the two answers.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import termios
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from typing import Any
+
+
+__all__ = [
+    "EMPTY_BODY",
+    "LEAST_READ",
+    "MAX_EPILOGUE",
+    "UPLOAD_READ",
+    "InputStream",
+    "arrived",
+    "connection",
+    "copies_before_parsing",
+    "drains",
+    "least_opening",
+    "shows_breaks",
+]
+
+# --- servers
+
+
+class InputStream(Protocol):
+    """``wsgi.input`` (PEP 3333), as far as it is used here."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes."""
+        ...
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Return a line."""
+        ...
+
+
+# Bytes of a request body read at a time: smaller reads make gunicorn copy its read-ahead buffer again and again.
+UPLOAD_READ: Final = 1024 * 1024
+# Bytes that gunicorn waits for at least, however few are asked for.
+LEAST_READ: Final = 1024
+# The body of an answer without content: wsgiref takes an empty iterable without a length for a length of zero.
+EMPTY_BODY: Final = (b"",)
+
+# SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it breaks off.
+_CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")
+# Of those that read what the app left of a chunked body before the next request. cheroot takes it for that request.
+_DRAINING: Final = ("gunicorn/", "waitress")
+
+
+def shows_breaks(environ: Mapping[str, Any]) -> bool:
+    """Return whether a client can tell a response without Content-Length that broke off from a whole one.
+
+    Without chunks such a body ends with its connection, and looks whole wherever that is (RFC 9112 section 8): to every
+    client of HTTP/1.0, and from every server that is not known to send chunks.
+    """
+    return environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and _is_one_of(environ, _CHUNKING)
+
+
+def drains(environ: Mapping[str, Any]) -> bool:
+    """Return whether the server reads what was left of a chunked body, so that no client can smuggle a request in it."""
+    return _is_one_of(environ, _DRAINING)
+
+
+def _is_one_of(environ: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    software = environ.get("SERVER_SOFTWARE")
+    return isinstance(software, str) and software.startswith(names)
+
+
+def connection(environ: Mapping[str, Any]) -> socket.socket | None:
+    """Return the client's connection, where the server shows it: gunicorn does."""
+    sock: socket.socket | None = environ.get("gunicorn.socket")
+    return sock
+
+
+def arrived(stream: InputStream, sock: socket.socket) -> int | None:
+    """Return how many bytes of a body can be read without waiting; None where that can't be known.
+
+    That is so for chunks, whose framing counts among the bytes; for TLS, whose records come whole; under gevent, where waiting
+    is cheap. gunicorn shows the connection but not its own buffers. Where those change, bodies are read as on servers that
+    show nothing.
+    """
+    if type(sock).__module__ != "socket":
+        return None
+    try:
+        reader = stream.reader  # type: ignore[attr-defined]  # gunicorn's, which has no types
+        if not isinstance(reader.length, int):
+            return None
+        read_ahead = int(stream.buf.tell() + reader.unreader.buf.getbuffer().nbytes)  # type: ignore[attr-defined]  # the same
+    except AttributeError:
+        return None
+    waiting = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.FIONREAD, waiting)
+    return read_ahead + waiting[0]
+
+
+# --- parsers of forms
+
+# Bytes of line ends that may follow the last boundary of a body. Werkzeug refuses 500,000.
+MAX_EPILOGUE: Final = 128 * 1024
+
+
+def least_opening(boundary: bytes) -> int:
+    """Return how many bytes behind a part's header must come with it in one read.
+
+    Werkzeug 3.1.5 and 3.1.6 take the end of the header for data where a read ends within a boundary's length behind it.
+    """
+    return len(boundary) + len(b"\r\n--")
+
+
+def copies_before_parsing(environ: Mapping[str, object]) -> bool:
+    """Return whether the body is copied as a whole before it is parsed, with full reads: WebOb does.
+
+    It takes a short read for a broken connection. To such a parser it does not matter where reads end. WebOb leaves a trace in
+    the environ when it has put its own reader before ours, before the first read.
+    """
+    return "webob._body_file" in environ

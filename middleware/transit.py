@@ -1,0 +1,182 @@
+"""One request in flight: what the server gave, what the app may see of it, and what became of both.
+
+Requests are received by :mod:`securefs.middleware.intake`, answers are delivered by :mod:`securefs.middleware.download`. Where a step
+raises :class:`Refusal`, :meth:`Transit.refuse` answers in the app's place. What was opened on the way is closed once: with the
+body that the server gets, or by :meth:`Transit.close`.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from securefs.errors import JournalError
+from securefs.middleware.body import RewrittenBody
+from securefs.middleware.exchange import Exchange
+from securefs.middleware.policy import Policy, matches
+from securefs.middleware.refusal import BodyRefusedError, Refusal, problem
+from securefs.middleware.response import FileWrapper, Response
+from securefs.middleware.servers import drains
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from securefs.audit import Journal
+    from securefs.keys import Keyring
+    from securefs.middleware.inspection import Inspector
+    from securefs.middleware.source import GuardedInput
+    from securefs.middleware.waiting import WaitingRoom
+    from securefs.sealer import NewFiles
+
+    Environ = dict[str, Any]
+    WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+__all__ = ["Settings", "Transit"]
+
+# A part of the ciphertext is nothing that anyone could verify, so the app never hears of ranges.
+_HIDDEN: Final = ("HTTP_RANGE", "HTTP_IF_RANGE")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for every request of one :class:`SecureFS`: its arguments, and what follows from them."""
+
+    keyring: Keyring
+    journal: Journal
+    policy: Policy
+    new_files: NewFiles
+    room: WaitingRoom
+    context: Callable[[Environ], bytes] | None
+    authorize: Callable[[Environ], str | None] | None
+    inspect: Inspector | None
+
+    def format_of(self, path: str) -> int | None:
+        """Return the format that successful answers to GET on this path must have (2: either), None where any may pass."""
+        if matches(path, self.policy.format_1_paths):
+            return 1
+        return 2 if matches(path, self.policy.protected_paths) else None
+
+
+class Transit:
+    """One request.
+
+    :ivar settings: of the middleware.
+    :ivar environ: the server's. :ivar inner: the app's: without ranges, and with GET for HEAD.
+    :ivar exchange: what the app may use and say.
+    :ivar body: what the app reads in the place of the request body, None where there is none.
+    :ivar response: the app's. :ivar head: the first bytes of its body.
+    :ivar format: what the answer must be: see :meth:`Settings.format_of`. Decided from the server's environ alone.
+    """
+
+    def __init__(self, settings: Settings, environ: Environ, start_response: Callable[..., Any]) -> None:
+        self.settings = settings
+        self.environ = environ
+        self.exchange = exchange = Exchange(environ, settings.journal)
+        method = environ.get("REQUEST_METHOD")
+        self.is_head = method == "HEAD"
+        self.format = settings.format_of(exchange.path) if self.is_head or method == "GET" else None
+        self.response = Response(start_response, hold=lambda: self.wants_ciphertext, is_head=self.is_head)
+        self._start_response = start_response
+        self.body: RewrittenBody | GuardedInput | None = None
+        self.head = b""  # the first bytes of the app's answer
+        self.inner = inner = {name: value for name, value in environ.items() if name not in _HIDDEN}
+        inner["securefs"] = exchange
+        inner["wsgi.file_wrapper"] = FileWrapper
+        if self.is_head:
+            # Only a GET shows whether the answer is ciphertext, and so how long the plaintext is.
+            inner["REQUEST_METHOD"] = "GET"
+
+    @property
+    def wants_ciphertext(self) -> bool:
+        """Whether a successful answer must be ciphertext: the path is declared so, or the app expects a file."""
+        return self.format is not None or self.exchange.expected is not None
+
+    @property
+    def context(self) -> bytes:
+        """What the files of this request are bound to."""
+        context = self.settings.context
+        return b"" if context is None else context(self.inner)
+
+    def admit(self) -> None:
+        """Let the request in, or refuse it (401)."""
+        authorize = self.settings.authorize
+        if authorize is None:
+            return
+        self.exchange.principal = authorize(self.inner)
+        if self.exchange.principal is None:
+            raise Refusal(401, None, "no principal")
+
+    def run(self, app: WSGIApp) -> None:
+        """Run the app, up to the first bytes of its answer."""
+        try:
+            self.head = self.response.receive(app(self.inner, self.response.start))
+        except Exception:
+            # Whatever an app makes of a body that was refused, and be it an error of its own: we answer.
+            refusal = self._refusal
+            if refusal is None:
+                raise
+            raise refusal from None
+        if (refusal := self._refusal) is not None:
+            raise refusal
+
+    def refuse(self, refusal: Refusal) -> Iterable[bytes]:
+        """Close what is open, record the refusal, and answer in the app's place; break off where its answer has begun."""
+        self.close()
+        refusal = self._recorded(refusal)
+        if self.response.started:
+            raise BodyRefusedError("the request body was refused when the answer had begun") from None
+        status, headers, document = problem(refusal.status, self.exchange.request_id)
+        self._start_response(status, headers)
+        content = () if self.is_head else (document,)
+        if "HTTP_TRANSFER_ENCODING" in self.environ and not drains(self.environ):
+            return _then_close(content)
+        return content
+
+    def close(self) -> None:
+        """Close the app's answer, and the request body with it."""
+        try:
+            self.response.close()
+        finally:
+            if isinstance(self.body, RewrittenBody):
+                self.body.close()
+
+    @property
+    def _refusal(self) -> Refusal | None:
+        """Why the request body, or what the app wrote, is refused."""
+        return (self.body.refusal if self.body is not None else None) or self.response.refusal
+
+    def _recorded(self, refusal: Refusal) -> Refusal:
+        """Record a refused request; return the refusal to answer with."""
+        if refusal.recorded:
+            return refusal
+        try:
+            if refusal.status == 401:  # noqa: PLR2004  # an HTTP status
+                self.exchange.record("auth.denied", outcome="failure", status=401)
+            else:
+                parts = self.body.parts if isinstance(self.body, RewrittenBody) else 0
+                self.exchange.record(
+                    "file.rejected",
+                    outcome="failure",
+                    reason=refusal.reason,
+                    status=refusal.status,
+                    about={"parts": parts},
+                )
+        except JournalError as error:
+            return Refusal.of(error)
+        return refusal
+
+    def record_late(self) -> None:
+        """Record a refusal that came when the app had begun to answer; the connection was broken off then."""
+        if self.body is not None and self.body.refusal is not None:
+            self._recorded(self.body.refusal)
+
+
+def _then_close(content: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield all of the answer, then end the connection in the only way that an app has.
+
+    A server that does not drain the body takes what is left of it for the next request, so a client could smuggle one in.
+    """
+    yield from content
+    # Of all errors the one that servers take for a client's departure, and do not log.
+    raise ConnectionResetError(errno.ECONNRESET, "the rest of the request was not read")

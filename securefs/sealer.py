@@ -1,0 +1,91 @@
+"""What seals new files, in the format that was chosen: the one place that knows both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from securefs import format1
+from securefs.primitives import StreamSealer
+from securefs.stream import Encryptor, most_overhead
+from securefs.suites import Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from securefs.keys import Keyring
+    from securefs.primitives import Primitives
+
+__all__ = ["FORMATS", "FileSealer", "NewFiles"]
+
+ORIGINAL: Final = 1
+FORMATS: Final = (ORIGINAL, 2)
+
+
+class FileSealer(StreamSealer, Protocol):
+    """Seals one file.
+
+    :ivar object_id: 64 hex digits, "" in Format 1. :ivar key_id: of the key that seals it, in hex.
+    """
+
+    object_id: str
+    key_id: str
+
+    def stored_length(self, size: int) -> int:
+        """Return how many bytes ``size`` bytes of plaintext become."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewFiles:
+    """How new files are sealed.
+
+    :ivar keyring: its primary key seals them. :ivar suite: of Format 2; Format 1 has one.
+    """
+
+    keyring: Keyring
+    format: int = 2
+    suite: Suite = Suite.CBC_HMAC
+
+    @property
+    def binds(self) -> bool:
+        """Whether a file has a place for a context and for metadata. Format 1 has none."""
+        return self.format != ORIGINAL
+
+    @property
+    def suite_label(self) -> str | None:
+        """The suite's name for records, None in Format 1."""
+        return self.suite.label if self.binds else None
+
+    def check(self) -> None:
+        """Raise :class:`ConfigurationError` where the keyring can't seal files of this format."""
+        if self.binds:
+            self.keyring.wrapper()
+        else:
+            self.keyring.format_1_verifier()
+
+    def sealer(
+        self,
+        context: bytes = b"",
+        metadata: Mapping[str, object] | None = None,
+        *,
+        primitives: Primitives | None = None,
+    ) -> FileSealer:
+        """Return what seals one file.
+
+        :param context, metadata: as for :class:`Encryptor`.
+        :raises ConfigurationError: for an unusable key, context or metadata.
+        :raises ValueError: Format 1 is given a context or metadata, which it would lose.
+        """
+        if self.binds:
+            return Encryptor(self.keyring, self.suite, context, metadata, primitives=primitives)
+        if context or metadata:
+            raise ValueError("Format 1 has no place for a context or metadata")
+        return self.keyring.format_1_sealer(primitives)
+
+    def most_overhead(self, metadata_size: int) -> int:
+        """Return how many bytes a file has at most beyond its plaintext and the growth of that.
+
+        :param metadata_size: of the longest metadata text, in bytes.
+        """
+        return most_overhead(self.keyring, metadata_size) if self.binds else format1.most_overhead()
