@@ -215,15 +215,18 @@ class Journal:
 
     def _usable_chain(self) -> Chain:
         """Return this process's chain, opened if there is none that may go on."""
-        chain = self._chain
-        if chain is not None and chain.pid != os.getpid():
-            # Forked by C code that does not tell Python: nothing of the parent's may be used.
-            self._forget()
-        elif chain is not None and not chain.usable:
-            self._abandon(chain, "interrupted", None)
+        if self._chain is not None:
+            self._let_go_if_unusable(self._chain)
         if self._chain is None:
             self._chain = self._open_chain()
         return self._chain
+
+    def _let_go_if_unusable(self, chain: Chain) -> None:
+        if chain.pid != os.getpid():
+            # Forked by C code that does not tell Python: nothing of the parent's may be used.
+            self._forget()
+        elif not chain.usable:
+            self._abandon(chain, "interrupted", None)
 
     def _open_chain(self) -> Chain:
         name = Chain.random_id()

@@ -274,18 +274,24 @@ class _Format2File(EncryptedFile):
         """Return stored segments from ``index`` on, at least one and up to ``count`` of them."""
         size = self._sealed_size
         first, raw = self._raw
-        behind = first + -(-len(raw) // size)
+        behind = first + -(-len(raw) // size)  # the index after the last one that is there, whole or cut
         if not first <= index < behind:
             # What is asked for at first, more when the next one is wanted too: a short range costs no long read.
-            some = READ_SIZE // size if raw and index == behind else min(count, READ_SIZE // size)
-            some = min(some, self._last + 1 - index)
-            wanted = some * size if index + some <= self._last else (some - 1) * size + self._last_size
-            if len(self._buffer) < wanted:
-                self._buffer = memoryview(bytearray(wanted))
-            raw = self._buffer[: self._source.read_into(self._start + index * size, self._buffer[:wanted])]
-            first, self._raw = index, (index, raw)
+            goes_on = bool(raw) and index == behind
+            first, raw = self._raw = index, self._read_stored(index, READ_SIZE if goes_on else count * size)
         offset = (index - first) * size
         return raw[offset : offset + count * size]
+
+    def _read_stored(self, index: int, most: int) -> memoryview:
+        """Read as many stored segments as ``most`` bytes hold, at most READ_SIZE and up to the end, into the buffer."""
+        size = self._sealed_size
+        count = min(min(most, READ_SIZE) // size, self._last + 1 - index)
+        wanted = count * size
+        if index + count > self._last:
+            wanted += self._last_size - size
+        if len(self._buffer) < wanted:
+            self._buffer = memoryview(bytearray(wanted))
+        return self._buffer[: self._source.read_into(self._start + index * size, self._buffer[:wanted])]
 
     def _run(self, index: int, count: int) -> bytes:
         sealed = self._sealed(index, count)

@@ -20,7 +20,7 @@ import fcntl
 import hmac
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ from securefs.stream import open_with, split_start
 from securefs.suites import BODY_HEAD_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from securefs.disk import StrPath
     from securefs.header import Header, Slot
@@ -100,43 +100,91 @@ def rewrap(
     """
     primitives = primitives or default_primitives()
     wrapper = keyring.wrapper()
+    with _locked(path) as descriptor:
+        header, body_head = split_start(_read_start(descriptor))
+        claimed = list(claimed_slots(header, keyring))
+        used, dek = _genuine_slot(claimed, header, body_head, context, primitives)
+        change = _Change.of(header, [slot for slot, _ in claimed], used, dek, wrapper)
+        if change.needed:
+            check = partial(_check_opens, new=change.new, dek=dek, keyring=keyring)
+            if change.fits:
+                _change_in_place(descriptor, change, check)
+                _check_still_there(descriptor, path)
+            else:
+                _replace_by_copy(descriptor, Path(path), change, check)
+    names = {slot.key_id for slot in (used, *change.stale)} - {wrapper.key_id, NOBODY}
+    removed = tuple(sorted(name.hex() for name in names))
+    return Rewrapped(header.object_id, wrapper.key_id.hex(), removed, changed=change.needed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What becomes of a file's slots.
+
+    :ivar used: the newest of the keyring's slots that are genuine. It goes last, unless it is the primary key's.
+    :ivar stale: the keyring's other slots, and what a crash left; they go first.
+    :ivar others: slots of other keys; they stay.
+    :ivar made: ``used`` is the primary key's already. :ivar new: the primary key's slot, as it is stored.
+    """
+
+    header: Header
+    used: Slot
+    stale: tuple[Slot, ...]
+    others: tuple[Slot, ...]
+    made: bool
+    new: bytes
+
+    @classmethod
+    def of(cls, header: Header, ours: Sequence[Slot], used: Slot, dek: bytes, wrapper: Wrapper) -> _Change:
+        """Sort the slots of a file. ``ours``: those of the keyring's keys."""
+        kinds = {wrapper.kind, *(slot.kind for slot in ours)}
+        # What was left half made or half removed has nobody's id, and nobody's is to be removed as ours are.
+        ours = [
+            slot for slot in header.slots if slot in ours or (slot.kind in kinds and slot.key_id == NOBODY)
+        ]
+        stale = tuple(slot for slot in ours if slot is not used)
+        others = tuple(slot for slot in header.slots if slot not in ours)
+        made = (used.kind, used.key_id) == (wrapper.kind, wrapper.key_id)
+        new = _stored(used) if made else _new_slot(header, dek, wrapper)
+        return cls(header, used, stale, others, made, new)
+
+    @property
+    def needed(self) -> bool:
+        """False where the primary key's slot is the only one of the keyring's."""
+        return not self.made or bool(self.stale)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the file's slot table has room for it, and for one more slot whenever this is done again."""
+        header = self.header
+        aligned = header.slot_size % MARK == 0
+        return aligned and len(self.new) <= header.slot_size and header.slot_count > len(self.others) + 1
+
+
+@contextmanager
+def _locked(path: StrPath) -> Iterator[int]:
+    """Yield a descriptor of the regular file at ``path``, while nobody else rewraps it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigurationError(f"{os.fsdecode(path)} is not a regular file")
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read, which somebody may be changing
         _check_still_there(descriptor, path)
-        header, body_head = split_start(_read_start(descriptor))
-        claimed = list(claimed_slots(header, keyring))
-        used, dek = _genuine_slot(claimed, header, body_head, context, primitives)
-        # What was left half made or half removed has nobody's id, and nobody's is to be removed as ours are.
-        ours = [slot for slot, _ in claimed]
-        kinds = {wrapper.kind, *(slot.kind for slot in ours)}
-        ours += [slot for slot in header.slots if slot.kind in kinds and slot.key_id == NOBODY]
-        stale = [slot for slot in header.slots if slot in ours and slot is not used]
-        others = [slot for slot in header.slots if slot not in ours]
-        # With stale slots beside it: a crash left them.
-        made = (used.kind, used.key_id) == (wrapper.kind, wrapper.key_id)
-        if made and not stale:
-            return Rewrapped(header.object_id, wrapper.key_id.hex())
-        new = _stored(used) if made else _new_slot(header, dek, wrapper)
-        check = partial(_check_opens, new=new, dek=dek, keyring=keyring)
-        if header.slot_size % MARK or len(new) > header.slot_size or header.slot_count == len(others) + 1:
-            _replace_by_copy(descriptor, Path(path), header, [*map(_stored, others), new], check)
-        else:
-            if not made:
-                check(_with_slot(header, stale, new))  # before a byte is written
-            _remove(descriptor, header, stale)
-            if not made:
-                _insert(descriptor, header, stale, new)
-                check(parse_header(_read_start(descriptor)))
-                _remove(descriptor, header, [used])
-            _check_still_there(descriptor, path)
+        yield descriptor
     finally:
         os.close(descriptor)
-    names = {slot.key_id for slot in (used, *stale)} - {wrapper.key_id, NOBODY}
-    removed = tuple(sorted(name.hex() for name in names))
-    return Rewrapped(header.object_id, wrapper.key_id.hex(), removed, changed=True)
+
+
+def _change_in_place(descriptor: int, change: _Change, check: Callable[[Header], None]) -> None:
+    """Remove the stale slots, insert the new one, then remove the one that it replaces: one of them always opens the file."""
+    if change.made:
+        _remove(descriptor, change.header, change.stale)
+        return
+    check(_with_slot(change.header, change.stale, change.new))  # before a byte is written
+    _remove(descriptor, change.header, change.stale)
+    _insert(descriptor, change.header, change.stale, change.new)
+    check(parse_header(_read_start(descriptor)))
+    _remove(descriptor, change.header, [change.used])
 
 
 def _read_start(descriptor: int) -> bytes:
@@ -164,21 +212,13 @@ def _genuine_slot(
     opened = [(slot, dek) for slot, dek in claimed if dek is not None]
     if not opened:
         raise IntegrityError("no key slot unwraps: the preamble or the slot was changed; nothing was written")
-    faults: dict[int, FormatError | IntegrityError] = {}
-    for slot, dek in opened:
-        try:
-            if context is None:
-                open_metadata(header.sealed_metadata, dek, header.file_id, header.preamble, primitives)
-            else:
-                open_with(dek, header, body_head, context, primitives)
-        except (FormatError, IntegrityError) as error:  # noqa: PERF203  # eight slots at most
-            faults[slot.index] = error
-    planted = [slot for slot, _ in opened if slot.index in faults]
-    if len(planted) == len(opened):
-        fault = faults[planted[0].index]
-        raise IntegrityError(f"{_named(planted)}: {fault}; nothing was written", fault.reason)
+    found = [(slot, _fault_of(dek, header, body_head, context, primitives)) for slot, dek in opened]
+    planted = [slot for slot, fault in found if fault is not None]
+    fitting = [slot for slot, fault in found if fault is None]
+    first = found[0][1]
+    if first is not None and not fitting:
+        raise IntegrityError(f"{_named(planted)}: {first}; nothing was written", first.reason)
     if planted:
-        fitting = [slot for slot, _ in opened if slot not in planted]
         raise IntegrityError(
             f"{_named(planted)} was planted, or the contents were: they do not belong together, while {_named(fitting)} fits. "
             "Somebody else holds one of these file keys; nothing was written. See docs/keys.md, When a key leaks",
@@ -187,11 +227,25 @@ def _genuine_slot(
     used, genuine = opened[0]
     if not all(hmac.compare_digest(dek, genuine) for _, dek in opened):
         raise IntegrityError(
-            f"{_named([slot for slot, _ in opened])} hold different keys: without the context that the file was written with it "
+            f"{_named(fitting)} hold different keys: without the context that the file was written with it "
             "can't be told which one was planted; nothing was written",
             Reason.COMMITMENT_MISMATCH,
         )
     return used, genuine
+
+
+def _fault_of(
+    dek: bytes, header: Header, body_head: bytes, context: bytes | None, primitives: Primitives
+) -> FormatError | IntegrityError | None:
+    """Return what does not hold of a file under this DEK, None where all of it does: see ``context`` of :func:`rewrap`."""
+    try:
+        if context is None:
+            open_metadata(header.sealed_metadata, dek, header.file_id, header.preamble, primitives)
+        else:
+            open_with(dek, header, body_head, context, primitives)
+    except (FormatError, IntegrityError) as error:
+        return error
+    return None
 
 
 def _named(slots: Sequence[Slot]) -> str:
@@ -261,10 +315,9 @@ def _new_slot(header: Header, dek: bytes, wrapper: Wrapper) -> bytes:
     return new_slot(wrapper, dek, header.preamble, generation, token_bytes)
 
 
-def _replace_by_copy(
-    descriptor: int, path: Path, header: Header, slots: Sequence[bytes], check: Callable[[Header], None]
-) -> None:
-    """Put a copy with ``slots`` and, if the format allows it, an empty one in the place of the file."""
+def _replace_by_copy(descriptor: int, path: Path, change: _Change, check: Callable[[Header], None]) -> None:
+    """Put a copy with the slots that are to be, and if the format allows it an empty one, in the place of the file."""
+    header, slots = change.header, [*map(_stored, change.others), change.new]
     count = min(MAX_SLOTS, max(header.slot_count, len(slots) + 1))
     size = fitting_slot_size(len(slots[-1]) - SLOT_HEAD_SIZE, header.slot_size)
     table = slot_table(slots, count, size)

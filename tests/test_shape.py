@@ -8,7 +8,8 @@ import pytest
 from journals import ROOT
 
 NAMES = re.compile(
-    r"gunicorn|cheroot|cherrypy|waitress|uwsgi|wsgiref|gevent|webob|werkzeug|flask|django|bottle|falcon", re.I
+    r"gunicorn|cheroot|cherrypy|waitress|uwsgi|wsgiref|gevent|webob|werkzeug|flask|django|bottle|falcon",
+    re.IGNORECASE,
 )
 
 

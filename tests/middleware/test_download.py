@@ -467,6 +467,18 @@ def test_on_a_protected_path_plaintext_is_refused(source, keyring, journal):
     assert call(app, "POST", path="/files/1").status == 200, "the rule is for what is served"
 
 
+@pytest.mark.parametrize("method", ["POST", "HEAD", ""])
+def test_an_app_that_changes_its_environ_is_no_way_around_a_protected_path(method, keyring, journal):
+    def app(environ, start_response):
+        environ["REQUEST_METHOD"] = method
+        environ["PATH_INFO"] = "/other"
+        start_response("200 OK", [])
+        return [b"plaintext"]
+
+    answer = call(wrap(app, keyring, journal, policy=Policy(protected_paths=("/files/*",))), path="/files/1")
+    assert (answer.status, b"plaintext" in answer.body) == (500, False)
+
+
 @pytest.mark.parametrize("header", ["X-Sendfile", "X-Accel-Redirect"])
 def test_leaving_a_protected_file_to_the_proxy_is_refused(header, keyring, journal):
     policy = Policy(protected_paths=("/files/*",))
