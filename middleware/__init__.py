@@ -11,6 +11,7 @@ does and does not defend against.
 """
 
 from securefs.middleware.exchange import Exchange, Upload
+from securefs.middleware.filename import attachment
 from securefs.middleware.inspection import ClamAV, FileRefusedError, FileRules, ScannerError
 from securefs.middleware.policy import Policy
 from securefs.middleware.refusal import BodyRefusedError
@@ -26,4 +27,5 @@ __all__ = [
     "ScannerError",
     "SecureFS",
     "Upload",
+    "attachment",
 ]

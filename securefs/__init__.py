@@ -29,6 +29,7 @@ from securefs.errors import (
     UnknownKeyError,
 )
 from securefs.files import FileInfo, decrypt_file, encrypt_file, verify
+from securefs.header import PREAMBLE_SIZE, claimed_object_id
 from securefs.keys import Keyring
 from securefs.reader import EncryptedFile, open_encrypted
 from securefs.rotation import Rewrapped, rewrap
@@ -36,6 +37,7 @@ from securefs.stream import Decryptor, Encryptor
 from securefs.suites import Suite
 
 __all__ = [
+    "PREAMBLE_SIZE",
     "ConfigurationError",
     "Decryptor",
     "EncryptedFile",
@@ -53,6 +55,7 @@ __all__ = [
     "Suite",
     "UnknownKeyError",
     "__version__",
+    "claimed_object_id",
     "decrypt_file",
     "encrypt_file",
     "open_encrypted",

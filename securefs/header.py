@@ -238,7 +238,12 @@ def claimed_suite(start: bytes) -> Suite | None:
 
 
 def claimed_object_id(start: bytes) -> str | None:
-    """Return the object id that a file claims in its first 48 bytes; None where they are too few, or no file of ours."""
+    """Return the object id (64 hex digits) that a stored file claims; None where it is no Format 2 file.
+
+    Nothing of it is verified: for apps that name what they store. See ``docs/format.md``, "Preamble".
+
+    :param start: the file's first :data:`PREAMBLE_SIZE` bytes, or more.
+    """
     if start[: len(MAGIC)] != MAGIC or len(start) < PREAMBLE_SIZE:
         return None
     return start[FILE_ID_AT:PREAMBLE_SIZE].hex()

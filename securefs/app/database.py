@@ -12,8 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from securefs import ConfigurationError, SecureFSError
 from securefs.disk import make_private_folder, others_can_write
-from securefs.errors import ConfigurationError, SecureFSError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

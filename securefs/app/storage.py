@@ -20,10 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from securefs import PREAMBLE_SIZE, ConfigurationError, FormatError, Reason, claimed_object_id
 from securefs.app.database import StorageError, transaction
 from securefs.disk import flush_folder, make_private_folder
-from securefs.errors import ConfigurationError, FormatError
-from securefs.header import FIXED_SIZE, header_length, parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -88,8 +87,10 @@ class Incoming:
 
         :raises FormatError: what came is not encrypted: the middleware is not in front of this app.
         """
-        length = header_length(os.pread(self._file, FIXED_SIZE, 0))
-        return parse_header(os.pread(self._file, length, 0)).object_id
+        object_id = claimed_object_id(os.pread(self._file, PREAMBLE_SIZE, 0))
+        if object_id is None:
+            raise FormatError("the upload is not encrypted", Reason.NOT_ENCRYPTED)
+        return object_id
 
     def move_to(self, target: Path) -> None:
         """Flush the file to disk and give it its final name."""

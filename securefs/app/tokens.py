@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from securefs import ConfigurationError
 from securefs.app.database import transaction
-from securefs.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path

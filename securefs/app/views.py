@@ -24,6 +24,15 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import wrap_file
 
+from securefs import (
+    ConfigurationError,
+    Encryptor,
+    JournalError,
+    Keyring,
+    SecureFSError,
+    open_encrypted,
+    verify,
+)
 from securefs.app.database import StorageError, data_directory, open_database
 from securefs.app.pages import Row, list_page, login_page
 from securefs.app.storage import Storage, StoredFile
@@ -41,12 +50,7 @@ from securefs.app.web import (
     to_json,
 )
 from securefs.audit import Journal
-from securefs.errors import ConfigurationError, JournalError, SecureFSError
-from securefs.files import verify
-from securefs.keys import Keyring
 from securefs.middleware import Policy, SecureFS
-from securefs.reader import open_encrypted
-from securefs.stream import Encryptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

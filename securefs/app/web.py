@@ -13,7 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from securefs.app.database import StorageError
 from securefs.app.pages import PAGE_HEADERS, error_page, harmless
-from securefs.middleware.filename import attachment as for_saving
+from securefs.middleware import attachment as for_saving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -36,6 +36,7 @@ LINKS = {
 }
 DATA = {"securefs/py.typed", "securefs/gunicorn.conf.py"}
 PUBLIC = [
+    "PREAMBLE_SIZE",
     "ConfigurationError",
     "Decryptor",
     "EncryptedFile",
@@ -53,6 +54,7 @@ PUBLIC = [
     "Suite",
     "UnknownKeyError",
     "__version__",
+    "claimed_object_id",
     "decrypt_file",
     "encrypt_file",
     "open_encrypted",
