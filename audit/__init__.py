@@ -1,8 +1,8 @@
 """The evidence room: a journal of what was done to files, and the verifier of it.
 
-The journal is a folder of hash chains, one for each worker process. It fails closed: an operation that cannot be
-recorded does not happen. This room knows no file key and imports nothing of securefs but its errors. What the chains
-prove, and what they cannot prove, is in ``docs/journal.md``.
+The journal is a folder of hash chains, one for each worker process. It fails closed: an operation
+that cannot be recorded does not happen. This room knows no file key and imports nothing of securefs
+but its errors. What the chains prove, and what they cannot prove, is in ``docs/journal.md``.
 """
 
 from securefs.audit.journal import Journal

@@ -1,9 +1,10 @@
 """One chain of records and the file (or stream) that it goes to.
 
-Guarantees: every line of a chain is written by one ``os.write``, to a file that was new and ours when it was opened and
-still is where it was; after anything that went wrong, not one byte more is appended to that file. Refuses: a file
-that exists already, a symbolic link, a file that was removed, renamed or replaced while it was open.
-It never decides what to do about a failure: it raises :class:`ChainBrokenError`, and :mod:`securefs.audit.journal` decides.
+Guarantees: every line of a chain is written by one ``os.write``, to a file that was new and ours
+when it was opened and still is where it was; after anything that went wrong, not one byte more is
+appended to that file. Refuses: a file that exists already, a symbolic link, a file that was
+removed, renamed or replaced while it was open. It never decides what to do about a failure: it
+raises :class:`ChainBrokenError`, and :mod:`securefs.audit.journal` decides.
 
 Implements the section on chains of ``docs/journal.md``.
 """
@@ -187,13 +188,17 @@ class Chain:
     def append(self, entry: Entry, time_ns: int, *, flush_from: int) -> None:
         """Write the next record.
 
-        :param flush_from: severity, 1 to 5, from which on this returns only once the record is on the disk.
-        :raises ValueError: the entry is not a record; nothing was written and the chain stays usable.
-        :raises ChainBrokenError: it was not written whole, or not flushed; the chain must be abandoned.
+        :param flush_from: severity, 1 to 5, from which on this returns only once the record is on
+            the disk.
+        :raises ValueError: the entry is not a record; nothing was written and the chain stays
+            usable.
+        :raises ChainBrokenError: it was not written whole, or not flushed; the chain must be
+            abandoned.
         """
         line = build_line(self.position, self._source, time_ns, entry)
-        # Between the write and the new position the chain is neither here nor there: a second record with the
-        # same number would look like tampering to whoever verifies. So it is closed first, and opened again last.
+        # Between the write and the new position the chain is neither here nor there: a second
+        # record with the same number would look like tampering to whoever verifies. So it is closed
+        # first, and opened again last.
         self._whole = False
         self.sink.check()
         self.sink.write(line)
@@ -205,7 +210,8 @@ class Chain:
     def abandon(self) -> None:
         """Let the file go for good, with what it holds on the disk as far as that is still possible."""
         self._whole = False
-        # The chain that comes after will name this one's last record; after a power cut both must still be there.
+        # The chain that comes after will name this one's last record; after a power cut both must
+        # still be there.
         with contextlib.suppress(ChainBrokenError):
             self.sink.flush()
         self.sink.close(discard_empty=self.position.prev == NO_LINE)

@@ -1,8 +1,9 @@
 """The one table of what the journal records: when an event is written, how severe it is, and what its ``obj`` may hold.
 
-Guarantees: severities, outcomes and members are decided here and nowhere else, and ``docs/journal.md`` shows this table.
-Refuses: to write an event, an outcome or a member that is not in it. A reader is more lenient: it accepts every member of
-any event, so that a later version may move one. Pure.
+Guarantees: severities, outcomes and members are decided here and nowhere else, and
+``docs/journal.md`` shows this table. Refuses: to write an event, an outcome or a member that is not
+in it. A reader is more lenient: it accepts every member of any event, so that a later version may
+move one. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ FLUSH_FROM: Final = ALARM  # records from this severity on are on the disk befor
 
 OUTCOMES: Final = frozenset({"started", "success", "failure"})
 
-# All members of ``obj``, and their types. Sizes are in bytes, of plaintext; numbers of segments and slots count from 0.
+# All members of ``obj``, and their types. Sizes are in bytes, of plaintext; numbers of segments and
+# slots count from 0.
 MEMBERS: Final[Mapping[str, type]] = MappingProxyType(
     {
         **dict.fromkeys(("id", "key_id", "suite", "digest", "name", "field", "role"), str),
@@ -114,7 +116,8 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
 def severity_of(event: str, outcome: str, reason: Reason | None, obj: Mapping[str, str | int]) -> int:
     """Return the severity of a record, 1 to 5.
 
-    :raises ValueError: an event, an outcome or a member of ``obj`` that is not in the table: an error of the program.
+    :raises ValueError: an event, an outcome or a member of ``obj`` that is not in the table: an
+        error of the program.
     """
     # The type first: a list in place of a string is not hashable.
     known = EVENTS.get(event) if type(event) is str else None

@@ -1,8 +1,8 @@
 """The journal's folder: that only those who run the journal can write to it, and that what is read there is a file.
 
-Guarantees: a folder that is made here is made with mode 0700. Refuses: a path that is not a folder, a folder that its
-group or everybody can write to, and one that belongs to another user: whoever can write there can replace the evidence.
-Reading follows no link and waits for no pipe.
+Guarantees: a folder that is made here is made with mode 0700. Refuses: a path that is not a folder,
+a folder that its group or everybody can write to, and one that belongs to another user: whoever can
+write there can replace the evidence. Reading follows no link and waits for no pipe.
 
 Implements the section on the folder of ``docs/journal.md``.
 """
@@ -51,7 +51,8 @@ def open_regular(path: Path) -> io.FileIO | None:
 
     :raises OSError: it is not there, or this user cannot read it.
     """
-    # Without O_NOFOLLOW a link could lead to another file; without O_NONBLOCK a pipe would hold us for ever.
+    # Without O_NOFOLLOW a link could lead to another file; without O_NONBLOCK a pipe would hold us
+    # for ever.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,10 +1,11 @@
 """The journal that a server writes: one chain for each process, or an error that stops the operation.
 
-Guarantees: when :meth:`Journal.record` returns, the record is with the operating system and outlives the process (and
-is on the disk, for severity 4 and above or with ``sync="record"``); threads share one chain, processes never do, however
-they were forked; a chain that met any trouble is never written to again, and the next one says what it replaces and how
-many records could not be written. Refuses: to go on in silence. Only ``on_failure="continue"`` does, and says so in
-the first line of every chain.
+Guarantees: when :meth:`Journal.record` returns, the record is with the operating system and
+outlives the process (and is on the disk, for severity 4 and above or with ``sync="record"``);
+threads share one chain, processes never do, however they were forked; a chain that met any trouble
+is never written to again, and the next one says what it replaces and how many records could not be
+written. Refuses: to go on in silence. Only ``on_failure="continue"`` does, and says so in the first
+line of every chain.
 
 Implements ``docs/journal.md``.
 """
@@ -54,11 +55,15 @@ class HasDescriptor(Protocol):
 class Journal:
     """The audit journal of this process and of those forked from it.
 
-    :param directory: the folder for the chains, made with mode 0700 if only it is missing. None: JSON lines to ``stream``.
+    :param directory: the folder for the chains, made with mode 0700 if only it is missing. None:
+        JSON lines to ``stream``.
     :param stream: where the lines go without a folder; standard error when None.
-    :param names: ``pseudonym`` records file names and principals under a keyed hash, ``clear`` as they are.
-    :param sync: ``record`` flushes every record to the disk, ``buffered`` those of severity 4 and above.
-    :param on_failure: ``closed`` raises when a record cannot be written; ``continue`` counts it instead.
+    :param names: ``pseudonym`` records file names and principals under a keyed hash, ``clear`` as
+        they are.
+    :param sync: ``record`` flushes every record to the disk, ``buffered`` those of severity 4 and
+        above.
+    :param on_failure: ``closed`` raises when a record cannot be written; ``continue`` counts it
+        instead.
     :raises ConfigurationError: a value is not one of these, or the folder is not fit for evidence.
     """
 
@@ -78,7 +83,8 @@ class Journal:
         _require("on_failure", on_failure, get_args(OnFailure))
         self._settings: Mapping[str, str | int] = {"names": names, "sync": sync, "on_failure": on_failure}
         self._stream = stream  # kept, so that its descriptor stays open
-        # Read now: it imports modules, and a child forked while a thread imports would wait for that import for ever.
+        # Read now: it imports modules, and a child forked while a thread imports would wait for
+        # that import for ever.
         self._version = _version()
         if directory is not None and stream is not None:
             raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
@@ -121,8 +127,8 @@ class Journal:
     def record(self, entry: Entry) -> None:
         """Write one record, and return when the operating system has it; from severity 4 on, when the disk has it.
 
-        ``entry.actor`` and ``entry.obj["name"]`` are given in clear; they become pseudonyms here unless the setting says
-        otherwise.
+        ``entry.actor`` and ``entry.obj["name"]`` are given in clear; they become pseudonyms here
+        unless the setting says otherwise.
 
         :raises JournalError: it could not be written: the operation must not go on.
         :raises ValueError: an event, key or type outside the closed lists: an error of the program.
@@ -142,8 +148,8 @@ class Journal:
     def check(self) -> None:
         """Make sure that a record can be written now, as far as can be known without writing one.
 
-        A process without a chain, or whose chain has become unusable, opens one here, so that the answer rests on a
-        real write.
+        A process without a chain, or whose chain has become unusable, opens one here, so that the
+        answer rests on a real write.
 
         :raises JournalError: a record could not be written, whatever ``on_failure`` says.
         """
@@ -168,7 +174,8 @@ class Journal:
             if self._closed:
                 return
             try:
-                # A process that never wrote has nothing to end; one that lost records still has something to say.
+                # A process that never wrote has nothing to end; one that lost records still has
+                # something to say.
                 if self._chain is not None or self._lost:
                     self._append(self._usable_chain(), Entry("server.stop"))
             except ChainBrokenError as error:
@@ -182,7 +189,8 @@ class Journal:
     def _exclusive(self) -> Iterator[None]:
         """Hold the journal for one thread. A signal handler that interrupted this very thread is refused."""
         with self._lock:
-            # The lock is re-entrant only so that such a handler gets an error here and not a deadlock.
+            # The lock is re-entrant only so that such a handler gets an error here and not a
+            # deadlock.
             if self._busy:
                 raise JournalError("the audit journal was called by a signal handler that had interrupted it")
             try:
@@ -199,7 +207,8 @@ class Journal:
 
     def _forget(self) -> None:
         self._let_go()
-        # What the next first line says: which chain it replaces, and why. Empty when it replaces none.
+        # What the next first line says: which chain it replaces, and why. Empty when it replaces
+        # none.
         self._trouble: dict[str, str | int] = {}
         self._lost = 0  # records asked for since the last one that was written
 
@@ -317,8 +326,8 @@ _journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    # There is no hook before the fork that takes the locks: a fork from a signal handler would wait for itself.
-    # The child needs none of the parent's state, so it need not be consistent.
+    # There is no hook before the fork that takes the locks: a fork from a signal handler would wait
+    # for itself. The child needs none of the parent's state, so it need not be consistent.
     for journal in list(_journals):
         journal._start_afresh()  # noqa: SLF001  (same module; users have no business with it)
 

@@ -1,9 +1,10 @@
 """Pseudonyms: how names stay out of the journal and can still be found in it.
 
-Guarantees: the same name gives the same pseudonym for as long as the folder's key is the same, and without that key
-nobody can tell whether a guessed name is the right one. A name and a principal with the same text have different
-pseudonyms. Refuses: a key that other users can read or own, or that is not 32 bytes. Two workers that start at once
-agree on one key, since only one of them can link it to its final name.
+Guarantees: the same name gives the same pseudonym for as long as the folder's key is the same, and
+without that key nobody can tell whether a guessed name is the right one. A name and a principal
+with the same text have different pseudonyms. Refuses: a key that other users can read or own, or
+that is not 32 bytes. Two workers that start at once agree on one key, since only one of them can
+link it to its final name.
 
 Implements the section on names of ``docs/journal.md``.
 """

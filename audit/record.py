@@ -1,10 +1,11 @@
 r"""One record of the journal, as bytes: how it is written, and what is accepted as one.
 
-Guarantees: :func:`build_line` gives one line of printable ASCII, ended by ``\n``, of at most :data:`MAX_LINE` bytes,
-whatever a client put into the strings; the same arguments always give the same bytes; and :func:`parse_line` accepts
-every line that was built. Refuses: any key outside the closed lists below, any value of another type, and, when
-reading, any bytes that are not exactly what writing the parsed record again would give. So a record has one spelling,
-and its hash covers its meaning. Pure: the clock, the process and all randomness are arguments.
+Guarantees: :func:`build_line` gives one line of printable ASCII, ended by ``\n``, of at most
+:data:`MAX_LINE` bytes, whatever a client put into the strings; the same arguments always give the
+same bytes; and :func:`parse_line` accepts every line that was built. Refuses: any key outside the
+closed lists below, any value of another type, and, when reading, any bytes that are not exactly
+what writing the parsed record again would give. So a record has one spelling, and its hash covers
+its meaning. Pure: the clock, the process and all randomness are arguments.
 
 Implements the record table of ``docs/journal.md``.
 """
@@ -123,7 +124,8 @@ class Entry:
     :ivar event: one of :data:`securefs.audit.events.EVENTS`, which also decides the severity.
     :ivar reason: of a failure.
     :ivar obj: the object: what the event's table allows.
-    :ivar actor: the principal. :ivar address: the client's. :ivar http: ``method``, ``path``, ``status``.
+    :ivar actor: the principal. :ivar address: the client's. :ivar http: ``method``, ``path``,
+        ``status``.
     """
 
     event: str
@@ -143,7 +145,8 @@ class Entry:
 
 def line_hash(line: bytes) -> str:
     """Return the 64 hex digits by which the next record names ``line`` (without its line end)."""
-    # The zero byte keeps these hashes apart from those of any other structure that is ever signed beside them.
+    # The zero byte keeps these hashes apart from those of any other structure that is ever signed
+    # beside them.
     return hashlib.sha256(b"\x00" + line).hexdigest()
 
 
@@ -151,7 +154,8 @@ def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -
     """Return the one spelling of this record, with its line end.
 
     :param time_ns: nanoseconds since 1970-01-01 UTC.
-    :raises ValueError: a key, event, outcome or type outside the closed lists: an error of the program.
+    :raises ValueError: a key, event, outcome or type outside the closed lists: an error of the
+        program.
     """
     record: dict[str, object] = {
         "v": VERSION,

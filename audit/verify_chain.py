@@ -1,9 +1,10 @@
 """The verifier of one chain: bytes in, findings out.
 
-Guarantees: every line is checked against the record format, its number, its chain and the hash of the line before it,
-in memory that does not grow with the chain. Refuses nothing and raises nothing: whatever is in the file, it ends in
-a :class:`ChainSummary` and :class:`Finding` objects, and a line that cannot be read does not hide those after it.
-Pure: it opens no file and reads no clock. That times rise is not required: clocks are set back.
+Guarantees: every line is checked against the record format, its number, its chain and the hash of
+the line before it, in memory that does not grow with the chain. Refuses nothing and raises nothing:
+whatever is in the file, it ends in a :class:`ChainSummary` and :class:`Finding` objects, and a line
+that cannot be read does not hide those after it. Pure: it opens no file and reads no clock. That
+times rise is not required: clocks are set back.
 
 Implements the section on verifying of ``docs/journal.md``.
 """
@@ -28,9 +29,10 @@ MAX_FINDINGS: Final = 100  # kept for one chain; further ones are only counted
 class Finding:
     """Something that does not hold. ``seq`` is None and ``offset`` 0 where it is the file as a whole.
 
-    Codes: ``not_json`` ``not_canonical`` ``bad_field`` ``version`` ``too_long`` for a line that is no record; ``chain``
-    ``sequence`` ``link`` ``start`` ``stop`` for one in a wrong place; ``not_a_file`` ``second_file`` ``missing_chain``
-    ``cut_chain`` for a file. :attr:`offset` is in bytes, where the line begins.
+    Codes: ``not_json`` ``not_canonical`` ``bad_field`` ``version`` ``too_long`` for a line that is
+    no record; ``chain`` ``sequence`` ``link`` ``start`` ``stop`` for one in a wrong place;
+    ``not_a_file`` ``second_file`` ``missing_chain`` ``cut_chain`` for a file. :attr:`offset` is in
+    bytes, where the line begins.
     """
 
     code: str
@@ -45,7 +47,8 @@ class Finding:
 class TornTail:
     """Bytes after the last line end: what a crash or a full disk left of a record. Evidence, not an error.
 
-    ``size`` is in bytes, 0 for a file without one whole line in it; ``digest`` is the hex SHA-256 of these bytes.
+    ``size`` is in bytes, 0 for a file without one whole line in it; ``digest`` is the hex SHA-256
+    of these bytes.
     """
 
     file: str
@@ -70,7 +73,8 @@ class Claim:
 class ChainSummary:
     """One chain as it was found: ``records`` whole lines, the last of which has the hash ``head``.
 
-    ``before_head`` is the hash of the line before that one. ``ended`` says that ``server.stop`` was there.
+    ``before_head`` is the hash of the line before that one. ``ended`` says that ``server.stop`` was
+    there.
     """
 
     chain: str
@@ -109,13 +113,15 @@ class ChainVerifier:
         """Take the next bytes of the file, any number of them."""
         if self._long is not None:
             data = self._skip(self._long, data)
-        # Only the line end ends a line: str.splitlines() knows ten more, and a name could carry one.
+        # Only the line end ends a line: str.splitlines() knows ten more, and a name could carry
+        # one.
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._line(line)
             self._offset += len(line) + 1
         if len(self._rest) >= MAX_LINE:
-            # No record is that long, and memory is not to grow with what somebody put into the file.
+            # No record is that long, and memory is not to grow with what somebody put into the
+            # file.
             self._long, self._rest = _LongLine(self._rest), b""
 
     def finish(self) -> ChainSummary:

@@ -1,11 +1,12 @@
 """The verifier of a whole journal: the folder, its chains, and what they say of each other.
 
-Guarantees: it only reads; integrity and completeness are two answers, and neither is ever derived from the other; memory
-grows with the number of chains and findings that are kept, not with their length. Refuses: a path that is not a folder,
-and a chain that this user cannot read, since a journal of which a part was skipped was not verified.
+Guarantees: it only reads; integrity and completeness are two answers, and neither is ever derived
+from the other; memory grows with the number of chains and findings that are kept, not with their
+length. Refuses: a path that is not a folder, and a chain that this user cannot read, since a
+journal of which a part was skipped was not verified.
 
-Completeness is never proven in this version: nothing in the journal is signed yet, so whoever can write the files can
-write a whole chain anew, and whoever can delete a file can delete a chain.
+Completeness is never proven in this version: nothing in the journal is signed yet, so whoever can
+write the files can write a whole chain anew, and whoever can delete a file can delete a chain.
 
 Implements the section on verifying of ``docs/journal.md``.
 """
@@ -123,8 +124,9 @@ def verify_journal(directory: str | os.PathLike[str]) -> Report:
     """
     folder = Path(directory)
     walk = _Walk(folder)
-    # Listed before anything is read: a chain that is listed here was abandoned by nobody or before this moment,
-    # so that what it says of another chain can be checked against that chain's whole file.
+    # Listed before anything is read: a chain that is listed here was abandoned by nobody or before
+    # this moment, so that what it says of another chain can be checked against that chain's whole
+    # file.
     for name in _names(folder):
         walk.visit(name)
     walk.check_claims()
@@ -216,7 +218,8 @@ def _verify_file(path: Path, verifier: ChainVerifier) -> ChainSummary | None:
         return None
     with file:
         live = _is_live(file.fileno())
-        # A live chain grows while it is read: what comes after this moment is for the next verification.
+        # A live chain grows while it is read: what comes after this moment is for the next
+        # verification.
         left = os.fstat(file.fileno()).st_size
         while left and (block := file.read(min(_BLOCK, left))):
             verifier.feed(block)
@@ -241,7 +244,8 @@ def _is_live(descriptor: int) -> bool:
 def _has_end(found: ChainSummary, seq: int, digest: str) -> bool:
     """Return whether this record is the last one, or the last but one.
 
-    One more may be there: a record whose write was reported as failed, or cut short by a signal, and yet arrived.
+    One more may be there: a record whose write was reported as failed, or cut short by a signal,
+    and yet arrived.
     """
     return (found.records - 1, found.head) == (seq, digest) or (found.records - 2, found.before_head) == (
         seq,

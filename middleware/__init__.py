@@ -5,9 +5,9 @@
     from securefs.middleware import SecureFS
     app = SecureFS(app)
 
-What every file part of a multipart upload holds is encrypted while it streams through, so that the app sees and stores ciphertext only;
-ciphertext that the app serves is verified, then decrypted. See docs/deployment.md for the settings, SECURITY.md for what this
-does and does not defend against.
+What every file part of a multipart upload holds is encrypted while it streams through, so that the
+app sees and stores ciphertext only; ciphertext that the app serves is verified, then decrypted. See
+docs/deployment.md for the settings, SECURITY.md for what this does and does not defend against.
 """
 
 from securefs.middleware.exchange import Exchange, Upload

@@ -1,9 +1,10 @@
 """The request body that the app reads: ``wsgi.input``, made of the pieces of :mod:`securefs.middleware.upload`.
 
-Two promises to the parser behind it. No read ends within a boundary, a part's header, or the first bytes of its data: some parsers
-add or drop bytes of a file there (:func:`securefs.middleware.servers.least_opening`), and one byte is a lost file for us. So a
-read may be short, but never empty before the end; to a framework that copies the whole body before it parses, reads are full.
-And the length that was declared is met to the byte, or the read raises.
+Two promises to the parser behind it. No read ends within a boundary, a part's header, or the first
+bytes of its data: some parsers add or drop bytes of a file there
+(:func:`securefs.middleware.servers.least_opening`), and one byte is a lost file for us. So a read
+may be short, but never empty before the end; to a framework that copies the whole body before it
+parses, reads are full. And the length that was declared is met to the byte, or the read raises.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ class RewrittenBody(io.BufferedIOBase):
                 self.refusal = refusal
                 break
             except BaseException:
-                # A generator that raised has ended, and an app that reads on would take that for the end of the body.
+                # A generator that raised has ended, and an app that reads on would take that for
+                # the end of the body.
                 self._broken = True
                 raise
             if piece is not None and len(piece.data):
@@ -161,9 +163,10 @@ def prepare(
 ) -> RewrittenBody:
     """Return the body for the app, with the start of it read already. ``environ`` is the app's.
 
-    A body that the first read (1 MiB) brings whole is transformed in memory and gets its exact length. A longer one
-    streams under an upper bound. Where the bound would be too loose, where there is no length to start from, or where
-    ``spool`` says so, the ciphertext is held until it is whole, beyond 1 MiB in a temporary file.
+    A body that the first read (1 MiB) brings whole is transformed in memory and gets its exact
+    length. A longer one streams under an upper bound. Where the bound would be too loose, where
+    there is no length to start from, or where ``spool`` says so, the ciphertext is held until it is
+    whole, beyond 1 MiB in a temporary file.
 
     :raises Refusal: the body is refused already, before the app runs.
     """
@@ -212,7 +215,8 @@ def _spooled(
 ) -> RewrittenBody:
     """Hold the new body until it is whole.
 
-    Fields and names in it are plaintext, which never touches a disk: the file is sealed under a key that exists only here.
+    Fields and names in it are plaintext, which never touches a disk: the file is sealed under a key
+    that exists only here.
     """
     keyring = Keyring(token_bytes(KEY_SIZE))
     sealer = Encryptor(keyring, Suite.GCM)

@@ -1,9 +1,11 @@
 """The length that is announced for a body before it is known: never too small, and close enough to be filled up.
 
-The app must be told a Content-Length when only the start of the body was read. :class:`Bound` counts what there was, and says how
-long the rest can become: data grows by the tags of its segments, each file that may still come has its overhead, and each part a
-header that may be longer than the client's. What the bound is too long by is filled with line ends behind the closing boundary,
-where parsers skip them. Limits keep that filling short; a body for which it would be too long is held instead. No I/O.
+The app must be told a Content-Length when only the start of the body was read. :class:`Bound`
+counts what there was, and says how long the rest can become: data grows by the tags of its
+segments, each file that may still come has its overhead, and each part a header that may be longer
+than the client's. What the bound is too long by is filled with line ends behind the closing
+boundary, where parsers skip them. Limits keep that filling short; a body for which it would be too
+long is held instead. No I/O.
 """
 
 from __future__ import annotations
@@ -26,15 +28,18 @@ __all__ = ["Bound"]
 STREAMED_FIELD_BYTES: Final = 32 * 1024 * 1024
 # Bytes by which our part headers may be longer than a terse client's.
 HEADER_GROWTH: Final = 8 * 1024
-# The longest metadata that a part's header gives but for its name: {"name":"","type":""} and a type, each character escaped.
+# The longest metadata that a part's header gives but for its name: {"name":"","type":""} and a
+# type, each character escaped.
 METADATA_SIZE: Final = 21 + 2 * 127  # bytes
 
 
 class Bound:
     """What one multipart body has held so far, and how long the new one can become.
 
-    :param overhead: the most bytes that a file has beyond its data, given the bytes of its metadata.
-    :param boundary: the new boundary's length in bytes. :param longer: by how much it is longer than the client's.
+    :param overhead: the most bytes that a file has beyond its data, given the bytes of its
+        metadata.
+    :param boundary: the new boundary's length in bytes. :param longer: by how much it is longer
+        than the client's.
     :ivar parts: how many parts were begun.
     """
 

@@ -1,7 +1,8 @@
 """One file on its way to the client: what is sent of it, in which order it is verified, recorded and handed out.
 
-A delivery is an iterable of chunks. Its start is in the journal before its first byte, its outcome before its last segment is
-released; what fails after the status line breaks the connection off, so that no client can take the part for the whole.
+A delivery is an iterable of chunks. Its start is in the journal before its first byte, its outcome
+before its last segment is released; what fails after the status line breaks the connection off, so
+that no client can take the part for the whole.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE
 from securefs.middleware.selection import PARTIAL, Selection, content_range, requested
-from securefs.stream import TRAILER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,7 +76,8 @@ class Delivery:
             record_failure(self._exchange, error, self.about, None)
             raise
         except Exception:
-            # The app's generator may raise anything: the record must have an outcome, and the server its error.
+            # The app's generator may raise anything: the record must have an outcome, and the
+            # server its error.
             self._give_up()
             raise
         return data
@@ -106,7 +107,8 @@ class Delivery:
             self._restored.append(("Content-Type", media_type))
         if isinstance(name, str) and name:
             self._restored.append(("Content-Disposition", attachment(name)))
-        # The type was the uploader's claim: a browser must not find another one by looking at the bytes.
+        # The type was the uploader's claim: a browser must not find another one by looking at the
+        # bytes.
         self._restored.append(("X-Content-Type-Options", "nosniff"))
 
     def begin(self, limit: int | None) -> None:
@@ -119,7 +121,8 @@ class Delivery:
         try:
             self._verify(limit)
         except (SecureFSError, OSError, Refusal):
-            # It is recorded with its reason. Nothing was sent: close() must not call it a client that went away.
+            # It is recorded with its reason. Nothing was sent: close() must not call it a client
+            # that went away.
             self._open = False
             raise
         except Exception:
@@ -168,8 +171,9 @@ class FileDelivery(Delivery):
         selection = self._selection
         length = selection.length
         if length <= KEPT:
-            # What is short is read once, to be verified and to be sent. Pieces that are not small stay apart: to join them is
-            # a copy into memory that comes fresh from the kernel, and takes as long as decrypting them.
+            # What is short is read once, to be verified and to be sent. Pieces that are not small
+            # stay apart: to join them is a copy into memory that comes fresh from the kernel, and
+            # takes as long as decrypting them.
             kept = []
             while selection.plan:
                 kept.append(self._read()[0])
@@ -191,17 +195,20 @@ class FileDelivery(Delivery):
 class StreamDelivery(Delivery):
     """From a source that comes once and is too long to hold: each segment goes out when it is verified.
 
-    Only the final segment proves where the file ends, and it comes last. Until then the end is a claim of the app's
-    Content-Length, and a file that was cut has a Content-Length, too. So nothing tells a client that a part is the whole:
+    Only the final segment proves where the file ends, and it comes last. Until then the end is a
+    claim of the app's Content-Length, and a file that was cut has a Content-Length, too. So nothing
+    tells a client that a part is the whole:
 
-    - No total is named before: no ``Content-Range`` has one, no range is answered 416, HEAD gets no Content-Length.
-    - A closed range that ends before the claimed end is served. For any other, and for several, the whole file is sent, and
-      the connection is broken off where its end fails.
+    - No total is named before: no ``Content-Range`` has one, no range is answered 416, HEAD gets no
+        Content-Length.
+    - A closed range that ends before the claimed end is served. For any other, and for several, the
+      whole file is sent, and the connection is broken off where its end fails.
     - The byte that fills a Content-Length is sent after the final segment was verified.
 
     The segments before a range are passed over unopened, and those behind it are not asked for.
 
-    :param length: what the app announced as the ciphertext's length in bytes, None where it announced none.
+    :param length: what the app announced as the ciphertext's length in bytes, None where it
+        announced none.
     """
 
     def __init__(
@@ -225,9 +232,8 @@ class StreamDelivery(Delivery):
         super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)
         self.passed_over = unlocked.planted
         self._segment_size = header.suite.segment_size
-        body = None if length is None else length - header.length - len(TRAILER)
         # Suite 1 pads: its size is claimed but for the last four bits.
-        self._least, most = (0, None) if body is None else header.suite.plaintext_bounds(body)
+        self._least, most = (0, None) if length is None else header.plaintext_bounds(length)
         self._size = most if most == self._least else None
         self._due = (length or 0) - drawn  # bytes of ciphertext that were announced and did not come yet
         self._span: range | None = None
@@ -246,7 +252,8 @@ class StreamDelivery(Delivery):
         elif self._size is not None:
             self._added = [("Content-Length", str(self._size))]
         if self._added:
-            # These headers, and the place that a segment has in the plaintext, are true of a body of that length alone.
+            # These headers, and the place that a segment has in the plaintext, are true of a body
+            # of that length alone.
             self._chunks = _exactly(self._due, self._chunks)
 
     def _select_part(self, span: range) -> None:
@@ -285,7 +292,8 @@ class StreamDelivery(Delivery):
 
     def _next_of_all(self) -> tuple[bytes, bool]:
         data, ended = self._next()
-        # Where the final segment is empty, the last byte is in the one before it: the two go out together.
+        # Where the final segment is empty, the last byte is in the one before it: the two go out
+        # together.
         while not ended and self._size is not None and self._position >= self._size:
             more, ended = self._next()
             data += more

@@ -1,8 +1,9 @@
 """Downloads: ciphertext from the app in, verified plaintext out.
 
-No byte leaves before the tag over it was verified. What is to be sent, up to ``Policy.verify_first`` bytes of it, is verified
-whole before the status line, so that a tampered file is a clean 500 with no byte of it. What is longer is sent segment by
-segment. Here it is decided where the ciphertext is read from, and whether it may be served at all;
+No byte leaves before the tag over it was verified. What is to be sent, up to
+``Policy.verify_first`` bytes of it, is verified whole before the status line, so that a tampered
+file is a clean 500 with no byte of it. What is longer is sent segment by segment. Here it is
+decided where the ciphertext is read from, and whether it may be served at all;
 :mod:`securefs.middleware.delivery` does the rest.
 """
 
@@ -129,7 +130,8 @@ def _while_accepted(result: Iterable[bytes], body: RewrittenBody | GuardedInput)
 def _open(transit: Transit) -> Delivery:
     """Return the plaintext of the app's answer, verified as far as the policy asks, its start recorded.
 
-    For a HEAD request only what the headers need is read, and nothing is recorded: no content goes out.
+    For a HEAD request only what the headers need is read, and nothing is recorded: no content goes
+    out.
 
     :raises Refusal: the answer must not be sent; the journal has the reason.
     """
@@ -143,7 +145,8 @@ def _open(transit: Transit) -> Delivery:
 class _Download:
     """A ciphertext from the app on its way to be a delivery.
 
-    :ivar about: what is known of the file so far, for the record of a failure: first what it claims, then what was verified.
+    :ivar about: what is known of the file so far, for the record of a failure: first what it
+        claims, then what was verified.
     """
 
     def __init__(self, transit: Transit) -> None:
@@ -204,7 +207,8 @@ class _Download:
         most = None if self._transit.format == 1 else self._policy.verify_first
         if self._transit.is_head or shows_breaks(self._transit.environ):
             return most, chunks
-        # Its length is what tells the client that nothing is missing: hold what has none before it is whole.
+        # Its length is what tells the client that nothing is missing: hold what has none before it
+        # is whole.
         known, chunks = _length_is_known(chunks, self._announced)
         return most if known else None, chunks
 
@@ -212,8 +216,8 @@ class _Download:
 def _select_of_plain_file(transit: Transit) -> tuple[Selection, Iterator[bytes]] | None:
     """Return the ranges of a plain file that the request asks for; None where the app's answer goes out as it is.
 
-    The app never sees a Range, so it can't serve one, though it would without us: of a file that can seek, and whose
-    Content-Length says that all of it is the body, the ranges are taken here.
+    The app never sees a Range, so it can't serve one, though it would without us: of a file that
+    can seek, and whose Content-Length says that all of it is the body, the ranges are taken here.
     """
     response = transit.response
     file = response.seekable_file()

@@ -34,9 +34,10 @@ class Upload:
 class Exchange:
     """What the wrapped app may use and say: ``environ["securefs"]``.
 
-    :ivar principal: who asks, for the journal; set by ``authorize``, or by an app that does its own login.
-    :ivar uploads: the file parts of this request, each from the moment that its last byte was encrypted. An app has
-        them all when it has read its request body.
+    :ivar principal: who asks, for the journal; set by ``authorize``, or by an app that does its own
+        login.
+    :ivar uploads: the file parts of this request, each from the moment that its last byte was
+        encrypted. An app has them all when it has read its request body.
     :ivar request_id: the id in this request's journal records and problem responses.
     """
 

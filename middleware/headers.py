@@ -65,8 +65,8 @@ def content_length(environ: Mapping[str, object]) -> int | None:
             raise Refusal(413, Reason.LIMIT, f"a Content-Length of {len(text)} digits")
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "the Content-Length is not a number")
     if "HTTP_TRANSFER_ENCODING" in environ:
-        # RFC 9112 section 6.3: two lengths are an attempt at request smuggling. A body whose Content-Length is 0 would not
-        # be looked at.
+        # RFC 9112 section 6.3: two lengths are an attempt at request smuggling. A body whose
+        # Content-Length is 0 would not be looked at.
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Length beside a Transfer-Encoding")
     return length
 
@@ -76,6 +76,6 @@ def has_body(environ: Mapping[str, object]) -> bool:
     length = environ.get("CONTENT_LENGTH", "")
     if length not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ:
         return True
-    # In HTTP/1 neither header means no body (RFC 9112 section 6.3). In later versions it means nothing: a form without a
-    # Content-Length would go to the app as it is, and be stored as it is.
+    # In HTTP/1 neither header means no body (RFC 9112 section 6.3). In later versions it means
+    # nothing: a form without a Content-Length would go to the app as it is, and be stored as it is.
     return length == "" and not str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1")

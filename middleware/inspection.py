@@ -1,11 +1,13 @@
 """Looking at uploads before they are accepted: ``SecureFS(app, inspect=…)``.
 
-An inspector is called with each file part and an iterator over its plaintext, as it arrives. It may read as little of it as
-it likes. While it looks, the ciphertext is held back (in memory to 1 MiB, then in a temporary file), so that the app sees no byte
-of a file that is refused. It refuses by raising :class:`FileRefusedError`; any other error is the service's own failure (503),
-and the file is not accepted either.
+An inspector is called with each file part and an iterator over its plaintext, as it arrives. It may
+read as little of it as it likes. While it looks, the ciphertext is held back (in memory to 1 MiB,
+then in a temporary file), so that the app sees no byte of a file that is refused. It refuses by
+raising :class:`FileRefusedError`; any other error is the service's own failure (503), and the file
+is not accepted either.
 
-:class:`FileRules` checks size and type, :class:`ClamAV` asks a virus scanner; rules can hand on to a scanner::
+:class:`FileRules` checks size and type, :class:`ClamAV` asks a virus scanner; rules can hand on to
+    a scanner::
 
     SecureFS(app, inspect=FileRules(types=("image/png", "application/pdf"), max_size=10_000_000, then=ClamAV()))
 """
@@ -56,11 +58,13 @@ class ScannerError(Exception):
 class FileRules:
     """Accepts files of some types, told by how they begin, up to a size.
 
-    A beginning proves little (a file can be two things at once); it keeps honest mistakes and lazy attacks out.
+    A beginning proves little (a file can be two things at once); it keeps honest mistakes and lazy
+    attacks out.
 
-    :param types: media types that are allowed, of those that are known here; the part's Content-Type must be one of them and
-        the content must begin as that type does. Empty: any.
-    :param max_size: the most bytes of plaintext that a file may have. None: no limit but the policy's.
+    :param types: media types that are allowed, of those that are known here; the part's
+        Content-Type must be one of them and the content must begin as that type does. Empty: any.
+    :param max_size: the most bytes of plaintext that a file may have. None: no limit but the
+        policy's.
     :param then: an inspector that sees what passes these rules.
     :raises ConfigurationError: for a type that is not known here.
     """
@@ -109,10 +113,12 @@ def _check_beginning(media_type: str, start: bytes) -> None:
 class ClamAV:
     """Has clamd look at every file, over its INSTREAM command (clamd(8)).
 
-    Its StreamMaxLength must be as much as a file may have, and its MaxFileSize and MaxScanSize no less: what is longer than
-    MaxFileSize it calls clean without a look, unless AlertExceedsMax is set.
+    Its StreamMaxLength must be as much as a file may have, and its MaxFileSize and MaxScanSize no
+    less: what is longer than MaxFileSize it calls clean without a look, unless AlertExceedsMax is
+    set.
 
-    :param address: the path of clamd's socket, or (host, port). The plaintext goes there: use a socket of this machine.
+    :param address: the path of clamd's socket, or (host, port). The plaintext goes there: use a
+        socket of this machine.
     :param timeout: seconds for each step of the conversation.
     """
 
@@ -160,8 +166,9 @@ def _send(connection: socket.socket, chunks: Iterator[bytes]) -> bool:
 
 
 def _frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    # "z": commands and answers end in a zero byte. Each chunk goes behind its length, an empty one is the end: one that
-    # another inspector hands on must not be, or the rest of the file would pass unseen.
+    # "z": commands and answers end in a zero byte. Each chunk goes behind its length, an empty one
+    # is the end: one that another inspector hands on must not be, or the rest of the file would
+    # pass unseen.
     yield b"zINSTREAM\0"
     for chunk in filter(None, chunks):
         yield len(chunk).to_bytes(4, "big")

@@ -1,7 +1,8 @@
 """The request body: what the app may read in its place.
 
-A form is parsed and written anew with every file encrypted, a raw upload is one file, and anything else goes on as it is unless it
-starts like a container of ours. Which of them a body is, its path and its Content-Type decide.
+A form is parsed and written anew with every file encrypted, a raw upload is one file, and anything
+else goes on as it is unless it starts like a container of ours. Which of them a body is, its path
+and its Content-Type decide.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
         return _rewritten_file(transit)
     media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
     if "multipart/form-data" in media_type:
-        # Not only at the beginning: frameworks strip what Python takes for white space, and servers join fields.
+        # Not only at the beginning: frameworks strip what Python takes for white space, and servers
+        # join fields.
         return _rewritten_form(transit)
     if "multipart/" in media_type or media_type.strip().startswith("multipart"):
         # Some frameworks read forms, and files, from any multipart type: docs/multipart.md.

@@ -1,9 +1,10 @@
 """A strict parser for ``multipart/form-data`` that does no I/O: feed bytes, take events (RFC 7578, RFC 2046 section 5.1).
 
-It accepts what browsers and the common clients send and refuses the rest, because parsers disagree on the rest: what one
-calls a field another calls a file, and a file that this one took for a field would be stored in plaintext. Refused are
-line ends other than CRLF, anything before the first boundary or after the last, folded or repeated headers, white space
-before a colon, control characters, names that are not UTF-8, and every way of writing a file name but ``filename=``.
+It accepts what browsers and the common clients send and refuses the rest, because parsers disagree
+on the rest: what one calls a field another calls a file, and a file that this one took for a field
+would be stored in plaintext. Refused are line ends other than CRLF, anything before the first
+boundary or after the last, folded or repeated headers, white space before a colon, control
+characters, names that are not UTF-8, and every way of writing a file name but ``filename=``.
 
 The table of states::
 
@@ -45,7 +46,8 @@ class MalformedBodyError(SecureFSError):
 class Part:
     """The header of a part. ``name`` and ``filename`` are as between the quotes, percent escapes left alone.
 
-    ``filename`` is None for a field; ``size`` is the length in bytes of the part's delimiter line and header block.
+    ``filename`` is None for a field; ``size`` is the length in bytes of the part's delimiter line
+    and header block.
     """
 
     name: str
@@ -70,7 +72,8 @@ Event = Part | Data | PartEnd
 
 # RFC 2046 section 5.1.1: bcharsnospace, 1 to 70 characters, a space not last.
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
-# parameter = token "=" ( token / quoted-string ); tokens of Content-Type may be unquoted boundaries with ":" or "=".
+# parameter = token "=" ( token / quoted-string ); tokens of Content-Type may be unquoted boundaries
+# with ":" or "=".
 _TYPE_PARAMETER: Final = re.compile(
     r'[ \t]*;[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"([^"\\]*)"|([^\s;",]+))'
 )
@@ -78,20 +81,23 @@ _FORM_DATA: Final = re.compile(r"multipart/form-data", re.IGNORECASE)
 
 # RFC 9110 section 5.6.2: token
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such names as are in use.
-# White space is stripped and not matched: where two repetitions can share it, the time to find no match grows with the
-# square of the header.
+# field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such
+# names as are in use. White space is stripped and not matched: where two repetitions can share it,
+# the time to find no match grows with the square of the header.
 _HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
-# A value between quotes ends at the first quote that no backslash precedes (RFC 2183 quoted-pair, as old curl writes) ...
+# A value between quotes ends at the first quote that no backslash precedes (RFC 2183 quoted-pair,
+# as old curl writes) ...
 _QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
-# ... unless browsers' reading is the only one: there a backslash is a character like others (WHATWG HTML, form-data).
+# ... unless browsers' reading is the only one: there a backslash is a character like others (WHATWG
+# HTML, form-data).
 _QUOTED_PLAIN: Final = r'"([^"]*)"'
 _NAME: Final = r" *; *([A-Za-z0-9_\-*]+)"
 # What is not quoted is a token: parsers disagree on where anything else ends.
 _PARAMETERS: Final = tuple(
     re.compile(rf"{_NAME}(?:=(?:{quoted}|({_TOKEN.decode()})))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
 )
-# media-type = type "/" subtype parameters (RFC 9110 section 8.3.1), of a length that fits the sealed metadata
+# media-type = type "/" subtype parameters (RFC 9110 section 8.3.1), of a length that fits the
+# sealed metadata
 MEDIA_TYPE: Final = re.compile(
     r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     r"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[^\"\\\x00-\x1f\x7f-\xff]*\"))*"
@@ -219,7 +225,8 @@ class MultipartParser:
         end = buffer.find(self._delimiter, start)
         found = end >= 0
         if not found:
-            # A delimiter holds one CR, its first byte: only the last CR in the buffer can begin one that is cut off.
+            # A delimiter holds one CR, its first byte: only the last CR in the buffer can begin one
+            # that is cut off.
             end = buffer.rfind(b"\r", max(start, len(buffer) - len(self._delimiter) + 1))
             if end < 0 or not self._delimiter.startswith(buffer[end:]):
                 end = len(buffer)
@@ -247,7 +254,8 @@ class MultipartParser:
         elif tail == b"--":
             self._state = _State.EPILOGUE
         else:
-            # White space, or a longer boundary that begins with this one: parsers disagree on what either is.
+            # White space, or a longer boundary that begins with this one: parsers disagree on what
+            # either is.
             raise MalformedBodyError("a boundary is followed by other bytes than a line end or two hyphens")
         return _Step((), end + 2)
 
@@ -281,7 +289,8 @@ def _parse_header(block: bytes, size: int) -> Part:
         # Some frameworks drop a part with an empty name, some don't.
         raise MalformedBodyError("a part has no name")
     if parameters["name"].endswith("\\") or parameters.get("filename", "").endswith("\\"):
-        # Doubled or not: some frameworks take the closing quote for an escaped one, and the file for a field.
+        # Doubled or not: some frameworks take the closing quote for an escaped one, and the file
+        # for a field.
         raise MalformedBodyError("a part's name or file name ends in a backslash")
     content_type = headers.get(b"content-type", "")
     if content_type.lower().startswith("multipart/"):
@@ -315,7 +324,8 @@ def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | N
         name, quoted, token = match[1].lower(), match[2], match[3]
         value = token if quoted is None else quoted
         if value is None or "*" in name or name in parameters:
-            # filename*, filename*0, a bare filename, a second name: each is read differently somewhere.
+            # filename*, filename*0, a bare filename, a second name: each is read differently
+            # somewhere.
             raise MalformedBodyError(
                 f"a part's Content-Disposition has an unusable or repeated {name[:40]!r}"
             )

@@ -25,7 +25,8 @@ GIB: Final = 1024 * MIB
 class Policy:
     """Limits and choices of one :class:`SecureFS`.
 
-    Paths are patterns of :mod:`fnmatch` (``*`` also matches ``/``), compared with ``SCRIPT_NAME`` + ``PATH_INFO``.
+    Paths are patterns of :mod:`fnmatch` (``*`` also matches ``/``), compared with ``SCRIPT_NAME`` +
+    ``PATH_INFO``.
 
     :raises ConfigurationError: for a value that makes no sense.
     """
@@ -38,9 +39,9 @@ class Policy:
     max_filename: int = 255  # bytes of UTF-8, after normalising
     body_timeout: float = 300.0  # seconds for a whole request body
     min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
-    # request bodies under way at once in a process that had to be waited for; None: any number. Fewer than the server's
-    # threads, so that some are left; what is more takes the place of one that dawdles, or is 503. Only where the server shows
-    # the connection: docs/servers.md.
+    # request bodies under way at once in a process that had to be waited for; None: any number.
+    # Fewer than the server's threads, so that some are left; what is more takes the place of one
+    # that dawdles, or is 503. Only where the server shows the connection: docs/servers.md.
     max_waiting: int | None = None
     verify_first: int | None = (
         64 * MIB
@@ -53,7 +54,8 @@ class Policy:
     suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
     format: int = 2  # of new files: 1 or 2
     format_1_paths: tuple[str, ...] = ()  # responses there may be Format 1, and must be encrypted
-    # Format 1 binds no context. Beside SecureFS(context=…) it needs this word: such files open under every context.
+    # Format 1 binds no context. Beside SecureFS(context=…) it needs this word: such files open
+    # under every context.
     unbound_format_1: bool = False
     protected_paths: tuple[str, ...] = ()  # successful responses there must be encrypted
     spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app

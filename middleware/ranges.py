@@ -1,7 +1,8 @@
 """Byte ranges of a plaintext (RFC 9110 section 14): what a client asks for, as spans of a file of known size.
 
-Pure functions. A header that is malformed, or asks for more ranges than allowed, is ignored, as the RFC lets a server do: the
-client then gets the whole file. Ranges that overlap are merged, so no header makes a byte be read twice.
+Pure functions. A header that is malformed, or asks for more ranges than allowed, is ignored, as the
+RFC lets a server do: the client then gets the whole file. Ranges that overlap are merged, so no
+header makes a byte be read twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ __all__ = ["UnsatisfiableRangeError", "if_range_holds", "parse_ranges"]
 
 # ranges-specifier = range-unit "=" range-set, the unit's letter case being of no matter
 _SPECIFIER: Final = re.compile(r"bytes=(.*)", re.IGNORECASE | re.DOTALL)
-# int-range = first-pos "-" [ last-pos ] / suffix-range = "-" suffix-length; 19 digits hold any 63-bit number
+# int-range = first-pos "-" [ last-pos ] / suffix-range = "-" suffix-length; 19 digits hold any
+# 63-bit number
 _RANGE: Final = re.compile(r"[ \t]*(?:([0-9]{1,19})-([0-9]{1,19})?|-([0-9]{1,19}))[ \t]*")
 _EMPTY_ELEMENT: Final = re.compile(
     r"[ \t]*"

@@ -1,7 +1,7 @@
 """Uploads that are the request body itself: PUT and POST on ``Policy.raw_uploads`` paths, whatever their type.
 
-The length of the encrypted body follows from the Content-Length, so the app gets an exact one and nothing is held; a chunked
-body is held as ciphertext until its length is known.
+The length of the encrypted body follows from the Content-Length, so the app gets an exact one and
+nothing is held; a chunked body is held as ciphertext until its length is known.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class RawPipeline:
     def pieces(self) -> Generator[Piece | None, None, None]:
         """Yield the new body, and None whenever more input must be read to go on.
 
-        :raises Refusal: the body is over a limit, too slow, refused by the inspector, or can't be recorded.
+        :raises Refusal: the body is over a limit, too slow, refused by the inspector, or can't be
+            recorded.
         """
         try:
             for piece in self._file.pieces(self._content()):

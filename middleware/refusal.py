@@ -1,7 +1,7 @@
 """Saying no over HTTP: what the client may know (a status, a request id) and what only the journal gets (the reason).
 
-Bodies are ``application/problem+json`` (RFC 9457). They never say why a file failed: whoever tampers with stored files would
-learn from it.
+Bodies are ``application/problem+json`` (RFC 9457). They never say why a file failed: whoever
+tampers with stored files would learn from it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _STATUS: Final = {
     503: ("503 Service Unavailable", "The service cannot do this now. Nothing was done."),
 }
 
-# What a proxy or a client may name a request: letters that need no escaping anywhere, of a length that fits a log line.
+# What a proxy or a client may name a request: letters that need no escaping anywhere, of a length
+# that fits a log line.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
@@ -68,8 +69,8 @@ class Refusal(Exception):  # noqa: N818  # not an error of ours: an answer
 class BodyRefusedError(OSError):
     """Raised into an app that reads a request body which was refused.
 
-    An :class:`OSError`, since that is what frameworks expect of a connection that fails while a body is read. What
-    the app makes of it does not matter: its response is replaced.
+    An :class:`OSError`, since that is what frameworks expect of a connection that fails while a
+    body is read. What the app makes of it does not matter: its response is replaced.
     """
 
 
@@ -82,7 +83,8 @@ def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], byte
         ("Content-Type", "application/problem+json"),
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store"),
-        # It stands where a file was asked for: no browser is to take it for anything else, nor to let another site load it.
+        # It stands where a file was asked for: no browser is to take it for anything else, nor to
+        # let another site load it.
         ("X-Content-Type-Options", "nosniff"),
         ("Content-Security-Policy", "sandbox; default-src 'none'"),
         ("Cross-Origin-Resource-Policy", "same-origin"),

@@ -1,8 +1,9 @@
 """What the app answers, held back until its first bytes tell whether it is ciphertext (PEP 3333).
 
-:class:`Response` stands between the app and the server. Nothing has gone out until the first eight bytes of the body are
-known. A body that is none of our containers then goes on as the very object that the app gave, so that the server's own
-optimisations (a length for one-item lists, ``sendfile``) work as before.
+:class:`Response` stands between the app and the server. Nothing has gone out until the first eight
+    bytes of the body are
+known. A body that is none of our containers then goes on as the very object that the app gave, so
+that the server's own optimisations (a length for one-item lists, ``sendfile``) work as before.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite, and smal
 class FileWrapper:
     """``wsgi.file_wrapper`` as the app sees it.
 
-    A class of ours, so that no server recognises its own by isinstance and sends the file's raw bytes with ``sendfile``.
+    A class of ours, so that no server recognises its own by isinstance and sends the file's raw
+    bytes with ``sendfile``.
     """
 
     def __init__(self, file: Any, block_size: int = 8192) -> None:
@@ -88,8 +90,8 @@ class Closing:
 class Response:
     """One response of the app.
 
-    :param hold: tells whether to keep all that the app writes, whatever it begins with, until the app returns: where
-        plaintext is refused.
+    :param hold: tells whether to keep all that the app writes, whatever it begins with, until the
+        app returns: where plaintext is refused.
     :param is_head: the client asked for headers only.
     :ivar refusal: why what the app wrote can't be held, None while it can.
     """
@@ -164,7 +166,8 @@ class Response:
     def receive(self, result: Iterable[bytes]) -> bytes:
         """Take what the app returned; return the first eight bytes of the body, fewer where they tell enough.
 
-        They are those behind its Content-Encoding: compressed ciphertext is ciphertext. Of a generator no more is drawn than that takes: mostly one chunk.
+        They are those behind its Content-Encoding: compressed ciphertext is ciphertext. Of a
+        generator no more is drawn than that takes: mostly one chunk.
         """
         self._result = result
         if self.started:

@@ -1,7 +1,7 @@
 """One file of a request on its way to the app: sealed, inspected, recorded.
 
-The journal has its start before its first byte goes on, and its outcome before its last segment does. With an
-inspector, no byte goes on before the inspector has accepted all of it.
+The journal has its start before its first byte goes on, and its outcome before its last segment
+does. With an inspector, no byte goes on before the inspector has accepted all of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Piece", "SealedFile", "Sealing"]
 
-# Bytes sealed at a time: pieces that stay in the processor's cache. Whole MiBs made suite 1 a third slower.
+# Bytes sealed at a time: pieces that stay in the processor's cache. Whole MiBs made suite 1 a third
+# slower.
 STEP: Final = 128 * 1024
 
 
@@ -140,8 +141,8 @@ class SealedFile:
     def _look(self, content: Iterable[memoryview | None], inspect: Inspector, held: Spool) -> None:
         """Seal all of ``content`` into ``held`` while the inspector reads it.
 
-        What the inspector makes of an error in its input does not matter, nor whether it closes it: a part of a file is never
-        taken for the file.
+        What the inspector makes of an error in its input does not matter, nor whether it closes it:
+        a part of a file is never taken for the file.
         """
         looked = _Looked()
         chunks = self._plaintext(content, held, looked)

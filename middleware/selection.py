@@ -1,7 +1,8 @@
 """What is sent of a file: all of it, a range, or several of them as ``multipart/byteranges`` (RFC 9110 section 14).
 
-No I/O: :class:`Selection` plans which bytes go out, and what the headers say of them. It serves the plaintext of encrypted files, and
-the app's plain files too, since the app never sees that a part was asked for.
+No I/O: :class:`Selection` plans which bytes go out, and what the headers say of them. It serves the
+plaintext of encrypted files, and the app's plain files too, since the app never sees that a part
+was asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What particular servers and frameworks do, as far as it decides anything here. No other module knows their names.
 
-Each fact says whom it was seen with. ``docs/servers.md`` and ``docs/matrix.md`` show the measurements, and tests hold them
-against the versions that are installed. What a server does not show is taken for the worse of the two answers.
+Each fact says whom it was seen with. ``docs/servers.md`` and ``docs/matrix.md`` show the
+measurements, and tests hold them against the versions that are installed. What a server does not
+show is taken for the worse of the two answers.
 """
 
 from __future__ import annotations
@@ -46,24 +47,28 @@ class InputStream(Protocol):
         ...
 
 
-# Bytes of a request body read at a time: smaller reads make gunicorn copy its read-ahead buffer again and again.
+# Bytes of a request body read at a time: smaller reads make gunicorn copy its read-ahead buffer
+# again and again.
 UPLOAD_READ: Final = 1024 * 1024
 # Bytes that gunicorn waits for at least, however few are asked for.
 LEAST_READ: Final = 1024
-# The body of an answer without content: wsgiref takes an empty iterable without a length for a length of zero.
+# The body of an answer without content: wsgiref takes an empty iterable without a length for a
+# length of zero.
 EMPTY_BODY: Final = (b"",)
 
-# SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it breaks off.
+# SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it
+# breaks off.
 _CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")
-# Of those that read what the app left of a chunked body before the next request. cheroot takes it for that request.
+# Of those that read what the app left of a chunked body before the next request. cheroot takes it
+# for that request.
 _DRAINING: Final = ("gunicorn/", "waitress")
 
 
 def shows_breaks(environ: Mapping[str, Any]) -> bool:
     """Return whether a client can tell a response without Content-Length that broke off from a whole one.
 
-    Without chunks such a body ends with its connection, and looks whole wherever that is (RFC 9112 section 8): to every
-    client of HTTP/1.0, and from every server that is not known to send chunks.
+    Without chunks such a body ends with its connection, and looks whole wherever that is (RFC 9112
+    section 8): to every client of HTTP/1.0, and from every server that is not known to send chunks.
     """
     return environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and _is_one_of(environ, _CHUNKING)
 
@@ -87,9 +92,9 @@ def connection(environ: Mapping[str, Any]) -> socket.socket | None:
 def arrived(stream: InputStream, sock: socket.socket) -> int | None:
     """Return how many bytes of a body can be read without waiting; None where that can't be known.
 
-    That is so for chunks, whose framing counts among the bytes; for TLS, whose records come whole; under gevent, where waiting
-    is cheap. gunicorn shows the connection but not its own buffers. Where those change, bodies are read as on servers that
-    show nothing.
+    That is so for chunks, whose framing counts among the bytes; for TLS, whose records come whole;
+    under gevent, where waiting is cheap. gunicorn shows the connection but not its own buffers.
+    Where those change, bodies are read as on servers that show nothing.
     """
     if type(sock).__module__ != "socket":
         return None
@@ -114,7 +119,8 @@ MAX_EPILOGUE: Final = 128 * 1024
 def least_opening(boundary: bytes) -> int:
     """Return how many bytes behind a part's header must come with it in one read.
 
-    Werkzeug 3.1.5 and 3.1.6 take the end of the header for data where a read ends within a boundary's length behind it.
+    Werkzeug 3.1.5 and 3.1.6 take the end of the header for data where a read ends within a
+    boundary's length behind it.
     """
     return len(boundary) + len(b"\r\n--")
 
@@ -122,7 +128,8 @@ def least_opening(boundary: bytes) -> int:
 def copies_before_parsing(environ: Mapping[str, object]) -> bool:
     """Return whether the body is copied as a whole before it is parsed, with full reads: WebOb does.
 
-    It takes a short read for a broken connection. To such a parser it does not matter where reads end. WebOb leaves a trace in
-    the environ when it has put its own reader before ours, before the first read.
+    It takes a short read for a broken connection. To such a parser it does not matter where reads
+    end. WebOb leaves a trace in the environ when it has put its own reader before ours, before the
+    first read.
     """
     return "webob._body_file" in environ

@@ -1,6 +1,7 @@
 """Reading a request body from the server: large reads, an exact length, a deadline and a minimum rate.
 
-:class:`BodySource` is for bodies that we parse. :class:`GuardedInput` is for all others: it hands the body on as it comes,
+:class:`BodySource` is for bodies that we parse. :class:`GuardedInput` is for all others: it hands
+    the body on as it comes,
 unless it begins like one of our containers.
 """
 
@@ -99,8 +100,9 @@ class BodySource:
 class GuardedInput(io.BufferedIOBase):
     """A request body that goes to the app as it came, unless it starts with our magic.
 
-    An app that stores such bytes as they are would have us decrypt them at the next download, for whoever posted them:
-    a stolen ciphertext could be opened that way. Nothing is read before the app reads.
+    An app that stores such bytes as they are would have us decrypt them at the next download, for
+    whoever posted them: a stolen ciphertext could be opened that way. Nothing is read before the
+    app reads.
 
     :ivar refusal: why reading failed, None while it did not.
     """
@@ -142,7 +144,8 @@ class GuardedInput(io.BufferedIOBase):
         if len(head) > size:
             self._head = head[size:]
             return head[:size]
-        # Many apps read their body with one read(CONTENT_LENGTH) and never ask again: give what the server's stream would.
+        # Many apps read their body with one read(CONTENT_LENGTH) and never ask again: give what the
+        # server's stream would.
         wanted = size - len(head)
         return head + self._given(self._stream.read(wanted), wanted) if wanted else head
 

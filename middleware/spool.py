@@ -1,7 +1,8 @@
 """The one place that holds a body until all of it is there: an upload, what an inspector looks at, a download, what ``write()`` gave.
 
-Up to 1 MiB is held in memory, what is more in a temporary file without a name. Where that takes no more, the request is refused in
-one way, whatever was to be held: 507 where there is no room, 500 for any other failure, ``io_error`` in the journal.
+Up to 1 MiB is held in memory, what is more in a temporary file without a name. Where that takes no
+more, the request is refused in one way, whatever was to be held: 507 where there is no room, 500
+for any other failure, ``io_error`` in the journal.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ __all__ = ["Spool"]
 
 HELD_IN_MEMORY: Final = 1024 * 1024  # bytes; what is more goes to a temporary file
 PIECE: Final = 256 * 1024  # bytes read back at a time
-# A file larger than the process or the file system may write is no different from a full disk to whoever waits.
+# A file larger than the process or the file system may write is no different from a full disk to
+# whoever waits.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

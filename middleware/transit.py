@@ -1,8 +1,9 @@
 """One request in flight: what the server gave, what the app may see of it, and what became of both.
 
-Requests are received by :mod:`securefs.middleware.intake`, answers are delivered by :mod:`securefs.middleware.download`. Where a step
-raises :class:`Refusal`, :meth:`Transit.refuse` answers in the app's place. What was opened on the way is closed once: with the
-body that the server gets, or by :meth:`Transit.close`.
+Requests are received by :mod:`securefs.middleware.intake`, answers are delivered by
+:mod:`securefs.middleware.download`. Where a step raises :class:`Refusal`, :meth:`Transit.refuse`
+answers in the app's place. What was opened on the way is closed once: with the body that the server
+gets, or by :meth:`Transit.close`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Transit:
     :ivar exchange: what the app may use and say.
     :ivar body: what the app reads in the place of the request body, None where there is none.
     :ivar response: the app's. :ivar head: the first bytes of its body.
-    :ivar format: what the answer must be: see :meth:`Settings.format_of`. Decided from the server's environ alone.
+    :ivar format: what the answer must be: see :meth:`Settings.format_of`. Decided from the server's
+        environ alone.
     """
 
     def __init__(self, settings: Settings, environ: Environ, start_response: Callable[..., Any]) -> None:
@@ -112,7 +114,8 @@ class Transit:
         try:
             self.head = self.response.receive(app(self.inner, self.response.start))
         except Exception:
-            # Whatever an app makes of a body that was refused, and be it an error of its own: we answer.
+            # Whatever an app makes of a body that was refused, and be it an error of its own: we
+            # answer.
             refusal = self._refusal
             if refusal is None:
                 raise
@@ -175,7 +178,8 @@ class Transit:
 def _then_close(content: Iterable[bytes]) -> Iterator[bytes]:
     """Yield all of the answer, then end the connection in the only way that an app has.
 
-    A server that does not drain the body takes what is left of it for the next request, so a client could smuggle one in.
+    A server that does not drain the body takes what is left of it for the next request, so a client
+    could smuggle one in.
     """
     yield from content
     # Of all errors the one that servers take for a client's departure, and do not log.

@@ -1,8 +1,9 @@
 """Uploads: a multipart body in, the same body out with every file encrypted, while it streams.
 
-The client's body is parsed once, strictly, and written anew: a boundary of ours, one Content-Disposition a part, one
-Content-Type a file, CRLF line ends. Nothing else of the client's framing reaches the app, so every parser behind us has
-one reading of it, and what it takes for a file is what was encrypted.
+The client's body is parsed once, strictly, and written anew: a boundary of ours, one
+Content-Disposition a part, one Content-Type a file, CRLF line ends. Nothing else of the client's
+framing reaches the app, so every parser behind us has one reading of it, and what it takes for a
+file is what was encrypted.
 
 The app must be told a length before the body is known: see :mod:`securefs.middleware.bound`.
 """
@@ -39,7 +40,8 @@ class UploadPipeline:
     """One multipart body on its way to the app."""
 
     def __init__(self, source: BodySource, boundary: bytes, policy: Policy, sealing: Sealing) -> None:
-        # At least as long as the client's, so that short boundaries are no way to make bodies grow, and seldom longer.
+        # At least as long as the client's, so that short boundaries are no way to make bodies grow,
+        # and seldom longer.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
         self.produced = 0  # bytes handed on
         self._source = source
@@ -89,7 +91,8 @@ class UploadPipeline:
     def _events(self) -> Iterator[Event | None]:
         while data := self._source.read():
             yield from self._parser.feed(data)
-            # What is done with is not kept while the client is waited for: a mebibyte for each upload under way.
+            # What is done with is not kept while the client is waited for: a mebibyte for each
+            # upload under way.
             del data
             yield None
         self._parser.close()
@@ -115,7 +118,8 @@ class UploadPipeline:
             if first is None:
                 yield None
         self._unsent = 0
-        # A browser's empty file input is filename="" without content, and goes on as it is. With content it is a file.
+        # A browser's empty file input is filename="" without content, and goes on as it is. With
+        # content it is a file.
         is_file = bool(part.filename) or (part.filename is not None and isinstance(first, Data))
         content = _content(first, events)
         yield from self._file(part, content) if is_file else self._field(part, content)
@@ -165,8 +169,8 @@ class UploadPipeline:
 def _whole_openings(pieces: Iterable[Piece | None], boundary: bytes) -> Iterator[Piece | None]:
     """Yield the same bytes, with each part's header and the least beginning of its data in one atomic piece.
 
-    Where a part is shorter than that beginning, the next boundary's line is in the piece, too. Behind such a line a read may
-    end, so that the next part's header begins a piece of its own.
+    Where a part is shorter than that beginning, the next boundary's line is in the piece, too.
+    Behind such a line a read may end, so that the next part's header begins a piece of its own.
     """
     least = least_opening(boundary)
     opening, missing = (

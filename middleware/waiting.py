@@ -1,9 +1,10 @@
 """Waiting for clients that send a request body slower than it is read: for how long, and for how many at once.
 
-A thread that waits for one client serves no other. Where the server shows what has arrived (mostly: bodies with a
-Content-Length), it waits here and never inside the server's own read: the time in all and the average rate then hold to the
-moment, and a client that is not worth its place can be made to give it up. Where it shows the connection alone, a timer shuts
-that for reading when the time is up. On other servers the limits are checked between reads.
+A thread that waits for one client serves no other. Where the server shows what has arrived (mostly:
+bodies with a Content-Length), it waits here and never inside the server's own read: the time in all
+and the average rate then hold to the moment, and a client that is not worth its place can be made
+to give it up. Where it shows the connection alone, a timer shuts that for reading when the time is
+up. On other servers the limits are checked between reads.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class Pace:
 class WaitingRoom:
     """The clients that had to be waited for, each from then until its body ends.
 
-    :param places: how many there may be, so that some of the server's threads are left for others; None: any number.
+    :param places: how many there may be, so that some of the server's threads are left for others;
+        None: any number.
     """
 
     def __init__(self, places: int | None) -> None:
@@ -132,7 +134,8 @@ class Client:
             else:
                 data = self._stream.read(self._wait(wanted))
         except (Refusal, TimeoutError):
-            # Servers read on, and wait, for the rest of a body before they close. There is nothing to wait for.
+            # Servers read on, and wait, for the rest of a body before they close. There is nothing
+            # to wait for.
             self._shut()
             raise
         self._received += len(data)
@@ -183,7 +186,8 @@ class Client:
     def _connection_ended(self, poll: select.poll, *, some: bool) -> bool:
         """Wait until bytes come, the time is over, or the connection ends; return whether that was it.
 
-        :param some: bytes are there, but too few to be read. They wake each poll at once, so more get time to come.
+        :param some: bytes are there, but too few to be read. They wake each poll at once, so more
+            get time to come.
         :raises Refusal: the client was put out meanwhile.
         """
         events = poll.poll(max(0.0, 1000 * self._pace.left(self._received)) + 1)

@@ -1,8 +1,9 @@
 """The middleware itself: ``app = SecureFS(app)``.
 
-A request passes four gates, and each may answer in the app's place: who asks (``authorize``), what is uploaded
-(:mod:`securefs.middleware.upload`), what the app made of it, and what is served (:mod:`securefs.middleware.download`). Whatever is neither
-an upload nor ciphertext goes through untouched. :mod:`securefs.middleware.transit` is one request on this way.
+A request passes four gates, and each may answer in the app's place: who asks (``authorize``), what
+is uploaded (:mod:`securefs.middleware.upload`), what the app made of it, and what is served
+(:mod:`securefs.middleware.download`). Whatever is neither an upload nor ciphertext goes through
+untouched. :mod:`securefs.middleware.transit` is one request on this way.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ class SecureFS:
 
     :param app: any WSGI application.
     :param keyring: the file keys; from ``FILE_KEY_BASE64`` and its relatives unless given.
-    :param journal: the audit journal; from ``SECUREFS_AUDIT_DIR`` unless given, on standard error without that.
+    :param journal: the audit journal; from ``SECUREFS_AUDIT_DIR`` unless given, on standard error
+        without that.
     :param policy: limits and choices; from ``SECUREFS_SUITE`` and its relatives unless given.
-    :param context: ``context(environ) -> bytes`` is bound into every file, e.g. the tenant: a file that was written under one
-        context does not open under another. Called when a file is sealed or opened. Format 1 binds none: with it, the policy must
-        say ``unbound_format_1``.
-    :param authorize: ``authorize(environ) -> str | None`` names the principal; None is a 401 before the app runs.
-    :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees its ciphertext, and may
-        refuse it: :mod:`securefs.middleware.inspection`.
+    :param context: ``context(environ) -> bytes`` is bound into every file, e.g. the tenant: a file
+        that was written under one context does not open under another. Called when a file is sealed
+        or opened. Format 1 binds none: with it, the policy must say ``unbound_format_1``.
+    :param authorize: ``authorize(environ) -> str | None`` names the principal; None is a 401 before
+        the app runs.
+    :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees
+        its ciphertext, and may refuse it: :mod:`securefs.middleware.inspection`.
     :raises ConfigurationError: where one of them is unusable. There is no fallback to plaintext.
     """
 
@@ -61,7 +64,8 @@ class SecureFS:
         journal = journal or Journal.from_env()
         policy = policy or Policy.from_env()
         new_files = NewFiles(keyring, policy.format, policy.suite)
-        # A key that can't seal is found now and not at the first upload, as is a ring without a key that opens Format 1.
+        # A key that can't seal is found now and not at the first upload, as is a ring without a key
+        # that opens Format 1.
         new_files.check()
         if policy.format_1_paths:
             keyring.format_1_verifier()
@@ -82,7 +86,8 @@ class SecureFS:
         except Refusal as refusal:
             return transit.refuse(refusal)
         except BaseException:
-            # The app's own error, or one of ours: the server reports it, and what is open is closed as after any response.
+            # The app's own error, or one of ours: the server reports it, and what is open is closed
+            # as after any response.
             transit.close()
             raise
 

@@ -9,11 +9,13 @@ With files and streams::
 
     from securefs import Encryptor, Keyring, decrypt_file, encrypt_file, open_encrypted, rewrap, verify
 
-Keys are 32 random bytes that live in the environment, never in code. Every file has a key of its own, wrapped under the
-file key, so keys rotate without touching contents. What was changed by one bit is refused: verification raises
-and nothing that failed it is returned. A file that one release wrote, every later release reads.
+Keys are 32 random bytes that live in the environment, never in code. Every file has a key of its
+own, wrapped under the file key, so keys rotate without touching contents. What was changed by one
+bit is refused: verification raises and nothing that failed it is returned. A file that one release
+wrote, every later release reads.
 
-The formats are specified in docs/format.md; what is defended against, and what is not, in SECURITY.md.
+The formats are specified in docs/format.md; what is defended against, and what is not, in
+SECURITY.md.
 """
 
 from securefs._version import __version__

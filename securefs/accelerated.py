@@ -1,7 +1,9 @@
 """The same primitives through OpenSSL, where pyca ``cryptography`` 50 or later is installed (extra ``fast``).
 
-This is the only module that imports it. Importing this module fails with ImportError where the library is missing or older;
-:func:`securefs.backend.default_primitives` then stays with PyCryptodome. Which of the two ran can't be seen in a file.
+This is the only module that imports it. Importing this module fails with ImportError where the
+library is missing or older;
+:func:`securefs.backend.default_primitives` then stays with PyCryptodome. Which of the two ran can't
+    be seen in a file.
 """
 
 from __future__ import annotations

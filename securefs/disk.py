@@ -1,8 +1,10 @@
 """The floor: how anything here is put on a disk.
 
-:func:`write_atomically` writes a file: a temporary one beside the target, mode 0600, flushed to disk, then put in its place in one
-step. Whatever goes wrong in between (a full disk, a failed verification, Ctrl-C) removes the temporary file and leaves the
-target as it was. :func:`flush_folder` makes a new name last, :func:`make_private_folder` makes a folder of one user's.
+:func:`write_atomically` writes a file: a temporary one beside the target, mode 0600, flushed to
+    disk, then put in its place in one
+step. Whatever goes wrong in between (a full disk, a failed verification, Ctrl-C) removes the
+temporary file and leaves the target as it was. :func:`flush_folder` makes a new name last,
+:func:`make_private_folder` makes a folder of one user's.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ def flush_folder(directory: Path) -> None:
 def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes ``target`` when the block ends without an error, and else vanishes.
 
-    :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`, also where
-        another process creates the target in the meantime.
+    :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`,
+        also where another process creates the target in the meantime.
     """
     path = Path(target)
     if path.exists() and not overwrite:
@@ -82,7 +84,8 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
 def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         try:
-            # link() fails where the target exists, in one step with the check; rename() would replace it.
+            # link() fails where the target exists, in one step with the check; rename() would
+            # replace it.
             os.link(temporary, path)
         except FileExistsError:
             raise _exists(path) from None

@@ -1,8 +1,8 @@
 """The error tree: every way in which securefs says no.
 
-All errors descend from :class:`SecureFSError`. No message and no attribute carries key bytes or plaintext, so all
-of them may be logged. What a client of a server may see is less: the middleware tells it only that an
-operation failed, and writes the reason to the audit journal.
+All errors descend from :class:`SecureFSError`. No message and no attribute carries key bytes or
+plaintext, so all of them may be logged. What a client of a server may see is less: the middleware
+tells it only that an operation failed, and writes the reason to the audit journal.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Whole files: encrypt, decrypt, verify.
 
-What is written appears whole, or not at all (:mod:`securefs.disk`). Everything streams: memory does not depend on a file's size.
+What is written appears whole, or not at all (:mod:`securefs.disk`). Everything streams: memory does
+not depend on a file's size.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ __all__ = [
     "verify",
 ]
 
-# Bytes read at a time. With whole MiBs encryption took 1.4 to 1.7 times as long: buffers of that size come fresh from the kernel.
+# Bytes read at a time. With whole MiBs encryption took 1.4 to 1.7 times as long: buffers of that
+# size come fresh from the kernel.
 COPY_SIZE: Final = 256 * 1024
 
 
@@ -40,7 +42,8 @@ COPY_SIZE: Final = 256 * 1024
 class FileInfo:
     """What is known of an encrypted file that verified. ``size`` is the plaintext's, in bytes.
 
-    :ivar passed_over: as of :class:`EncryptedFile`: where it is not empty, a file key is in the wrong hands.
+    :ivar passed_over: as of :class:`EncryptedFile`: where it is not empty, a file key is in the
+        wrong hands.
     """
 
     object_id: str
@@ -65,7 +68,8 @@ def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int
     :raises SourceError: it gives something else than bytes.
     """
     size = 0
-    # A source that has nothing yet says None: to take that for its end would store a part as the whole.
+    # A source that has nothing yet says None: to take that for its end would store a part as the
+    # whole.
     while data := _read(source):
         size += len(data)
         target.write(sealer.update(data))
@@ -99,7 +103,8 @@ def encrypt_file(
 
     :param suite, context, metadata: as for :class:`Encryptor`; Format 1 knows none of them.
     :param format_1: write the original layout instead of Format 2.
-    :raises ConfigurationError: the target exists and ``overwrite`` is false, or an argument is unusable.
+    :raises ConfigurationError: the target exists and ``overwrite`` is false, or an argument is
+        unusable.
     :raises OSError: a file can't be read or written; the target is then as it was.
     """
     new = NewFiles(keyring, 1 if format_1 else 2, suite)
@@ -123,8 +128,8 @@ def decrypt_file(
 ) -> FileInfo:
     """Decrypt the file ``source`` into the new file ``target`` (mode 0600), which appears only if all of it verified.
 
-    :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`; the target is
-        then as it was.
+    :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as
+        :func:`securefs.open_encrypted`; the target is then as it was.
     """
     with (
         open_encrypted(source, keyring, context, format_1=format_1, primitives=primitives) as plain,
@@ -145,7 +150,8 @@ def verify(
 ) -> FileInfo:
     """Verify every byte of an encrypted file and return what it is. What does not hold raises, nothing is returned.
 
-    :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as :func:`securefs.open_encrypted`.
+    :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as
+        :func:`securefs.open_encrypted`.
     """
     with open_encrypted(file, keyring, context, format_1=format_1, primitives=primitives) as plain:
         plain.check()

@@ -1,8 +1,9 @@
 """Format 1, the original layout: ``IV[16] ‖ AES-CBC(K, IV, PKCS#7(plaintext)) ‖ HMAC-SHA256(K, IV ‖ ciphertext)[32]``.
 
-Read and written exactly as first specified (docs/format.md, "Format 1"). It has no magic and no key id, and one key serves for
-cipher and tag, so it is handled only where the caller asked for it and never guessed. The tag covers the whole file: nothing
-is decrypted before the last byte has been seen and the tag compared, in constant time.
+Read and written exactly as first specified (docs/format.md, "Format 1"). It has no magic and no key
+id, and one key serves for cipher and tag, so it is handled only where the caller asked for it and
+never guessed. The tag covers the whole file: nothing is decrypted before the last byte has been
+seen and the tag compared, in constant time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The header of a Format 2 file: preamble, slot table, metadata (docs/format.md, "Format 2").
 
-Pure functions over bytes, which know no key: what is in a slot is for :mod:`securefs.keys.slots`, what is in the metadata
-for :mod:`securefs.metadata`. Parsing allocates nothing that a header's own numbers ask for before they are checked
-against the format's limits; a header is at most 98,360 bytes. What parses is only well-formed: it is trusted from the moment that
-a slot unwraps, since every key derived from the data encryption key (DEK) has the preamble bound into it.
+Pure functions over bytes, which know no key: what is in a slot is for :mod:`securefs.keys.slots`,
+what is in the metadata for :mod:`securefs.metadata`. Parsing allocates nothing that a header's own
+numbers ask for before they are checked against the format's limits; a header is at most 98,360
+bytes. What parses is only well-formed: it is trusted from the moment that a slot unwraps, since
+every key derived from the data encryption key (DEK) has the preamble bound into it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ KIND_FILE_KEY: Final = 1
 KIND_KEY_SERVICE: Final = 2
 KIND_HPKE: Final = 3
 _KIND_1_PAYLOAD: Final = 32 + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes: salt, DEK, tag
-# Payload bytes, least and most, of each kind. Kind 2: a length byte, a provider name, a ciphertext; kind 3: enc and ct.
+# Payload bytes, least and most, of each kind. Kind 2: a length byte, a provider name, a ciphertext;
+# kind 3: enc and ct.
 _PAYLOAD_SIZES: Final = {
     KIND_FILE_KEY: (_KIND_1_PAYLOAD, _KIND_1_PAYLOAD),
     KIND_KEY_SERVICE: (3, MAX_SLOT_SIZE),
@@ -240,7 +242,8 @@ def claimed_suite(start: bytes) -> Suite | None:
 def claimed_object_id(start: bytes) -> str | None:
     """Return the object id (64 hex digits) that a stored file claims; None where it is no Format 2 file.
 
-    Nothing of it is verified: for apps that name what they store. See ``docs/format.md``, "Preamble".
+    Nothing of it is verified: for apps that name what they store. See ``docs/format.md``,
+    "Preamble".
 
     :param start: the file's first :data:`PREAMBLE_SIZE` bytes, or more.
     """

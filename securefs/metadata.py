@@ -1,10 +1,12 @@
 """The metadata of a Format 2 file as text (docs/format.md, "Metadata"): one JSON object, spelled so that every reader agrees.
 
-JSON readers differ in what else they take: a byte order mark, UTF-16, ``NaN``, a name that occurs twice, half of a
-surrogate pair, nesting as deep as their stack. Each of these is refused here, when it is written and when it is read, so
-that no file opens in one program and not in another. Pure functions over bytes.
+JSON readers differ in what else they take: a byte order mark, UTF-16, ``NaN``, a name that occurs
+twice, half of a surrogate pair, nesting as deep as their stack. Each of these is refused here, when
+it is written and when it is read, so that no file opens in one program and not in another. Pure
+functions over bytes.
 
-Sealed, it is one AES-GCM message under a key that is derived from the file's data key (DEK) and its preamble.
+Sealed, it is one AES-GCM message under a key that is derived from the file's data key (DEK) and its
+preamble.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ MAX_DEPTH: Final = 32  # levels of objects and arrays; the outermost object is t
 MAX_NUMBER: Final = 64  # characters of a number: readers differ in how long a one they take
 
 _META_INFO: Final = b"securefs/2 meta\0"
-# RFC 8259 section 7, whatever it escapes. A string without an end reaches to the text's: what could fail there would be tried
-# again from each quote.
+# RFC 8259 section 7, whatever it escapes. A string without an end reaches to the text's: what could
+# fail there would be tried again from each quote.
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.?)*"?', re.DOTALL)
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 
@@ -56,7 +58,8 @@ def open_metadata(
 ) -> dict[str, object]:
     """Return the sealed metadata, an empty dict where there is none.
 
-    :raises IntegrityError: it was changed. :raises FormatError: its tag is good, and it is no metadata all the same.
+    :raises IntegrityError: it was changed. :raises FormatError: its tag is good, and it is no
+        metadata all the same.
     """
     if not sealed:
         return {}
@@ -72,7 +75,8 @@ def _keys(dek: bytes, file_id: bytes, preamble: bytes) -> tuple[bytes, bytes]:
 def encode_metadata(metadata: Mapping[str, object]) -> bytes:
     """Return the metadata text, at most 65,520 bytes of UTF-8; none for an empty mapping.
 
-    :raises ConfigurationError: for what the format can't hold, so that no file is written that no reader opens.
+    :raises ConfigurationError: for what the format can't hold, so that no file is written that no
+        reader opens.
     """
     if not metadata:
         return b""
@@ -96,7 +100,8 @@ def decode_metadata(text: bytes) -> dict[str, object]:
         _check_depth(characters)
         metadata = _DECODER.decode(characters)
         if "\\u" in characters:
-            # An escaped half of a surrogate pair is no character. Python keeps it, and can't write it as UTF-8.
+            # An escaped half of a surrogate pair is no character. Python keeps it, and can't write
+            # it as UTF-8.
             json.dumps(metadata, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise _refused("it is not JSON in UTF-8") from None

@@ -1,8 +1,9 @@
 """The primitives that both formats are made of, on PyCryptodome and the standard library.
 
-Nothing here knows a file, a key's origin or a format. :class:`Primitives` is the small interface behind which a second
-implementation may stand (:mod:`securefs.accelerated`, OpenSSL); the tests prove the two equal. HMAC-SHA256 always
-comes from the standard library, which is OpenSSL underneath, and so does HKDF, which is two short loops over it.
+Nothing here knows a file, a key's origin or a format. :class:`Primitives` is the small interface
+behind which a second implementation may stand (:mod:`securefs.accelerated`, OpenSSL); the tests
+prove the two equal. HMAC-SHA256 always comes from the standard library, which is OpenSSL
+underneath, and so does HKDF, which is two short loops over it.
 """
 
 from __future__ import annotations
@@ -184,8 +185,9 @@ def pkcs7_pad(tail: Bytes) -> bytes:
 def unpadded_size(padded: Bytes) -> int:
     """Return the bytes of ``padded`` before its PKCS#7 padding; raise :class:`IntegrityError` where it has none.
 
-    Only ever called on what a tag has proven to be ours, so neither the error nor its timing tells an attacker
-    anything about bytes of their choosing: there is no padding oracle behind a verified tag.
+    Only ever called on what a tag has proven to be ours, so neither the error nor its timing tells
+    an attacker anything about bytes of their choosing: there is no padding oracle behind a verified
+    tag.
     """
     count = padded[-1] if padded else 0
     if not 1 <= count <= BLOCK_SIZE or padded[-count:] != bytes([count]) * count:

@@ -1,9 +1,11 @@
 """Reading encrypted files as if they were not: seekable, read-only, and verified before a byte is handed out.
 
-:func:`open_encrypted` reads what it needs and verifies what it reads. For Format 2 that is the header, the last segment
-(so that truncation is known before byte 0 is released) and then the segments that a read touches. Format 1 has one tag
-for the whole file, so opening such a file reads all of it once; what is read again later is compared with digests
-taken during that pass, so that a file exchanged in between is not decrypted either.
+:func:`open_encrypted` reads what it needs and verifies what it reads. For Format 2 that is the
+    header, the last segment
+(so that truncation is known before byte 0 is released) and then the segments that a read touches.
+Format 1 has one tag for the whole file, so opening such a file reads all of it once; what is read
+again later is compared with digests taken during that pass, so that a file exchanged in between is
+not decrypted either.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EncryptedFile", "SeekableFile", "as_a_file", "open_encrypted"]
 
-# Bytes of ciphertext asked for at a time: 4 segments of suite 1, 16 of suite 2. Four times as much made decryption three
-# times slower: buffers of that size come fresh from the kernel, page by page, at every read.
+# Bytes of ciphertext asked for at a time: 4 segments of suite 1, 16 of suite 2. Four times as much
+# made decryption three times slower: buffers of that size come fresh from the kernel, page by page,
+# at every read.
 READ_SIZE: Final = 262_400
 FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; one digest (32 bytes) is kept for each while a file is open
 
@@ -60,8 +63,8 @@ class SeekableFile(Protocol):
 class EncryptedFile(io.BufferedIOBase):
     """The plaintext of an encrypted file, as a seekable read-only binary file.
 
-    Reading raises :class:`IntegrityError` where the file was changed; what had been returned by then was genuine.
-    Not safe for use by several threads at once, as Python's own files are not.
+    Reading raises :class:`IntegrityError` where the file was changed; what had been returned by
+    then was genuine. Not safe for use by several threads at once, as Python's own files are not.
 
     :ivar object_id: the file's id, 64 hex digits; empty for Format 1, which has none.
     :ivar metadata: the sealed metadata, ``{}`` if none.
@@ -69,8 +72,9 @@ class EncryptedFile(io.BufferedIOBase):
     :ivar key_id: the id (hex) of the key that opened it.
     :ivar format: 1 or 2.
     :ivar suite: the suite's name.
-    :ivar passed_over: (number, key id in hex) of slots that were passed over: they unwrap, and hold another DEK than the one that
-        the contents were written with. Where there is one, that key or :attr:`key_id` is in the wrong hands.
+    :ivar passed_over: (number, key id in hex) of slots that were passed over: they unwrap, and hold
+        another DEK than the one that the contents were written with. Where there is one, that key
+        or :attr:`key_id` is in the wrong hands.
     """
 
     object_id: str = ""
@@ -168,13 +172,14 @@ class EncryptedFile(io.BufferedIOBase):
 class _Source:
     """A window on the underlying file: exact reads at absolute offsets, short ones being the file's fault.
 
-    Whatever a file does that no file may do (give text, None or more than was asked for) is a :class:`SourceError`.
+    Whatever a file does that no file may do (give text, None or more than was asked for) is a
+    :class:`SourceError`.
     """
 
     def __init__(self, file: SeekableFile) -> None:
         self._file = file
-        # Into a buffer that is used again, reading costs half as much. Python's own files alone, not what is derived from
-        # them: that may have its own idea of read().
+        # Into a buffer that is used again, reading costs half as much. Python's own files alone,
+        # not what is derived from them: that may have its own idea of read().
         own = type(file) in _FILES
         self._readinto = cast("io.BytesIO", file).readinto if own else self._read_and_copy
         with as_a_file():
@@ -240,7 +245,8 @@ class _Format2File(EncryptedFile):
         suite = unlocked.header.suite
         self.suite, self.block_size, self._sealed_size = suite.label, suite.segment_size, suite.sealed_size
         self._start = len(start)
-        # Of sealed segments, and of what they hold. Used again and again: fresh ones come from the kernel, page by page.
+        # Of sealed segments, and of what they hold. Used again and again: fresh ones come from the
+        # kernel, page by page.
         self._buffer = self._output = memoryview(b"")
         self._raw = (0, self._buffer)  # index of the first of some sealed segments, and their bytes
         self._last, self._last_size = divmod(
@@ -254,8 +260,8 @@ class _Format2File(EncryptedFile):
     def _open_last(self, least: int) -> bytes:
         """Return the plaintext of the final segment. Where the end does not hold, the file's first fault is what is raised.
 
-        A stream meets that one first: so both ways of reading give one reason for one file. It costs a file that fails one pass
-        over it.
+        A stream meets that one first: so both ways of reading give one reason for one file. It
+        costs a file that fails one pass over it.
         """
         try:
             self._check_end(least)
@@ -276,7 +282,8 @@ class _Format2File(EncryptedFile):
         first, raw = self._raw
         behind = first + -(-len(raw) // size)  # the index after the last one that is there, whole or cut
         if not first <= index < behind:
-            # What is asked for at first, more when the next one is wanted too: a short range costs no long read.
+            # What is asked for at first, more when the next one is wanted too: a short range costs
+            # no long read.
             goes_on = bool(raw) and index == behind
             first, raw = self._raw = index, self._read_stored(index, READ_SIZE if goes_on else count * size)
         offset = (index - first) * size
@@ -379,15 +386,18 @@ def open_encrypted(
 ) -> EncryptedFile:
     """Return the plaintext of an encrypted file as a seekable, read-only binary file.
 
-    :param file: a path, or a binary file that can seek; it is read from its beginning. Closing the result closes only
-        what was opened here.
+    :param file: a path, or a binary file that can seek; it is read from its beginning. Closing the
+        result closes only what was opened here.
     :param keyring: any of its keys may be the one that the file was sealed with.
     :param context: what the file was written with.
-    :param format_1: the caller says that this is a Format 1 file, unless it starts with the magic of Format 2. A file
-        is never tried as Format 1 otherwise.
-    :param unbound_format_1: a context is given, and a Format 1 file opens all the same, though it is bound to none.
-    :raises ConfigurationError: a context together with ``format_1``, unless ``unbound_format_1`` says so.
-    :raises FormatError: not a file of that format. :raises UnknownKeyError: no key that it names is held.
+    :param format_1: the caller says that this is a Format 1 file, unless it starts with the magic
+        of Format 2. A file is never tried as Format 1 otherwise.
+    :param unbound_format_1: a context is given, and a Format 1 file opens all the same, though it
+        is bound to none.
+    :raises ConfigurationError: a context together with ``format_1``, unless ``unbound_format_1``
+        says so.
+    :raises FormatError: not a file of that format. :raises UnknownKeyError: no key that it names is
+        held.
     :raises IntegrityError: it was changed, cut, extended, or written in another context.
     :raises OSError, SourceError: it can't be read.
     """

@@ -1,16 +1,19 @@
 """Rotation: :func:`rewrap` lets the new file key open a file, and the old ones no longer, without touching its contents.
 
-What changes is the header's table of slots (docs/format.md, "Changing the slots"). Three rules make that safe in place, with
-readers at work, with the power failing at any moment, and with slots that somebody planted:
+What changes is the header's table of slots (docs/format.md, "Changing the slots"). Three rules make
+that safe in place, with readers at work, with the power failing at any moment, and with slots that
+somebody planted:
 
-- Before a byte is written, every slot of a key of the ring is unwrapped. All that unwrap must give the one DEK under which the
-  metadata and the commitment hold. Where one gives another, somebody planted it, or planted contents that fit a slot of
-  theirs: it can't be told which, and the file is left alone. The table that is to be written is read in memory first.
+- Before a byte is written, every slot of a key of the ring is unwrapped. All that unwrap must give
+  the one DEK under which the metadata and the commitment hold. Where one gives another, somebody
+  planted it, or planted contents that fit a slot of theirs: it can't be told which, and the file is
+  left alone. The table that is to be written is read in memory first.
 - A slot that opens the file is removed only after another one was read back and opens it too.
-- The first four bytes of a slot are written first and cleared last, and each step is flushed. Whatever part of a write has
-  come to the disk, or to a reader, the table is well-formed.
+- The first four bytes of a slot are written first and cleared last, and each step is flushed.
+  Whatever part of a write has come to the disk, or to a reader, the table is well-formed.
 
-Where a table has no room, or slots that are not aligned to those four bytes, a copy of the file with another table replaces it.
+Where a table has no room, or slots that are not aligned to those four bytes, a copy of the file
+with another table replaces it.
 """
 
 from __future__ import annotations
@@ -84,18 +87,21 @@ def rewrap(
 ) -> Rewrapped:
     """Make the Format 2 file at ``path`` one that the keyring's primary key opens and its previous keys do not.
 
-    Contents, length and object id stay, and so do slots for keys that the keyring does not hold: nobody else is shut out. After
-    a crash the file opens as before, and doing it again completes it. The time of last modification becomes now, so
-    that backups take the change along. Of two at a time, one waits for the other.
+    Contents, length and object id stay, and so do slots for keys that the keyring does not hold:
+    nobody else is shut out. After a crash the file opens as before, and doing it again completes
+    it. The time of last modification becomes now, so that backups take the change along. Of two at
+    a time, one waits for the other.
 
-    :param context: what the file was written with. None: it is not known, and the commitment, which is bound to it, is not
-        verified. Then a file whose only slot was planted comes out as one that the new key unwraps, and that does not open,
-        as it did not before.
+    :param context: what the file was written with. None: it is not known, and the commitment, which
+        is bound to it, is not verified. Then a file whose only slot was planted comes out as one
+        that the new key unwraps, and that does not open, as it did not before.
     :raises ConfigurationError: the primary key can't seal, or this is no regular file.
-    :raises FormatError: no Format 2 file. Format 1 names no key: such a file can only be encrypted anew.
+    :raises FormatError: no Format 2 file. Format 1 names no key: such a file can only be encrypted
+        anew.
     :raises UnknownKeyError: no key of the keyring opens it.
-    :raises IntegrityError: the slots of the keyring's keys do not give one DEK under which metadata and commitment hold: one of
-        them was planted, the file was changed, or written in another context. Nothing was written.
+    :raises IntegrityError: the slots of the keyring's keys do not give one DEK under which metadata
+        and commitment hold: one of them was planted, the file was changed, or written in another
+        context. Nothing was written.
     :raises OSError: it can't be read, locked or written.
     """
     primitives = primitives or default_primitives()
@@ -121,10 +127,12 @@ def rewrap(
 class _Change:
     """What becomes of a file's slots.
 
-    :ivar used: the newest of the keyring's slots that are genuine. It goes last, unless it is the primary key's.
+    :ivar used: the newest of the keyring's slots that are genuine. It goes last, unless it is the
+        primary key's.
     :ivar stale: the keyring's other slots, and what a crash left; they go first.
     :ivar others: slots of other keys; they stay.
-    :ivar made: ``used`` is the primary key's already. :ivar new: the primary key's slot, as it is stored.
+    :ivar made: ``used`` is the primary key's already. :ivar new: the primary key's slot, as it is
+        stored.
     """
 
     header: Header
@@ -138,7 +146,8 @@ class _Change:
     def of(cls, header: Header, ours: Sequence[Slot], used: Slot, dek: bytes, wrapper: Wrapper) -> _Change:
         """Sort the slots of a file. ``ours``: those of the keyring's keys."""
         kinds = {wrapper.kind, *(slot.kind for slot in ours)}
-        # What was left half made or half removed has nobody's id, and nobody's is to be removed as ours are.
+        # What was left half made or half removed has nobody's id, and nobody's is to be removed as
+        # ours are.
         ours = [
             slot for slot in header.slots if slot in ours or (slot.kind in kinds and slot.key_id == NOBODY)
         ]
@@ -207,7 +216,8 @@ def _genuine_slot(
 ) -> tuple[Slot, bytes]:
     """Return (slot, DEK): the newest of the keyring's slots, all of which give the DEK that the file was written with.
 
-    A slot that its own key does not unwrap gives no DEK at all: a crash left it, or it was damaged, and nobody misses it.
+    A slot that its own key does not unwrap gives no DEK at all: a crash left it, or it was damaged,
+    and nobody misses it.
     """
     opened = [(slot, dek) for slot, dek in claimed if dek is not None]
     if not opened:

@@ -1,11 +1,14 @@
 """Sealing and opening a stream: feed bytes, take bytes, in constant memory.
 
-:class:`Encryptor` turns plaintext into one Format 2 file. :class:`Decryptor` opens such a file from its first byte on
-and hands out a segment's plaintext only after that segment's tag was verified; only :meth:`Decryptor.finalize` tells
-that the file is whole, so what it gave before must be thrown away if that raises. Where the source can seek,
+:class:`Encryptor` turns plaintext into one Format 2 file. :class:`Decryptor` opens such a file from
+    its first byte on
+and hands out a segment's plaintext only after that segment's tag was verified; only
+:meth:`Decryptor.finalize` tells that the file is whole, so what it gave before must be thrown away
+if that raises. Where the source can seek,
 :func:`securefs.open_encrypted` knows at once whether the end is there.
 
-The public constructor draws the randomness; :func:`seal_with` is the same with every random value as an argument.
+The public constructor draws the randomness; :func:`seal_with` is the same with every random value
+as an argument.
 """
 
 from __future__ import annotations
@@ -92,9 +95,10 @@ class Encryptor:
 
     :param keyring: its primary key seals the file.
     :param suite: the algorithms.
-    :param context: the caller's own binding, 0 to 65,535 bytes, e.g. a tenant. Not stored: a reader must know it.
-    :param metadata: sealed into the header, e.g. ``{"name": …, "type": …}``; JSON values, at most 65,520 bytes and 32 levels
-        of nesting.
+    :param context: the caller's own binding, 0 to 65,535 bytes, e.g. a tenant. Not stored: a reader
+        must know it.
+    :param metadata: sealed into the header, e.g. ``{"name": …, "type": …}``; JSON values, at most
+        65,520 bytes and 32 levels of nesting.
     :raises ConfigurationError: for an unusable key, context or metadata.
     """
 
@@ -132,7 +136,8 @@ class Encryptor:
 
         :raises ValueError: after :meth:`finalize`.
         :raises SourceError: these are no bytes.
-        :raises LimitExceededError: a file does not hold so much. Both libraries' writers are held to it here.
+        :raises LimitExceededError: a file does not hold so much. Both libraries' writers are held
+            to it here.
         """
         view = view_of(data)
         start = self._begin()
@@ -186,7 +191,8 @@ class _SegmentSealer:
         return b"".join(output)
 
     def finalize(self) -> bytes:
-        # A plaintext that fills its last segment ends in one more, empty segment: see securefs.suites.
+        # A plaintext that fills its last segment ends in one more, empty segment: see
+        # securefs.suites.
         return self._start + self._seal(self._pending, final=True)
 
     def _seal(self, plaintext: Bytes, *, final: bool) -> bytes:
@@ -244,8 +250,9 @@ def seal_with(
 class Unlocked:
     """A file whose slot was unwrapped, whose metadata and commitment were verified: ready to open segments.
 
-    :ivar passed_over: slots that were passed over: the key that they name unwraps them, and what they hold is not the DEK that the
-        contents were written with. Somebody planted them, with that key, or the contents, with the key that opened them.
+    :ivar passed_over: slots that were passed over: the key that they name unwraps them, and what
+        they hold is not the DEK that the contents were written with. Somebody planted them, with
+        that key, or the contents, with the key that opened them.
     """
 
     header: Header
@@ -263,8 +270,8 @@ class Unlocked:
 def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitives) -> Unlocked:
     """Return the file whose header and body head (56 bytes) are ``start``, or raise what the file deserves.
 
-    The first slot counts whose DEK the metadata and the commitment hold under: who holds one key of the ring can shut nobody out by
-    planting a slot of their own.
+    The first slot counts whose DEK the metadata and the commitment hold under: who holds one key of
+    the ring can shut nobody out by planting a slot of their own.
 
     :raises FormatError: it is no Format 2 file, or its header is not well-formed.
     :raises UnknownKeyError: the keyring holds no key that it names.
@@ -300,7 +307,8 @@ def open_with(
 ) -> tuple[dict[str, object], SegmentCipher]:
     """Return (metadata, the cipher of the segments) of a file whose DEK this is.
 
-    :raises FormatError, IntegrityError: it is not, the file was changed, or it was written in another context.
+    :raises FormatError, IntegrityError: it is not, the file was changed, or it was written in
+        another context.
     """
     metadata = open_metadata(header.sealed_metadata, dek, header.file_id, header.preamble, primitives)
     ctx = body_context(header.preamble, context)
@@ -316,7 +324,8 @@ def open_with(
 class Decryptor:
     """Opens one Format 2 file as it streams by.
 
-    Memory stays at a few segments whatever the size of the pieces that are fed, as long as those are bounded.
+    Memory stays at a few segments whatever the size of the pieces that are fed, as long as those
+    are bounded.
 
     :param keyring: any of its keys may be the one that the file names.
     :param context: what the file was written with.
@@ -335,7 +344,8 @@ class Decryptor:
     def update(self, data: Bytes) -> bytes:
         """Take stored bytes, return the verified plaintext that is ready (perhaps none).
 
-        :raises FormatError, UnknownKeyError, IntegrityError: as :func:`unlock`, and for a segment that does not verify.
+        :raises FormatError, UnknownKeyError, IntegrityError: as :func:`unlock`, and for a segment
+            that does not verify.
         :raises SourceError: these are no bytes.
         """
         self._buffer += view_of(data)
@@ -372,8 +382,9 @@ class Decryptor:
         if len(buffer) < needed:
             return None
         unlocked = unlock(bytes(buffer[:needed]), self._keyring, self._context, self._primitives)
-        # Only now: a header that was refused stays where it is, so that feeding on is refused again. Otherwise a good
-        # file behind a bad header would open for a caller that went on after the error.
+        # Only now: a header that was refused stays where it is, so that feeding on is refused
+        # again. Otherwise a good file behind a bad header would open for a caller that went on
+        # after the error.
         del buffer[:needed]
         return unlocked
 
@@ -381,8 +392,8 @@ class Decryptor:
         size = unlocked.header.suite.sealed_size
         output = memoryview(bytearray(len(self._buffer)))
         position = opened = 0
-        # The last segment is always shorter than a full one, and one trailer byte follows it: more than a full
-        # segment's bytes mean that the first of them are not the last segment.
+        # The last segment is always shorter than a full one, and one trailer byte follows it: more
+        # than a full segment's bytes mean that the first of them are not the last segment.
         with memoryview(self._buffer) as view:
             while len(view) - position > size:
                 check_index(self._index)

@@ -1,15 +1,16 @@
 """The two suites of Format 2: how a body is cut into segments, sealed and opened (docs/format.md, "Body").
 
-A body is ``salt[24] ‖ commitment[32] ‖ segment 0 ‖ segment 1 ‖ …``. Both suites share one chunking: every segment but
-the last holds exactly ``segment_size`` bytes of plaintext and the last holds fewer, possibly none. So the end of a
-file is never in doubt: a full last segment means truncation.
+A body is ``salt[24] ‖ commitment[32] ‖ segment 0 ‖ segment 1 ‖ …``. Both suites share one chunking:
+every segment but the last holds exactly ``segment_size`` bytes of plaintext and the last holds
+fewer, possibly none. So the end of a file is never in doubt: a full last segment means truncation.
 
-- Suite 1 is the original construction (AES-256-CBC, then HMAC-SHA256) applied to each segment, with the segment's index
-  and a final flag under the tag.
+- Suite 1 is the original construction (AES-256-CBC, then HMAC-SHA256) applied to each segment, with
+  the segment's index and a final flag under the tag.
 - Suite 2 is a Cobblestone-256 message of https://c2sp.org/chunked-encryption@v1.
 
-What opens a segment verifies its tag, in constant time, before it decrypts. What a segment's number or finality says
-comes from the caller's own counting, never from the file. Pure functions over bytes: randomness is an argument.
+What opens a segment verifies its tag, in constant time, before it decrypts. What a segment's number
+or finality says comes from the caller's own counting, never from the file. Pure functions over
+bytes: randomness is an argument.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Suite(Enum):
     def plaintext_bounds(self, body_length: int) -> tuple[int, int]:
         """Return the least and the most bytes of plaintext that a body of this length may hold.
 
-        They are the same in suite 2. Suite 1 pads to whole blocks, so that its length tells all but the last 15 bytes.
+        They are the same in suite 2. Suite 1 pads to whole blocks, so that its length tells all but
+        the last 15 bytes.
         """
         full, rest = divmod(max(0, body_length - BODY_HEAD_SIZE), self.sealed_size)
         before, rest = full * self.segment_size, max(0, rest - self.min_sealed)
@@ -146,7 +148,8 @@ class SegmentCipher(Protocol):
         """Write the plaintext of a stored segment to the beginning of ``out``; return its size in bytes.
 
         :param out: room for as many bytes as the stored segment has.
-        :raises IntegrityError: the segment does not verify; what ``out`` then holds must not be used.
+        :raises IntegrityError: the segment does not verify; what ``out`` then holds must not be
+            used.
         """
         ...
 
@@ -183,7 +186,8 @@ class _CbcHmac(_Opener):
 
     def __init__(self, keys: bytes, primitives: Primitives, draw_iv: Callable[[], bytes]) -> None:
         self._enc_key = keys[:KEY_SIZE]
-        # The key schedule of HMAC costs two hashes; a copy of the keyed state saves them for every segment.
+        # The key schedule of HMAC costs two hashes; a copy of the keyed state saves them for every
+        # segment.
         self._mac = hmac.new(keys[KEY_SIZE:], digestmod=hashlib.sha256)
         self._primitives = primitives
         self._draw_iv = draw_iv
@@ -211,8 +215,8 @@ class _CbcHmac(_Opener):
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
         ciphertext = self._authenticated(index, final, sealed)
-        # Of a segment under a good tag only the padding can be wrong, and that is in the last block. The block before it,
-        # or the IV, is what that one is chained to.
+        # Of a segment under a good tag only the padding can be wrong, and that is in the last
+        # block. The block before it, or the IV, is what that one is chained to.
         before = bytes(memoryview(sealed)[len(ciphertext) - BLOCK_SIZE : len(ciphertext)])
         out = memoryview(bytearray(2 * BLOCK_SIZE))
         self._primitives.cbc_decrypt_into(self._enc_key, before, ciphertext[-BLOCK_SIZE:], out)

@@ -1,6 +1,7 @@
 """The reference app: a small file store behind :class:`securefs.middleware.SecureFS`, made to be copied from.
 
-``gunicorn`` alone, in the repository, serves ``securefs.app:create_app()``. Begin reading in :mod:`securefs.app.views`.
+``gunicorn`` alone, in the repository, serves ``securefs.app:create_app()``. Begin reading in
+:mod:`securefs.app.views`.
 """
 
 from securefs.app.views import create_app, owner_context

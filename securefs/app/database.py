@@ -1,7 +1,8 @@
 """The reference app's small database: who may sign in, and who owns which file. Names and contents are not in it.
 
-One SQLite file, ``securefs.sqlite3`` in ``SECUREFS_DATA_DIR``, mode 0600. A connection lives for one transaction: so none is carried
-across a fork or shared by threads. What SQLite refuses becomes a :class:`StorageError` in one line.
+One SQLite file, ``securefs.sqlite3`` in ``SECUREFS_DATA_DIR``, mode 0600. A connection lives for
+one transaction: so none is carried across a fork or shared by threads. What SQLite refuses becomes
+a :class:`StorageError` in one line.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class StorageError(SecureFSError):
 def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder that ``SECUREFS_DATA_DIR`` names, made (mode 0700) where it does not exist yet.
 
-    :raises ConfigurationError: it is not set, can't be made, is no folder, or other users can write to it.
+    :raises ConfigurationError: it is not set, can't be made, is no folder, or other users can write
+        to it.
     """
     text = environ.get(DATA_VARIABLE, "")
     if not text:
@@ -79,7 +81,8 @@ def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
 def open_database(directory: Path) -> Path:
     """Return the path of the database in ``directory``, made with its tables where there is none.
 
-    :raises ConfigurationError: it can't be opened, is no such database, or a newer release wrote it.
+    :raises ConfigurationError: it can't be opened, is no such database, or a newer release wrote
+        it.
     """
     path = directory / DATABASE_NAME
     try:
@@ -107,10 +110,12 @@ def transaction(path: Path, *, write: bool = True) -> Iterator[sqlite3.Connectio
     """Yield a connection inside one transaction: committed when the block ends, undone when it raises.
 
     :param write: take the one write lock at once; without it the block must only read.
-    :raises StorageError: SQLite refused, e.g. because the disk is full or the file is locked for 10 s.
+    :raises StorageError: SQLite refused, e.g. because the disk is full or the file is locked for 10
+        s.
     """
     try:
-        # mode=rw: a database that vanished is an error, not an empty new one in which nobody owns anything.
+        # mode=rw: a database that vanished is an error, not an empty new one in which nobody owns
+        # anything.
         address = f"{path.absolute().as_uri()}?mode=rw"
         with closing(
             sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
@@ -121,6 +126,7 @@ def transaction(path: Path, *, write: bool = True) -> Iterator[sqlite3.Connectio
             yield database
             database.execute("COMMIT")
     except sqlite3.Error as error:
-        # SQLite's message for SQLITE_FULL; the code itself is an attribute only from Python 3.11 on.
+        # SQLite's message for SQLITE_FULL; the code itself is an attribute only from Python 3.11
+        # on.
         full = "disk is full" in str(error)
         raise StorageError(f"the database {path.name} cannot be used: {error}", full=full) from None

@@ -1,8 +1,9 @@
 """The reference app's pages: plain HTML that needs no script, and the headers that allow it nothing more.
 
-Everything that came from a user is escaped by Markup.format, and a file name is isolated with <bdi>, so that neither
-markup nor the direction of a script in a name can change what the page around it says; overrides of it are shown as such. The only style sheet is inline and
-allowed by its hash; scripts, frames, images and foreign forms are not allowed at all.
+Everything that came from a user is escaped by Markup.format, and a file name is isolated with
+<bdi>, so that neither markup nor the direction of a script in a name can change what the page
+around it says; overrides of it are shown as such. The only style sheet is inline and allowed by its
+hash; scripts, frames, images and foreign forms are not allowed at all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE_HEADERS", "Row", "error_page", "harmless", "list_page", "login_page"]
 
-# Control characters, and those that turn the direction of text: inv<U+202E>fdp.exe would be shown as invexe.pdf.
+# Control characters, and those that turn the direction of text: inv<U+202E>fdp.exe would be shown
+# as invexe.pdf.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _CSS: Final = Markup("""

@@ -1,11 +1,13 @@
 """Where the reference app keeps encrypted files: ``files/<object id>.enc`` under ``SECUREFS_DATA_DIR``, and whose they are.
 
-An upload goes straight into a hidden temporary file, is flushed to disk, renamed, and only then becomes a row of the
-database: nothing half-stored can be listed. An upload of several files is stored whole or not at all. What a process
-that died left behind is removed at the next start, if nobody holds its lock; a finished file without a row, which a
-crash between the two steps leaves, is never removed, since a restored older database would look the same.
+An upload goes straight into a hidden temporary file, is flushed to disk, renamed, and only then
+becomes a row of the database: nothing half-stored can be listed. An upload of several files is
+stored whole or not at all. What a process that died left behind is removed at the next start, if
+nobody holds its lock; a finished file without a row, which a crash between the two steps leaves, is
+never removed, since a restored older database would look the same.
 
-File names are not here: they are sealed inside each file. Object ids are checked before they become part of a path.
+File names are not here: they are sealed inside each file. Object ids are checked before they become
+part of a path.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ STALE_AFTER: Final = 60.0  # seconds in which a new temporary file may still be 
 
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{32}\.tmp", re.ASCII)
-# A file larger than the process or the file system may write is no different from a full disk to a user.
+# A file larger than the process or the file system may write is no different from a full disk to a
+# user.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

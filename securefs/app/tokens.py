@@ -1,9 +1,10 @@
 """Sign-in for the reference app: tokens for people and programs, and the browser sessions that they open.
 
-A token is ``sfs_<id>_<secret>``: the id, 64 bits, finds the row and may be shown; the secret has 256 bits from the system's
-CSPRNG. Stored is only the SHA-256 of the whole, compared in constant time: who reads the database can sign in as
-nobody. (A slow password hash would add nothing: 256 random bits can't be guessed.) A session is a token with a parent and
-an end; it dies with its parent, is accepted only from a cookie, and a token only outside of one.
+A token is ``sfs_<id>_<secret>``: the id, 64 bits, finds the row and may be shown; the secret has
+256 bits from the system's CSPRNG. Stored is only the SHA-256 of the whole, compared in constant
+time: who reads the database can sign in as nobody. (A slow password hash would add nothing: 256
+random bits can't be guessed.) A session is a token with a parent and an end; it dies with its
+parent, is accepted only from a cookie, and a token only outside of one.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Tokens:
     def issue(self, principal: str) -> Token:
         """Return a new token for ``principal``: the only moment at which its secret is known.
 
-        :raises ConfigurationError: the name is empty, too long, not printable, reserved, or looks like a token's id.
+        :raises ConfigurationError: the name is empty, too long, not printable, reserved, or looks
+            like a token's id.
         """
         if not principal.isprintable() or not 1 <= len(principal.strip()) <= len(principal) <= MAX_PRINCIPAL:
             raise ConfigurationError(
@@ -95,7 +97,8 @@ class Tokens:
                 "SELECT digest, principal, created, expires FROM tokens WHERE id = ? AND (parent IS NOT NULL) = ?",
                 (match[1], session),
             ).fetchone()
-        # The id is public and may be looked up in variable time; only the comparison of the secret must not leak.
+        # The id is public and may be looked up in variable time; only the comparison of the secret
+        # must not leak.
         if row is None or not hmac.compare_digest(row[0], _digest(secret)):
             return None
         token = Token(id=match[1], principal=row[1], created=row[2], expires=row[3])

@@ -1,12 +1,13 @@
 """The reference app: upload, list, download, delete, for people with a browser and for programs. Made to be copied from.
 
-It shows how little an app has to do behind :class:`securefs.middleware.SecureFS`. Uploads arrive as ciphertext and are stored
-as they come; a stored file is returned as it is, and leaves the server decrypted. Two hooks bind every file to its owner:
-``authorize`` says who asks, ``context`` goes under the file's commitment, so that it opens for nobody else even if the
-database is changed.
+It shows how little an app has to do behind :class:`securefs.middleware.SecureFS`. Uploads arrive as
+ciphertext and are stored as they come; a stored file is returned as it is, and leaves the server
+decrypted. Two hooks bind every file to its owner: ``authorize`` says who asks, ``context`` goes
+under the file's commitment, so that it opens for nobody else even if the database is changed.
 
-It refuses: who has no token (401), other people's files (404, as if they did not exist), what another site made a browser send
-(403), and to store or serve as a file anything that is not encrypted. Configuration: ``SECUREFS_DATA_DIR`` and the key variables.
+It refuses: who has no token (401), other people's files (404, as if they did not exist), what
+another site made a browser send (403), and to store or serve as a file anything that is not
+encrypted. Configuration: ``SECUREFS_DATA_DIR`` and the key variables.
 """
 
 from __future__ import annotations
@@ -88,9 +89,11 @@ def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
     database = open_database(directory)
     journal = Journal.from_env(environ)
     app = App(keyring, journal, Tokens(database), Storage(directory, database))
-    # A worker that ends in order says so in its chain. This survives the fork: the master itself never opens one.
+    # A worker that ends in order says so in its chain. This survives the fork: the master itself
+    # never opens one.
     weakref.finalize(app, _end, journal)
-    # What is served as a file must be encrypted: a stored file that was replaced by plaintext is refused.
+    # What is served as a file must be encrypted: a stored file that was replaced by plaintext is
+    # refused.
     policy = replace(policy, protected_paths=("/files/*",))
     return SecureFS(
         app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
@@ -119,7 +122,8 @@ class App:
         try:
             token = environ[CALLER] = self._identify(Request(environ))
         except StorageError as error:
-            # Every view but the health checks answers 503 then: nothing is read or stored for an unknown caller.
+            # Every view but the health checks answers 503 then: nothing is read or stored for an
+            # unknown caller.
             environ[CALLER] = error
             return ANONYMOUS
         if token is not None:
@@ -228,7 +232,8 @@ class App:
     def _upload(self, request: AppRequest) -> Response:
         owner = request.token.principal
         _ = request.files  # reads the body: each part is written to its temporary file
-        # A browser sends an empty part for a file input that was left empty; an encrypted file is never empty.
+        # A browser sends an empty part for a file input that was left empty; an encrypted file is
+        # never empty.
         received = [incoming for incoming in request.received if incoming.size]
         if not received:
             raise BadRequest("No file came with the request. Choose at least one.")
@@ -245,12 +250,14 @@ class App:
 
     def _download(self, request: AppRequest, object_id: str) -> Response:
         file = self._find(request, object_id)
-        # A file that was put in the place of this one is refused, though it may be a good file of the same owner.
+        # A file that was put in the place of this one is refused, though it may be a good file of
+        # the same owner.
         request.exchange.expect(file.object_id)
         ciphertext = self._storage.open(file)
         response = Response(wrap_file(request.environ, ciphertext), direct_passthrough=True)
         response.call_on_close(ciphertext.close)
-        # Not the type that the uploader chose: it is up to nobody to have a browser run what is stored here.
+        # Not the type that the uploader chose: it is up to nobody to have a browser run what is
+        # stored here.
         response.mimetype = "application/octet-stream"
         response.headers["Content-Disposition"] = attachment(self._open(file, request.token.principal).name)
         response.set_etag(file.object_id)
@@ -286,7 +293,8 @@ class App:
         verify(io.BytesIO(sealed), self._keyring, b"readyz")
 
     def _find(self, request: AppRequest, object_id: str) -> StoredFile:
-        # An id that is no id is looked up like any other: only ids that the database holds ever become a path.
+        # An id that is no id is looked up like any other: only ids that the database holds ever
+        # become a path.
         file = self._storage.find(request.token.principal, object_id)
         if file is None:
             raise NotFound("There is no such file among yours.")

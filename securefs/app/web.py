@@ -1,6 +1,7 @@
 """The reference app's HTTP: a request that stores its file parts, error responses, cookies, and the check of the origin.
 
-Nothing a client sent becomes part of a header unescaped. An error says what to do and no more: not why a file failed, not where it lies.
+Nothing a client sent becomes part of a header unescaped. An error says what to do and no more: not
+why a file failed, not where it lies.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ COMMON_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-store",
-    # Not no-referrer: browsers then send "Origin: null" with a form, which check_origin would refuse.
+    # Not no-referrer: browsers then send "Origin: null" with a form, which check_origin would
+    # refuse.
     "Referrer-Policy": "same-origin",
-    # Should a browser ever show what is no page of ours, a download above all, it runs nothing and belongs to no origin.
+    # Should a browser ever show what is no page of ours, a download above all, it runs nothing and
+    # belongs to no origin.
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 
@@ -105,7 +108,8 @@ def check_origin(request: Request) -> None:
     if request.method in SAFE_METHODS or "Authorization" in request.headers:
         return
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "")
-    # Browsers send Sec-Fetch-Site over https and to the own machine only; elsewhere the Origin must do.
+    # Browsers send Sec-Fetch-Site over https and to the own machine only; elsewhere the Origin must
+    # do.
     same = (
         site == "same-origin"
         if site is not None

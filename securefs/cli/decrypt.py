@@ -1,7 +1,7 @@
 """``securefs decrypt``: one file, or standard input.
 
-Decrypted bytes are written only after they were verified. Where the source can be read twice, the whole of it is verified
-before the first byte is written.
+Decrypted bytes are written only after they were verified. Where the source can be read twice, the
+whole of it is verified before the first byte is written.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile) -> Non
         complain(f"{label(arguments.source)}: {planted_slot(slot, key_id, opened.key_id)}")
     target = _target(arguments, opened.metadata)
     if target == STREAM:
-        # What was written to a stream can't be taken back, so the whole file is verified before the first byte.
+        # What was written to a stream can't be taken back, so the whole file is verified before the
+        # first byte.
         with named(label(arguments.source)):
             opened.check()
     with open_target(target, force=arguments.force) as file, Progress(opened.size) as progress:

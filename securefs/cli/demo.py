@@ -1,8 +1,9 @@
 """``securefs demo``: the reference app on this machine, ready to try, in one command.
 
-Everything lives in one private folder: a file key, a token, the app's data, the journal. The second start finds what the first
-made. The token is kept there in clear, as a header line for curl, so that it can be shown again: for a demo only; the app
-itself keeps no token. It listens on 127.0.0.1 alone, and this process becomes the server, so Ctrl-C reaches it directly.
+Everything lives in one private folder: a file key, a token, the app's data, the journal. The second
+start finds what the first made. The token is kept there in clear, as a header line for curl, so
+that it can be shown again: for a demo only; the app itself keeps no token. It listens on 127.0.0.1
+alone, and this process becomes the server, so Ctrl-C reaches it directly.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
 def prepare(folder: Path) -> Demo:
     """Make the demo folder, its key and its token where they are missing; return it.
 
-    :raises ConfigurationError: the server extra is not installed, or the folder is not this user's alone.
+    :raises ConfigurationError: the server extra is not installed, or the folder is not this user's
+        alone.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
@@ -110,7 +112,8 @@ def _prepare_token(demo: Demo) -> None:
     tokens = Tokens(open_database(data_directory({DATA_VARIABLE: str(demo.data)})))
     if demo.header_file.exists() and tokens.authenticate(demo.token) is not None:
         return
-    # Missing, revoked, or the data folder was deleted: tokens of an earlier start are worth nothing any more.
+    # Missing, revoked, or the data folder was deleted: tokens of an earlier start are worth nothing
+    # any more.
     tokens.revoke(PRINCIPAL)
     _write(demo.header_file, _HEADER + tokens.issue(PRINCIPAL).secret)
 
@@ -175,7 +178,8 @@ def server_command(
         "SECUREFS_AUDIT_DIR": str(demo.journal),
     }
     kept = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
-    # One Ctrl-C in some seventy meets a worker of gunicorn 27 between two requests, where it waits for itself until it is killed: soon.
+    # One Ctrl-C in some seventy meets a worker of gunicorn 27 between two requests, where it waits
+    # for itself until it is killed: soon.
     return [*command, "--log-level", "warning", "--graceful-timeout", "3"], kept | ours
 
 

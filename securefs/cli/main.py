@@ -1,7 +1,8 @@
 """The command line, ``securefs``. Every error is one line on standard error; no traceback reaches a user.
 
-Exit codes: 0 done, 1 something does not verify (for ``audit verify`` see there), 2 usage or configuration, a signal's number
-above 128 when one ended it: 130 for Ctrl-C. However it ends, temporary files are removed and existing files are as they were.
+Exit codes: 0 done, 1 something does not verify (for ``audit verify`` see there), 2 usage or
+configuration, a signal's number above 128 when one ended it: 130 for Ctrl-C. However it ends,
+temporary files are removed and existing files are as they were.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ MAX_PORT: Final = 65_535
 _SUITES: Final = ("aes-256-cbc-hmac-sha256", "aes-256-gcm")
 
 
-# What these say is about a file; all other errors are about what was asked for, or about this machine.
+# What these say is about a file; all other errors are about what was asked for, or about this
+# machine.
 _VERDICTS: Final = (FormatError, IntegrityError, LimitExceededError, UnknownKeyError)
 
 

@@ -1,8 +1,9 @@
 """How the command line reads and writes: one clear line for every error, standard streams, a progress bar on a terminal.
 
-Nothing that a file name or a message holds reaches the terminal as a control sequence or a second line: :func:`shown` escapes it.
-A target is written by :func:`securefs.disk.write_atomically`: whole, or not at all. Standard output can't be taken
-back: what fails after some of it was written says so.
+Nothing that a file name or a message holds reaches the terminal as a control sequence or a second
+line: :func:`shown` escapes it. A target is written by :func:`securefs.disk.write_atomically`:
+whole, or not at all. Standard output can't be taken back: what fails after some of it was written
+says so.
 """
 
 from __future__ import annotations
@@ -201,7 +202,8 @@ def _regular_size(file: BinaryIO) -> int:
 def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
     """Yield a file to be written, which appears only when the block ends well; ``-`` is standard output.
 
-    :raises ConfigurationError: it exists and ``force`` is false, or it is something other than a file.
+    :raises ConfigurationError: it exists and ``force`` is false, or it is something other than a
+        file.
     """
     if name == STREAM:
         yield cast("BinaryIO", _Output())

@@ -1,6 +1,7 @@
 """Keys: who may seal and open files.
 
-:class:`Keyring` is what the rest of securefs is handed. Key bytes never leave this package: :mod:`securefs.keys.material` holds them,
+:class:`Keyring` is what the rest of securefs is handed. Key bytes never leave this package:
+    :mod:`securefs.keys.material` holds them,
 :mod:`securefs.keys.environment` reads them, :mod:`securefs.keys.slots` wraps with them.
 """
 

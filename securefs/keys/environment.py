@@ -1,7 +1,7 @@
 """Where keys come from: ``FILE_KEY_BASE64`` and its relatives, or the private files that they lead to.
 
-Never from code or a command line. What can't be a key stops the program at start, in one line that names the variable and says what
-to do; no message quotes a key. There is no default key.
+Never from code or a command line. What can't be a key stops the program at start, in one line that
+names the variable and says what to do; no message quotes a key. There is no default key.
 """
 
 from __future__ import annotations

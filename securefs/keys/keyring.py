@@ -1,9 +1,10 @@
 """The keyring: one key that seals, and any number that open.
 
-A :class:`Keyring` holds the primary key, which seals, and any number of retired ones, which only open. Its keys are file keys (32
-random bytes, from the environment) or whatever else wraps and unwraps: :mod:`securefs.keys.slots`. A repr shows key ids only, and a
-keyring refuses to be pickled. A key that can't be a good key stops the program at start: there is no default key and no
-fallback to plaintext.
+A :class:`Keyring` holds the primary key, which seals, and any number of retired ones, which only
+open. Its keys are file keys (32 random bytes, from the environment) or whatever else wraps and
+unwraps: :mod:`securefs.keys.slots`. A repr shows key ids only, and a keyring refuses to be pickled.
+A key that can't be a good key stops the program at start: there is no default key and no fallback
+to plaintext.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ __all__ = ["Keyring"]
 class Keyring:
     """The keys of one environment.
 
-    :param primary: the key that seals new files: 32 bytes. With 16 or 24 bytes the ring serves Format 1 only.
+    :param primary: the key that seals new files: 32 bytes. With 16 or 24 bytes the ring serves
+        Format 1 only.
     :param previous: retired keys, which open files and never seal one.
     :param primitives: the implementation that wraps and unwraps; the fastest there is unless given.
-    :raises ConfigurationError: for a key of another length, one that repeats a single byte, and for two keys of different
-        lengths that are the same but for zeros at the end.
+    :raises ConfigurationError: for a key of another length, one that repeats a single byte, and for
+        two keys of different lengths that are the same but for zeros at the end.
     """
 
     __slots__ = ("_file_keys", "_unwrappers", "_wrapper")
@@ -80,8 +82,8 @@ class Keyring:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Keyring:
         """Return the keyring that the environment describes.
 
-        Reads ``FILE_KEY_BASE64`` and ``FILE_KEY_BASE64_PREVIOUS`` (comma-separated), or the files that either name with
-        ``_FILE`` appended leads to.
+        Reads ``FILE_KEY_BASE64`` and ``FILE_KEY_BASE64_PREVIOUS`` (comma-separated), or the files
+        that either name with ``_FILE`` appended leads to.
 
         :raises ConfigurationError: in one line that names the variable and says what to do.
         """
@@ -154,8 +156,8 @@ def _checked(primary: bytes, previous: Iterable[bytes]) -> Iterator[bytes]:
         check_key(key, name, FORMAT_1_KEY_SIZES)
         other, size = padded.setdefault(key.ljust(KEY_SIZE, b"\0"), (name, len(key)))
         if size != len(key):
-            # HMAC fills a key with zeros (RFC 2104 section 2), so both make the same Format 1 tags: a file under one
-            # of them would verify under the other, and decrypt to something else.
+            # HMAC fills a key with zeros (RFC 2104 section 2), so both make the same Format 1 tags:
+            # a file under one of them would verify under the other, and decrypt to something else.
             raise ConfigurationError(
                 f"{name} ({len(key)} bytes) and {other} ({size} bytes) are the same but for zeros at the end, and can't be "
                 "told apart by a Format 1 file's tag: keep the one that the files were written with"

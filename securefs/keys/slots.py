@@ -1,7 +1,9 @@
 """Who can open a file: the seam between a slot table, which is bytes, and keys, which may live elsewhere.
 
-A :class:`Wrapper` is a key that can seal a file's data key (DEK) into a slot, an :class:`Unwrapper` one that can get it back. A
-:class:`FileKey` is both: slots of kind 1 (docs/format.md, "Slot table"). A key service or a recipient is a small class of
+A :class:`Wrapper` is a key that can seal a file's data key (DEK) into a slot, an :class:`Unwrapper`
+one that can get it back. A
+:class:`FileKey` is both: slots of kind 1 (docs/format.md, "Slot table"). A key service or a
+    recipient is a small class of
 another kind; nothing else has to know of it.
 """
 
@@ -37,8 +39,10 @@ _WRAP_INFO: Final = b"securefs/2 wrap\0"
 class Wrapper(Protocol):
     """A key that can seal.
 
-    :ivar kind: of the slots that it makes: 1 file key, 2 key service, 3 recipient. :ivar key_id: the 16 bytes that name it there.
-    :ivar payload_size: of these slots, in bytes. It is always the same, since it is bound into the wrap.
+    :ivar kind: of the slots that it makes: 1 file key, 2 key service, 3 recipient. :ivar key_id:
+        the 16 bytes that name it there.
+    :ivar payload_size: of these slots, in bytes. It is always the same, since it is bound into the
+        wrap.
     """
 
     kind: int
@@ -133,8 +137,8 @@ def check_wrapper(wrapper: Wrapper) -> None:
 def claimed_slots(header: Header, unwrapper: Unwrapper) -> Iterator[tuple[Slot, bytes | None]]:
     """Yield (slot, DEK) for each slot that is ``unwrapper``'s; None for one that it does not unwrap.
 
-    The highest generation comes first, and of equal ones the first in the table. A DEK is only what a holder of that key
-    put there: whether it is the file's own, the commitment tells.
+    The highest generation comes first, and of equal ones the first in the table. A DEK is only what
+    a holder of that key put there: whether it is the file's own, the commitment tells.
 
     :raises UnknownKeyError: there was none.
     """
