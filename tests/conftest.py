@@ -1,7 +1,7 @@
 import signal
 
-from fuzzing import PROFILE
 from hypothesis import settings
+from support.fuzzing import PROFILE
 
 settings.load_profile(PROFILE)
 

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from servers import app_environ, curl, gunicorn
+from support.servers import app_environ, curl, gunicorn
 
 SIZE = 1024 * 1024 * 1024  # bytes
 STEP = 1024 * 1024

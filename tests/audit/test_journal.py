@@ -8,7 +8,15 @@ import stat
 from pathlib import Path
 
 import pytest
-from journals import all_records, chain_files, file_size_limit, only_chain, records, run_script, unprivileged
+from support.journals import (
+    all_records,
+    chain_files,
+    file_size_limit,
+    only_chain,
+    records,
+    run_script,
+    unprivileged,
+)
 
 from securefs.audit import Journal, verify_journal
 from securefs.audit.chain import FileSink

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from journals import file_size_limit, records, unprivileged
+from support.journals import file_size_limit, records, unprivileged
 
 from securefs.audit.chain import Chain, ChainBrokenError, FileSink, StreamSink, chain_file_name
 from securefs.audit.record import Entry, Source

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from journals import ROOT, only_chain, run_script
+from support.journals import ROOT, only_chain, run_script
 
 from securefs.audit import Journal
 from securefs.audit.record import EVENTS

@@ -1,7 +1,7 @@
 """Threads, forks and kills: every process has its own chain, and no record of one is lost."""
 
 import pytest
-from journals import all_records, chain_files, finish, records, run_script, start_script, wait_until
+from support.journals import all_records, chain_files, finish, records, run_script, start_script, wait_until
 
 from securefs.audit import verify_journal
 

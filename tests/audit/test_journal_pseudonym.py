@@ -6,7 +6,7 @@ import os
 import stat
 
 import pytest
-from journals import run_script, unprivileged
+from support.journals import run_script, unprivileged
 
 from securefs.audit import Journal, hash_name
 from securefs.audit.pseudonym import KEY_FILE, Pseudonyms, _create, load_or_create, random_pseudonyms

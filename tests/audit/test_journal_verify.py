@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from journals import chain_files, only_chain, records, unprivileged
+from support.journals import chain_files, only_chain, records, unprivileged
 
 from securefs.audit import Journal, verify_journal
 from securefs.audit.record import MAX_LINE, NO_LINE, Entry, Position, Source, build_line, line_hash

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from journals import all_records
+from support.journals import all_records
 
 from securefs import Keyring
 from securefs.audit import Journal

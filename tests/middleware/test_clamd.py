@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hostile_corpus import Expected
-from servers import DEADLINE, Server, wait_until
-from uploads import BROWSER_TYPE, MIB, Lab, browser_body, seen_by
+from support.hostile_corpus import Expected
+from support.servers import DEADLINE, Server, wait_until
+from support.uploads import BROWSER_TYPE, MIB, Lab, browser_body, seen_by
 
 from securefs.middleware import ClamAV
 from securefs.middleware.inspection import ScannerError

@@ -11,10 +11,10 @@ import wave
 
 import pytest
 import requests
-from browsers import BROWSERS, needs_chromium, result_of
-from nginx import nginx, program
-from server_app import KEYRING
-from server_matrix import running
+from support.browsers import BROWSERS, needs_chromium, result_of
+from support.nginx import nginx, program
+from support.server_app import KEYRING
+from support.server_matrix import running
 
 from securefs import Encryptor, Suite
 

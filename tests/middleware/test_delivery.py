@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
-from sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, slot_of
-from wsgi_client import call
+from support.sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, slot_of
+from support.wsgi_client import call
 
 from securefs import ConfigurationError, Keyring, SourceError, Suite
 from securefs.header import slot_table

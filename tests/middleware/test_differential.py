@@ -11,13 +11,22 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from frameworks import FRAMEWORKS, make
-from fuzzing import examples
-from hostile_corpus import Expected, load
 from hypothesis import given
 from hypothesis import strategies as st
-from uploads import BROWSER_TYPE, KEYRING, Lab, Recorder, browser_body, canonical_parts, opened, seen_by
-from wsgi_client import call
+from support.frameworks import FRAMEWORKS, make
+from support.fuzzing import examples
+from support.hostile_corpus import Expected, load
+from support.uploads import (
+    BROWSER_TYPE,
+    KEYRING,
+    Lab,
+    Recorder,
+    browser_body,
+    canonical_parts,
+    opened,
+    seen_by,
+)
+from support.wsgi_client import call
 
 from securefs import open_encrypted
 from securefs.header import MAGIC

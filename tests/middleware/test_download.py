@@ -12,7 +12,7 @@ from pathlib import Path
 from wsgiref.util import FileWrapper as ServerWrapper
 
 import pytest
-from wsgi_client import call
+from support.wsgi_client import call
 
 from securefs import Encryptor, Keyring, Suite
 from securefs.middleware import Policy, SecureFS

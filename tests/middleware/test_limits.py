@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import pytest
-from hostile_corpus import Expected
-from uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body, problem_of, seen_by
-from wsgi_client import Input, call
+from support.hostile_corpus import Expected
+from support.uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body, problem_of, seen_by
+from support.wsgi_client import Input, call
 
 from securefs import Encryptor
 from securefs.middleware import BodyRefusedError, Policy, wsgi

@@ -6,7 +6,7 @@ import io
 import os
 
 import pytest
-from wsgi_client import Input, call
+from support.wsgi_client import Input, call
 
 from securefs import Keyring, Suite, open_encrypted
 from securefs.middleware import FileRefusedError, Policy, SecureFS

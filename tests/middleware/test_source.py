@@ -8,11 +8,11 @@ import threading
 from contextlib import closing
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from uploads import MIB, refusal_of
-from wsgi_client import Input
+from support.fuzzing import examples
+from support.uploads import MIB, refusal_of
+from support.wsgi_client import Input
 
 from securefs.errors import Reason
 from securefs.header import MAGIC

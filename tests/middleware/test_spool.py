@@ -8,8 +8,8 @@ import resource
 import signal
 
 import pytest
-from sealing import pattern, seal
-from wsgi_client import call, multipart
+from support.sealing import pattern, seal
+from support.wsgi_client import call, multipart
 
 from securefs.errors import Reason
 from securefs.middleware import Policy, SecureFS

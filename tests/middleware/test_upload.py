@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile_corpus import Expected
-from uploads import (
+from support.hostile_corpus import Expected
+from support.uploads import (
     BROWSER_TYPE,
     KEYRING,
     MIB,
@@ -26,7 +26,7 @@ from uploads import (
     problem_of,
     seen_by,
 )
-from wsgi_client import Input, call
+from support.wsgi_client import Input, call
 
 from securefs import Suite, open_encrypted
 from securefs.audit import Journal
@@ -478,7 +478,7 @@ def test_an_unrecorded_refusal_is_a_503(pipe):
 
 DISK = """
 import io, os, stat, sys, tempfile
-from uploads import *
+from support.uploads import *
 from securefs.middleware import Policy
 folder, canary = sys.argv[1], b"canary-9f2c61d07be4"
 os.mkdir(folder + "/tmp")

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-import videos
-from browsers import exchanges, firefox, needs_chromium, needs_firefox, result_of
-from nginx import nginx, program
-from server_app import KEYRING, TYPES
-from server_matrix import running
+from support import videos
+from support.browsers import exchanges, firefox, needs_chromium, needs_firefox, result_of
+from support.nginx import nginx, program
+from support.server_app import KEYRING, TYPES
+from support.server_matrix import running
 
 from securefs import Encryptor, Suite
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
-from servers import wait_until
-from uploads import MIB, refusal_of
+from support.servers import wait_until
+from support.uploads import MIB, refusal_of
 
 from securefs import ConfigurationError
 from securefs.errors import Reason

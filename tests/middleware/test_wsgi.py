@@ -8,8 +8,8 @@ import resource
 import tempfile
 
 import pytest
-from sealing import keys_of, seal, seal_1
-from wsgi_client import call, multipart
+from support.sealing import keys_of, seal, seal_1
+from support.wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Keyring
 from securefs.middleware import BodyRefusedError, Policy, SecureFS

@@ -9,7 +9,7 @@ import resource
 import sqlite3
 
 import pytest
-from servers import app_environ, multipart
+from support.servers import app_environ, multipart
 from werkzeug.test import Client
 
 from securefs import ConfigurationError, Keyring, encrypt_file

@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from browsers import chromium, needs_chromium
-from nginx import nginx, program
-from servers import app_environ, curl, gunicorn, wait_until
+from support.browsers import chromium, needs_chromium
+from support.nginx import nginx, program
+from support.servers import app_environ, curl, gunicorn, wait_until
 
 from securefs.app.database import open_database
 from securefs.app.tokens import Tokens

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from servers import app_environ, curl, gunicorn, multipart, wait_until
+from support.servers import app_environ, curl, gunicorn, multipart, wait_until
 
 from securefs.app.database import open_database
 from securefs.app.tokens import Tokens

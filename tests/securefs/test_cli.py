@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from sealing import slot_of
-from servers import app_environ, python_environ, wait_until
+from support.sealing import slot_of
+from support.servers import app_environ, python_environ, wait_until
 
 from securefs import Keyring, Suite, __version__, encrypt_file, verify
 from securefs.audit import Journal

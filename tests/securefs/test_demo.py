@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from servers import DEADLINE, ROOT, Server, answers, python_environ, wait_until
+from support.servers import DEADLINE, ROOT, Server, answers, python_environ, wait_until
 
 from securefs import ConfigurationError
 from securefs.app.tokens import Tokens

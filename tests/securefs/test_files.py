@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
+from support.sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
 
 from securefs import (
     ConfigurationError,

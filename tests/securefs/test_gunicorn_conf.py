@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
-from servers import DEADLINE, ROOT, Server, app_environ, curl, gunicorn, wait_until
+from support.servers import DEADLINE, ROOT, Server, app_environ, curl, gunicorn, wait_until
 
 from securefs import ConfigurationError
 

@@ -6,7 +6,7 @@ import os
 import pickle
 
 import pytest
-from sealing import LIBRARIES, chosen, keys_of, seal, slot_of
+from support.sealing import LIBRARIES, chosen, keys_of, seal, slot_of
 
 from securefs import ConfigurationError, Keyring
 from securefs.header import parse_header

@@ -8,7 +8,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import LIBRARIES, PRIMITIVES, cbc_decrypt
+from support.sealing import LIBRARIES, PRIMITIVES, cbc_decrypt
 
 from securefs import IntegrityError
 from securefs.backend import default_primitives

@@ -1,6 +1,6 @@
 """Writes docs/multipart.md: what frameworks make of the cases in tests/hostile without us, and what we make of them.
 
-``python tests/multipart_table.py`` writes it, ``--check`` says whether it is current.
+``python tests/support/multipart_table.py`` writes it, ``--check`` says whether it is current.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-import frameworks  # noqa: E402  # a script: its path comes first
-from hostile_corpus import Case, load  # noqa: E402  # the same
-from wsgi_client import call  # noqa: E402  # the same
+from support import frameworks  # noqa: E402  # a script: its path comes first
+from support.hostile_corpus import Case, load  # noqa: E402  # the same
+from support.wsgi_client import call  # noqa: E402  # the same
 
-PAGE = Path(__file__).parents[1] / "docs" / "multipart.md"
+PAGE = Path(__file__).parents[2] / "docs" / "multipart.md"
 # Django REST framework reads with Django's parser.
 COLUMNS = [name for name in frameworks.FRAMEWORKS if name != "djangorestframework"]
 NAME_LENGTH = 16  # characters of a file name in the table
@@ -27,7 +27,7 @@ NAME_LENGTH = 16  # characters of a file name in the table
 HEAD = """\
 # How parsers differ on multipart bodies
 
-Made by `tests/multipart_table.py` from the cases in `tests/hostile`; do not edit.
+Made by `tests/support/multipart_table.py` from the cases in `tests/hostile`; do not edit.
 
 An upload is read twice: by whoever encrypts it and by the app. If the two disagree on what is a file, a file is
 stored in plaintext, or a field is not found. This page shows how far apart they are: each row is a body, each column what a framework
@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
         print(
             "docs/multipart.md is current"
             if current
-            else "docs/multipart.md is not current: run tests/multipart_table.py"
+            else "docs/multipart.md is not current: run tests/support/multipart_table.py"
         )
         return 0 if current else 1
     PAGE.write_text(text, "utf-8")

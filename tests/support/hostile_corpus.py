@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
-FOLDER = Path(__file__).parent / "hostile"
+FOLDER = Path(__file__).parents[1] / "hostile"
 
 _REPEAT = re.compile(rb"\\\{(.+?)\*(\d+)\}")
 _ESCAPE = re.compile(rb"\\(?:([rnt0\\])|x([0-9a-f]{2})|(\r\n)|(.?))", re.DOTALL)

@@ -13,7 +13,8 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from servers import wait_until
+
+from support.servers import wait_until
 
 CHROMIUM = shutil.which("chromium")
 FIREFOX = shutil.which("firefox-esr")

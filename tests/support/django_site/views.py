@@ -7,7 +7,7 @@ from django.template import RequestContext, Template
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.response import Response
 
-from django_site.models import Document
+from support.django_site.models import Document
 
 PAGE = (
     '<form method="post" enctype="multipart/form-data">{% csrf_token %}{{ form }}<button>Save</button></form>'

@@ -1,4 +1,4 @@
-"""The app of one framework, wrapped or bare, for a server process of :mod:`server_matrix`.
+"""The app of one framework, wrapped or bare, for a server process of :mod:`support.server_matrix`.
 
 MATRIX_ROW names the row of the matrix, MATRIX_DIR the folder; with MATRIX_BARE the app runs without SecureFS. ``/page/`` is plain, and so
 is ``/healthz``, which is asked for until the server answers.
@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import frameworks
-
 from securefs import Keyring
 from securefs.audit import Journal
 from securefs.middleware import Policy, SecureFS
+from support import frameworks
 
 KEYRING = Keyring(bytes(range(32)))
 PASSWORD = "only for tests"
 
 
 def django_project():
-    """Return the app of :mod:`django_site`, with a database and somebody who may log in to the admin."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = "django_site.settings"
+    """Return the app of :mod:`support.django_site`, with a database and somebody who may log in to the admin."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "support.django_site.settings"
     from django.core.wsgi import get_wsgi_application
 
     app = get_wsgi_application()

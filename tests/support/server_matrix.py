@@ -1,4 +1,4 @@
-"""WSGI servers as processes of their own with an app, that of :mod:`server_app` by default, and an HTTP client that looks at framing.
+"""WSGI servers as processes of their own with an app, that of :mod:`support.server_app` by default, and an HTTP client that looks at framing.
 
 :func:`running` starts a server on a port that the system chose. :class:`Connection` sends bytes as they are and reports of each
 response what RFC 9112 lets a client know: whether it is whole, and how the connection ended if it did.
@@ -21,7 +21,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from servers import Server, answers, listening_socket, python_environ, wait_until
+
+from support.servers import Server, answers, listening_socket, python_environ, wait_until
 
 SERVERS = (
     "gunicorn sync",
@@ -33,7 +34,7 @@ SERVERS = (
     "werkzeug",
     "wsgiref",
 )
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 _BOUND = re.compile(r"bound to (?:TCP address )?127\.0\.0\.1:(\d+)")
 TIMEOUT = 20.0  # seconds that a client waits for bytes before a test fails
 
@@ -139,7 +140,7 @@ class Site:
 
 
 @contextmanager
-def running(name: str, folder: Path, module: str = "server_app", **variables: str):
+def running(name: str, folder: Path, module: str = "support.server_app", **variables: str):
     """Yield the server ``name`` as a :class:`Site`, ready to answer; end it afterwards by its own process id.
 
     It serves ``make_app()`` of ``module``, with ``variables`` in its environment.
@@ -160,7 +161,7 @@ def running(name: str, folder: Path, module: str = "server_app", **variables: st
         elif name == "uwsgi":
             command = _uwsgi(uwsgi_program() or "", module)
         else:
-            command = [sys.executable, str(TESTS / "server_app.py"), name, module]
+            command = [sys.executable, "-m", "support.server_app", name, module]
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 command,

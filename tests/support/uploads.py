@@ -9,10 +9,6 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 
-from hostile_corpus import Expected
-from journals import all_records
-from wsgi_client import Input, call
-
 from securefs import Keyring, open_encrypted
 from securefs.audit import Journal
 from securefs.header import MAGIC
@@ -22,6 +18,9 @@ from securefs.middleware.refusal import Refusal
 from securefs.middleware.source import BodySource
 from securefs.middleware.upload import UploadPipeline
 from securefs.stream import Encryptor, most_overhead
+from support.hostile_corpus import Expected
+from support.journals import all_records
+from support.wsgi_client import Input, call
 
 KEYRING = Keyring(bytes(range(32)))
 MIB = 1024 * 1024

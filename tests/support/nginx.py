@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from servers import Server, answers, listening_socket, wait_until
+
+from support.servers import Server, answers, listening_socket, wait_until
 
 _CONFIGURATION = """\
 daemon off;

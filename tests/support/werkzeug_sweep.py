@@ -1,6 +1,6 @@
 """Moves every byte that follows a file, boundaries, headers and short parts, over the edge of Werkzeug's reads; counts the parts that suffer.
 
-``python tests/werkzeug_sweep.py`` prints one line of JSON for the Werkzeug that it imports. Each body is parsed twice: as the middleware gives it
+``PYTHONPATH=tests python -m support.werkzeug_sweep`` prints one line of JSON for the Werkzeug that it imports. Each body is parsed twice: as the middleware gives it
 out, and, as the control, the same bytes in reads of full length, on which most versions lose or add bytes.
 """
 
@@ -13,13 +13,13 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from hostile_corpus import Expected
-from uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body
 from werkzeug.wrappers import Request
 
 from securefs import SecureFSError, Suite, open_encrypted
 from securefs.header import MAGIC
 from securefs.middleware import Policy
+from support.hostile_corpus import Expected
+from support.uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body
 
 EDGE = 64 * 1024  # bytes that Werkzeug reads at a time
 MARGIN = 4  # positions before the first and behind the last of interest

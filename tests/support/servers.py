@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 30.0  # seconds until a server that does not answer, or a process that does not end, is a failure
 BOUNDARY = b"----WebKitFormBoundary0123456789abcdef"  # as long as a browser's
 

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from django_site.models import Document, Folder
+from support.django_site.models import Document, Folder
 
 
 class DocumentInline(admin.TabularInline):

@@ -19,16 +19,15 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import quote, unquote, urlencode
 
-import server_table
-from framework_app import KEYRING, PASSWORD
-from hostile_corpus import Expected
-from server_matrix import SERVERS as ALL_SERVERS
-from server_matrix import TIMEOUT, Site, running, version
-from uploads import BROWSER_TYPE, MIB, browser_body
-
 from securefs import open_encrypted
 from securefs.header import MAGIC
 from securefs.middleware.filename import decode
+from support import server_table
+from support.framework_app import KEYRING, PASSWORD
+from support.hostile_corpus import Expected
+from support.server_matrix import SERVERS as ALL_SERVERS
+from support.server_matrix import TIMEOUT, Site, running, version
+from support.uploads import BROWSER_TYPE, MIB, browser_body
 
 # wsgiref is for trying things out.
 SERVERS = tuple(server for server in ALL_SERVERS if server != "wsgiref")
@@ -115,7 +114,7 @@ class Browser:
 
 
 def by_view(browser: Browser, files: Files) -> Outcome:
-    """Upload to an app of :mod:`frameworks`, which numbers what it stores."""
+    """Upload to an app of :mod:`support.frameworks`, which numbers what it stores."""
     answer = browser.submit("/upload", {}, [("file", name, data) for name, data in files])
     assert answer.status == 200, answer
     names = [name for _, name, _ in json.loads(answer.body)["files"]]
@@ -177,7 +176,7 @@ def by_admin(browser: Browser, files: Files) -> Outcome | None:
 
 @dataclass(frozen=True)
 class Row:
-    """A framework as it is used. ``app`` names it to :mod:`framework_app`."""
+    """A framework as it is used. ``app`` names it to :mod:`support.framework_app`."""
 
     distribution: str
     app: str
@@ -346,7 +345,7 @@ def sites(row: str, folder: Path):
             own = folder / name.replace(" ", "-")
             own.mkdir()
             variables["MATRIX_ROW"] = ROWS[row].app
-            return stack.enter_context(running(server, own, "framework_app", **variables))
+            return stack.enter_context(running(server, own, "support.framework_app", **variables))
 
         with ThreadPoolExecutor(len(SERVERS) + 1) as pool:
             pending = {name: pool.submit(start, name, name) for name in SERVERS if version(name)}

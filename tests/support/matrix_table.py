@@ -1,6 +1,6 @@
-"""Writes docs/matrix.md: how many of the cases of :mod:`framework_matrix` pass with each framework on each server.
+"""Writes docs/matrix.md: how many of the cases of :mod:`support.framework_matrix` pass with each framework on each server.
 
-``python tests/matrix_table.py`` starts them all and writes what it saw. ``tests/middleware/test_matrix.py`` holds the page against them again.
+``python tests/support/matrix_table.py`` starts them all and writes what it saw. ``tests/middleware/test_matrix.py`` holds the page against them again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-import framework_matrix  # noqa: E402  # a script: its path comes first
-from framework_matrix import CASES, NOTES, ROWS, SERVERS  # noqa: E402  # the same
-from server_matrix import version  # noqa: E402  # the same
+from support import framework_matrix  # noqa: E402  # a script: its path comes first
+from support.framework_matrix import CASES, NOTES, ROWS, SERVERS  # noqa: E402  # the same
+from support.server_matrix import version  # noqa: E402  # the same
 
-PAGE = Path(__file__).parents[1] / "docs" / "matrix.md"
+PAGE = Path(__file__).parents[2] / "docs" / "matrix.md"
 MARKS = dict(zip(NOTES, "¹²³", strict=True))
 
 Cells = dict[str, dict[str, str]]  # row, server: cell
@@ -26,10 +26,10 @@ Cells = dict[str, dict[str, str]]  # row, server: cell
 HEAD = """\
 # Frameworks and servers
 
-<!-- Made by tests/matrix_table.py; the tests hold every cell against the running server. -->
+<!-- Made by tests/support/matrix_table.py; the tests hold every cell against the running server. -->
 
 Every framework, through its own way to take and to give files, behind SecureFS on every server. Each cell is a server process with real connections, and says how many of
-the cases below it passed ([tests/framework_matrix.py](../tests/framework_matrix.py)).
+the cases below it passed ([tests/support/framework_matrix.py](../tests/support/framework_matrix.py)).
 """
 
 BELOW = """\

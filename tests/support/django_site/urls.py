@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from django_site import views
+from support.django_site import views
 
 router = SimpleRouter()
 router.register("documents", views.DocumentViewSet, basename="document")

@@ -6,7 +6,7 @@ from pathlib import Path
 FOLDER = Path(os.environ["MATRIX_DIR"])
 SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["127.0.0.1"]
-ROOT_URLCONF = "django_site.urls"
+ROOT_URLCONF = "support.django_site.urls"
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -14,7 +14,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "rest_framework",
-    "django_site",
+    "support.django_site",
 ]
 # The CSRF check reads the form before the view does.
 MIDDLEWARE = [

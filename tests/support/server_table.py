@@ -1,6 +1,6 @@
 """What each WSGI server does in each case, and ``docs/servers.md`` made of it.
 
-``python tests/server_table.py`` writes the page, with the versions that are installed; with ``--check`` it says by its exit code whether the
+``python tests/support/server_table.py`` writes the page, with the versions that are installed; with ``--check`` it says by its exit code whether the
 page is the one that it would write, versions aside. That the servers really do so is what ``tests/middleware/test_servers.py`` tests.
 """
 
@@ -11,9 +11,11 @@ import re
 import sys
 from pathlib import Path
 
-from server_matrix import SERVERS, version
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "servers.md"
+from support.server_matrix import SERVERS, version  # noqa: E402  # a script: its path comes first
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "servers.md"
 
 # Case: what it is, and what most servers do. The words are those that the tests make of what they see.
 CASES = {
@@ -77,7 +79,7 @@ OTHERWISE = {
 _INTRODUCTION = """\
 # Servers
 
-<!-- Made by tests/server_table.py; the tests hold every cell against the running server. -->
+<!-- Made by tests/support/server_table.py; the tests hold every cell against the running server. -->
 
 One app behind SecureFS, on each of these servers. Everything below the names is tested with real connections
 ([tests/middleware/test_servers.py](../tests/middleware/test_servers.py)); *kept* and *closed* say whether a second request on the connection was answered.
@@ -138,6 +140,6 @@ def is_current() -> bool:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--check"]:
         if not is_current():
-            sys.exit(f"{PAGE} is out of date: run python tests/server_table.py")
+            sys.exit(f"{PAGE} is out of date: run python tests/support/server_table.py")
     else:
         PAGE.write_text(render(), "utf-8")
