@@ -8,8 +8,7 @@ import re
 
 import pytest
 
-from securefs.app.pages import PAGE_HEADERS, Row, error_page, harmless, list_page, login_page
-from securefs.app.web import attachment
+from securefs.app.pages import PAGE_HEADERS, Row, error_page, list_page, login_page
 
 ROW = Row("0" * 64, "name", "text/plain", 1, 0)
 
@@ -72,27 +71,3 @@ def test_a_broken_file_can_be_deleted_and_not_downloaded():
     assert "cannot be opened" in html
     assert "Delete" in html
     assert "Download" not in html
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("a.txt", "attachment; filename=\"a.txt\"; filename*=UTF-8''a.txt"),
-        ("ü x.txt", "attachment; filename=\"_ x.txt\"; filename*=UTF-8''%C3%BC%20x.txt"),
-        ('a"b\\c%41', "attachment; filename=\"a_b_c_41\"; filename*=UTF-8''a%22b%5Cc%2541"),
-        (
-            "a\r\nSet-Cookie: x",
-            "attachment; filename=\"a__Set-Cookie: x\"; filename*=UTF-8''a__Set-Cookie%3A%20x",
-        ),
-        ("inv\u202efdp.exe", "attachment; filename=\"inv_fdp.exe\"; filename*=UTF-8''inv_fdp.exe"),
-        ("\ud800", "attachment; filename=\"_\"; filename*=UTF-8''%3F"),
-        ("🦊", "attachment; filename=\"_\"; filename*=UTF-8''%F0%9F%A6%8A"),
-    ],
-)
-def test_a_name_becomes_a_header_that_holds_nothing_else(name, value):
-    assert attachment(name) == value
-
-
-def test_ordinary_names_of_any_script_stay_as_they_are():
-    for name in ("日本語　名.pdf", "שלום.txt", "👨\u200d👩\u200d👧.png", "a\u00a0b"):
-        assert harmless(name) == name

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import resource
-import sqlite3
 import time
 
 import pytest
@@ -119,55 +118,6 @@ def test_a_full_disk_is_told_apart_from_other_failures(storage, small_files):
         incoming.write(bytes(1024 * 1024))
     incoming.discard()
     assert caught.value.full
-
-
-def test_a_full_database_is_told_as_a_full_disk(database):
-    def fill():
-        with transaction(database) as connection:
-            connection.execute("PRAGMA max_page_count = 1")
-            connection.execute("CREATE TABLE more (x)")
-            connection.executemany("INSERT INTO more VALUES (?)", [(bytes(100_000),)] * 10)
-
-    with pytest.raises(StorageError) as caught:
-        fill()
-    assert caught.value.full
-    with transaction(database, write=False) as connection:
-        assert connection.execute("SELECT count(*) FROM files").fetchone() == (0,)
-
-
-def test_a_transaction_that_raises_is_undone(database):
-    def fail():
-        with transaction(database) as connection:
-            connection.execute("INSERT INTO files (object_id, owner, size, created) VALUES ('a', 'b', 1, 1)")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    with transaction(database, write=False) as connection:
-        assert connection.execute("SELECT count(*) FROM files").fetchone() == (0,)
-
-
-def test_a_database_that_vanished_is_an_error_and_no_new_one(database):
-    database.unlink()
-    with pytest.raises(StorageError, match="unable to open"), transaction(database):
-        pass
-    assert not database.exists()
-
-
-def test_opening_twice_keeps_what_is_there(tmp_path, database):
-    with transaction(database) as connection:
-        connection.execute("INSERT INTO files (object_id, owner, size, created) VALUES ('a', 'b', 1, 1)")
-    assert open_database(tmp_path) == database
-    with sqlite3.connect(database) as connection:
-        assert connection.execute("SELECT count(*) FROM files").fetchone() == (1,)
-    connection.close()
-
-
-def test_a_link_in_the_place_of_the_database_is_not_followed(tmp_path):
-    (tmp_path / "securefs.sqlite3").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="symbolic links"):
-        open_database(tmp_path)
-    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("object_id", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "a" * 64 + "\n"])

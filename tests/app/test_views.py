@@ -9,67 +9,14 @@ import resource
 import sqlite3
 
 import pytest
-from support.servers import app_environ, multipart
+from support.reference_app import HTML, SAME_SITE, Site, post_files
+from support.servers import app_environ
 from werkzeug.test import Client
 
 from securefs import ConfigurationError, Keyring, encrypt_file
 from securefs.app import create_app, owner_context
 from securefs.app.storage import PAGE_SIZE
-from securefs.app.tokens import Tokens
 from securefs.audit import verify_journal
-
-HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
-
-
-def post_files(client, files, headers, fields=(), **options):
-    body, content_type = multipart(files, fields)
-    return client.post("/files", data=body, content_type=content_type, headers=headers, **options)
-
-
-class Site:
-    """An app under a folder, with one user signed in for programs and any number of clients."""
-
-    def __init__(self, folder, **variables):
-        self.folder = folder
-        self.environ = app_environ(folder, **variables)
-        self.app = create_app(self.environ)
-        self.data = folder / "data"
-        self.files = self.data / "files"
-        self.tokens = Tokens(self.data / "securefs.sqlite3")
-        self.client = Client(self.app)
-        self.alice = self.bearer("alice")
-
-    def bearer(self, name):
-        return {"Authorization": f"Bearer {self.tokens.issue(name).secret}"}
-
-    def upload(self, *files, headers=None, **options):
-        """Upload (name, content) pairs in one request."""
-        headers = self.alice if headers is None else headers
-        with post_files(self.client, files, headers, **options) as response:
-            response.get_data()
-            return response
-
-    def get(self, path, headers=None, **options):
-        with self.client.get(path, headers=self.alice if headers is None else headers, **options) as response:
-            response.get_data()
-            return response
-
-    def browser(self, name="alice"):
-        """Return a client that signed in as people do."""
-        client = Client(self.app)
-        secret = self.tokens.issue(name).secret
-        with client.post("/login", data={"token": secret}, headers={**HTML, **SAME_SITE}) as response:
-            assert (response.status_code, response.headers["Location"]) == (303, "/")
-        return client
-
-    def stored(self):
-        return sorted(path.name for path in self.files.iterdir())
-
-
-@pytest.fixture
-def site(tmp_path):
-    return Site(tmp_path)
 
 
 def test_an_upload_is_stored_encrypted_and_comes_back_as_it_was(site):
@@ -194,18 +141,6 @@ def test_a_broken_or_missing_file_is_shown_as_such_and_can_be_deleted(site):
         with site.client.delete(f"/files/{ids[name]}", headers=site.alice) as response:
             assert (response.status_code, response.data) == (204, b"")
     assert [file["name"] for file in site.get("/files").json["files"]] == ["whole"]
-
-
-def test_a_download_is_saved_and_never_shown(site):
-    (file,) = site.upload(("x.html", b"<script>")).json["files"]
-    headers = site.get(file["url"]).headers
-    assert headers["Content-Type"] == "application/octet-stream"
-    assert headers["Content-Disposition"] == "attachment; filename=\"x.html\"; filename*=UTF-8''x.html"
-    assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
-    assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
-    assert headers["Cache-Control"] == "private, no-store"
-    assert headers["ETag"] == f'"{file["id"]}"'
 
 
 def test_part_of_a_file_can_be_asked_for(site):
@@ -374,51 +309,6 @@ def test_a_sign_in_form_of_megabytes_is_refused(site):
         assert response.status_code == 413
 
 
-@pytest.mark.parametrize(
-    ("scheme", "name", "secure"), [("http", "securefs", False), ("https", "__Host-securefs", True)]
-)
-def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(site, scheme, name, secure):
-    secret = site.tokens.issue("carol").secret
-    with site.client.post(
-        "/login", data={"token": secret}, headers=SAME_SITE, base_url=f"{scheme}://localhost"
-    ) as response:
-        cookie = response.headers["Set-Cookie"]
-    parts = cookie.split("; ")
-    assert parts[0].startswith(f"{name}=sfs_")
-    assert secret not in cookie
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(parts)
-    assert ("Secure" in parts) is secure
-
-
-@pytest.mark.parametrize(
-    ("headers", "allowed"),
-    [
-        pytest.param({"Sec-Fetch-Site": "same-origin"}, True, id="own page"),
-        pytest.param({"Sec-Fetch-Site": "cross-site"}, False, id="other site"),
-        pytest.param({"Sec-Fetch-Site": "same-site"}, False, id="neighbouring host"),
-        pytest.param(
-            {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
-            False,
-            id="other site, forged origin",
-        ),
-        pytest.param({"Origin": "http://localhost"}, True, id="own origin"),
-        pytest.param({"Origin": "http://evil.example"}, False, id="other origin"),
-        pytest.param({"Origin": "http://localhost.evil.example"}, False, id="origin that begins like ours"),
-        pytest.param({"Origin": "null"}, False, id="null origin"),
-        pytest.param({}, False, id="nothing said"),
-    ],
-)
-def test_another_site_cannot_make_a_browser_act(site, headers, allowed):
-    browser = site.browser()
-    with post_files(browser, [("a", b"1")], headers) as response:
-        assert response.status_code == (201 if allowed else 403)
-    assert len(site.stored()) == allowed
-    if not allowed:
-        with browser.post("/files", headers={**headers, **HTML}) as response:
-            assert response.status_code == 403
-            assert "did not come from this site" in response.text
-
-
 def test_a_revoked_token_ends_its_sessions_too(site):
     secret = site.tokens.issue("dave").secret
     with site.client.post("/login", data={"token": f" {secret}\n"}, headers=SAME_SITE):
@@ -428,28 +318,6 @@ def test_a_revoked_token_ends_its_sessions_too(site):
     assert site.tokens.revoke("dave") == 1
     with site.client.get("/files") as response:
         assert response.status_code == 401
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/nothing", 404),
-        ("PUT", "/files", 405),
-        ("GET", "/login", 405),
-        ("GET", "/files/..%2f..%2fetc", 404),
-        ("GET", "/files/" + "0" * 64, 404),
-        ("GET", "/files//", 404),
-    ],
-)
-def test_errors_are_a_page_for_people_and_a_problem_for_programs(site, method, path, status):
-    with site.client.open(path, method=method, headers=site.alice) as response:
-        assert response.status_code == status
-        assert response.mimetype == "application/problem+json"
-        assert response.json["status"] == status
-        assert ("Allow" in response.headers) is (status == 405)
-    with site.client.open(path, method=method, headers={**site.alice, **HTML}) as response:
-        assert response.status_code == status
-        assert 'role="alert"' in response.text
 
 
 @pytest.mark.parametrize(("path", "status"), [("//files", 200), ("", 308)])
@@ -558,32 +426,6 @@ def test_a_bad_configuration_is_one_line_that_names_the_variable(tmp_path, varia
         create_app(app_environ(tmp_path, **variables))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_data_folder_that_others_can_write_to_is_refused(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data").chmod(0o777)
-    with pytest.raises(ConfigurationError, match="chmod 700"):
-        create_app(app_environ(tmp_path))
-
-
-def test_a_newer_or_foreign_database_is_refused(tmp_path):
-    environ = app_environ(tmp_path)
-    create_app(environ)
-    path = tmp_path / "data" / "securefs.sqlite3"
-    assert path.stat().st_mode & 0o777 == 0o600
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 2")
-    database.close()
-    with pytest.raises(ConfigurationError, match="newer release"):
-        create_app(environ)
-    path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(ConfigurationError, match="not a database"):
-        create_app(environ)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(ConfigurationError, match="Is a directory"):
-        create_app(environ)
 
 
 def test_a_files_folder_that_is_none_is_refused(tmp_path):

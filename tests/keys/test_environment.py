@@ -1,35 +1,14 @@
 from __future__ import annotations
 
 import base64
-import copy
 import os
-import pickle
 
 import pytest
-from support.sealing import LIBRARIES, chosen, keys_of, seal, slot_of
+from support.keys import KEY, PREVIOUS, PRIMARY, RETIRED, b64, traces_of
+from support.sealing import keys_of
 
 from securefs import ConfigurationError, Keyring
-from securefs.header import parse_header
-from securefs.keys import MAX_KEY_FILE, FileKey, generate_key, key_id
-from securefs.keys.material import KeyMaterial
-
-KEY = bytes(range(32))
-RETIRED = bytes(range(50, 82))
-PRIMARY, PREVIOUS = "FILE_KEY_BASE64", "FILE_KEY_BASE64_PREVIOUS"
-
-
-def b64(key: bytes) -> str:
-    return base64.b64encode(key).decode()
-
-
-def traces_of(key: bytes) -> list[str]:
-    """How key bytes would look in a text."""
-    return [
-        b64(key).rstrip("="),
-        base64.urlsafe_b64encode(key).decode().rstrip("="),
-        key.hex(),
-        repr(key)[2:-1],
-    ]
+from securefs.keys import MAX_KEY_FILE, generate_key
 
 
 def chain(error: BaseException | None):
@@ -216,121 +195,3 @@ def test_a_generated_key_is_a_good_one_and_new_each_time():
     first, second = generate_key(), generate_key()
     assert first != second
     assert len(keys_of(Keyring.from_env({PRIMARY: first}))[0]) == 32
-
-
-@pytest.mark.parametrize("size", [0, 1, 15, 17, 31, 33, 64])
-def test_keys_of_other_sizes_are_refused(size):
-    with pytest.raises(ConfigurationError, match="16 or 24 or 32 are needed"):
-        Keyring(bytes(range(size)))
-    with pytest.raises(ConfigurationError, match="a previous key"):
-        Keyring(KEY, [bytes(range(size))])
-
-
-@pytest.mark.parametrize("size", [16, 24])
-def test_short_keys_serve_format_1_only(size):
-    ring = Keyring(KEY[:size], [RETIRED])
-    assert keys_of(ring)[0] == KEY[:size]
-    with pytest.raises(ConfigurationError, match=f"has {size} bytes and can serve Format 1 only"):
-        ring.wrapper()
-    file = seal(b"x", ring=Keyring(RETIRED))
-    named = slot_of(RETIRED, file[:48], chosen().dek)
-    (slot,) = parse_header(
-        file[:56] + (named[:8] + ring.primary_id + named[24:]).ljust(320, b"\0") + file[376:]
-    ).slots
-    assert ring.unwrap(slot, file[:48] + slot.head) is None
-
-
-@pytest.mark.parametrize(
-    ("long", "short"),
-    [
-        pytest.param(KEY[:16] + bytes(16), KEY[:16], id="32 and 16"),
-        pytest.param(KEY[:24] + bytes(8), KEY[:24], id="32 and 24"),
-        pytest.param(KEY[:16] + bytes(8), KEY[:16], id="24 and 16"),
-        pytest.param(KEY[:12] + bytes(20), KEY[:12] + bytes(4), id="zeros in both"),
-    ],
-)
-def test_keys_that_differ_by_zeros_at_the_end_are_refused_together(long, short):
-    """HMAC pads with zeros: a file under one has a good tag under the other, and would decrypt to something else."""
-    for primary, previous in (
-        (long, [short]),
-        (short, [long]),
-        (RETIRED, [long, short]),
-        (RETIRED, [short, RETIRED, long]),
-    ):
-        with pytest.raises(ConfigurationError, match="the same but for zeros") as caught:
-            Keyring(primary, previous)
-        for key in (long, short):
-            assert key.hex() not in str(caught.value)
-            assert repr(key)[2:-1] not in str(caught.value)
-    assert len(Keyring(long, [long, RETIRED]).key_ids) == 2
-
-
-def test_the_environment_s_keys_are_compared_too():
-    def text(key):
-        return base64.b64encode(key).decode()
-
-    environ = {PRIMARY: text(RETIRED), PREVIOUS: f"{text(KEY[:16])}, {text(KEY[:16] + bytes(16))}"}
-    with pytest.raises(ConfigurationError, match=r"\(number 2\) .*\(number 1\).* the same but for zeros"):
-        Keyring.from_env(environ)
-
-
-def test_keys_with_zeros_elsewhere_are_different_keys():
-    Keyring(bytes(16) + KEY[:16], [KEY[:16], bytes(8) + KEY[:16]])
-
-
-def test_a_key_given_twice_is_held_once_and_the_primary_stays_first():
-    ring = Keyring(KEY, [RETIRED, KEY, RETIRED])
-    assert keys_of(ring) == [KEY, RETIRED]
-    assert ring.primary_id == key_id(KEY)
-    assert ring.key_ids == (key_id(KEY), key_id(RETIRED))
-
-
-def test_a_slot_is_opened_by_the_key_that_it_names():
-    ring = Keyring(KEY, [RETIRED])
-    file = seal(b"x", ring=Keyring(RETIRED))
-    (slot,) = parse_header(file).slots
-    assert ring.unwrap(slot, file[:48] + slot.head) == chosen().dek
-    assert Keyring(KEY).unwrap(slot, file[:48] + slot.head) is None
-
-
-def test_bytearrays_are_copied():
-    key = bytearray(KEY)
-    ring = Keyring(key)
-    key[:] = bytes(32)
-    assert keys_of(ring) == [KEY]
-
-
-def test_no_text_of_a_keyring_shows_a_key():
-    ring = Keyring(KEY, [RETIRED])
-    for text in (repr(ring), str(ring), f"{ring}", repr([ring]), repr(vars(type(ring)))):
-        for trace in [*traces_of(KEY), *traces_of(RETIRED)]:
-            assert trace not in text
-    assert key_id(KEY).hex() in repr(ring)
-    assert key_id(RETIRED).hex() in repr(ring)
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_keyring_refuses_to_be_pickled(protocol):
-    with pytest.raises(TypeError, match="refuses to be pickled"):
-        pickle.dumps(Keyring(KEY), protocol)
-
-
-@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy])
-def test_a_keyring_refuses_to_be_copied(copier):
-    with pytest.raises(TypeError, match="refuses to be pickled or copied"):
-        copier(Keyring(KEY))
-
-
-def test_key_material_gives_nothing_away():
-    material, same, other = KeyMaterial(KEY), KeyMaterial(KEY), KeyMaterial(RETIRED)
-    assert (material == same, material == other, material == KEY) == (True, False, False)
-    assert repr(material) == "<KeyMaterial of 32 bytes>"
-    key = FileKey(material, LIBRARIES[0])
-    assert repr(key) == f"<FileKey {key_id(KEY).hex()}>"
-    for thing in (material, key):
-        for action in (copy.copy, copy.deepcopy, pickle.dumps):
-            with pytest.raises(TypeError, match="refuses to be pickled or copied"):
-                action(thing)
-    for action in (hash, iter, bytes):
-        with pytest.raises(TypeError):
-            action(material)

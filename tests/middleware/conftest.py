@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.journals import all_records
+from support.uploads import Lab
 
 from securefs import Keyring
 from securefs.audit import Journal
@@ -38,3 +39,18 @@ def journal(tmp_path):
     evidence = Evidence(tmp_path / "audit")
     yield evidence
     evidence.close()
+
+
+@pytest.fixture
+def lab_of(tmp_path):
+    labs = []
+
+    def make(app=None, **options):
+        folder = tmp_path / str(len(labs))
+        folder.mkdir()
+        labs.append(Lab(folder, app, **options))
+        return labs[-1]
+
+    yield make
+    for lab in labs:
+        lab.close()

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 from support.hostile_corpus import Expected
-from support.uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body, problem_of, seen_by
+from support.uploads import BROWSER_TYPE, KEYRING, MIB, browser_body, field, problem_of, seen_by
 from support.wsgi_client import Input, call
 
 from securefs import Encryptor
@@ -20,10 +20,6 @@ from securefs.middleware.source import BodySource
 from securefs.middleware.waiting import _GRACE
 
 NAME_LINE = 'Content-Disposition: form-data; name=""'  # a field's shortest header
-
-
-def field(name="a", content=b"x"):
-    return Expected(name, content, None, None)
 
 
 def file(filename="f", content=b"canary"):
@@ -130,21 +126,6 @@ SEVERAL_REQUESTS = {"max_waiting"}  # test_waiting.py, and the slow clients of t
 def test_no_field_of_the_policy_is_a_limit_without_a_test():
     tables = [UPLOADS.keys(), PACES.keys(), DOWNLOADS.keys(), CHOICES, SEVERAL_REQUESTS]
     assert sorted(name for table in tables for name in table) == sorted(item.name for item in fields(Policy))
-
-
-@pytest.fixture
-def lab_of(tmp_path):
-    labs = []
-
-    def make(app=None, **options):
-        folder = tmp_path / str(len(labs))
-        folder.mkdir()
-        labs.append(Lab(folder, app, **options))
-        return labs[-1]
-
-    yield make
-    for lab in labs:
-        lab.close()
 
 
 def assert_refused(lab, answer, status, reason):

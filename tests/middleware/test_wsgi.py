@@ -13,7 +13,6 @@ from support.wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Keyring
 from securefs.middleware import BodyRefusedError, Policy, SecureFS
-from securefs.middleware.response import Closing, FileWrapper
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
@@ -202,32 +201,6 @@ def test_another_multipart_type_is_refused(kind, keyring, journal):
     app = SecureFS(reading, keyring=keyring, journal=journal, policy=Policy())
     assert call(app, "POST", "/", body=b"data", headers=[("Content-Type", kind)]).status == 400
     assert journal.events() == [("file.rejected", "failure", "malformed_multipart")]
-
-
-def test_closing_does_all_there_is_to_do_once():
-    done = []
-
-    def failing():
-        done.append("failing")
-        raise KeyError("app")
-
-    closing = Closing([b"a"], failing, lambda: done.append("second"))
-    assert list(closing) == [b"a"]
-    with pytest.raises(KeyError):
-        closing.close()
-    closing.close()
-    assert done == ["failing", "second"]
-
-
-def test_a_file_without_close_needs_none():
-    class Bare:
-        def read(self, size):
-            return b""
-
-    wrapper = FileWrapper(Bare())
-    assert list(wrapper) == []
-    assert not hasattr(wrapper, "close")
-    assert wrapper.seekable_file() is None
 
 
 def test_an_answer_begun_with_write_breaks_off_when_the_request_is_refused(keyring, journal):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from securefs import Keyring, open_encrypted
@@ -24,6 +25,15 @@ from support.wsgi_client import Input, call
 
 KEYRING = Keyring(bytes(range(32)))
 MIB = 1024 * 1024
+CANARY = b"canary-9f2c61d07be4"  # contents to look for where no plaintext may be
+
+
+def field(name="a", content=b"x"):
+    return Expected(name, content, None, None)
+
+
+def file(name="f", content=CANARY, filename="a.txt", kind="text/plain"):
+    return Expected(name, content, filename, kind)
 
 
 @dataclass
@@ -34,7 +44,7 @@ class Recorder:
     """
 
     step: int = 65536
-    got: bytearray = field(default_factory=bytearray)
+    got: bytearray = dataclasses.field(default_factory=bytearray)
     error: BaseException | None = None
     environ: dict | None = None
     calls: int = 0
