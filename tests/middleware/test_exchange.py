@@ -5,13 +5,11 @@ from __future__ import annotations
 from support.uploads import (
     BROWSER_TYPE,
     browser_body,
-    field,
     file,
     line,
-    opened,
 )
 
-from securefs.audit import Journal
+from securefs.middleware.exchange import Exchange
 
 
 def test_an_exchange_tells_who_where_and_how(lab_of):
@@ -29,9 +27,17 @@ def test_an_exchange_tells_who_where_and_how(lab_of):
     assert record["req"] == "request-17"
 
 
-def test_an_exchange_without_an_address_leaves_it_out(tmp_path):
-    journal = Journal(tmp_path / "journal")
+def test_an_exchange_without_an_address_leaves_it_out(journal):
     flow = line(browser_body([file()]), BROWSER_TYPE.partition("=")[2].encode(), journal)
     assert b"".join(bytes(piece.data) for piece in flow.pipeline.pieces() if piece)
-    assert opened(field()) == field()
-    journal.close()
+    records = [record for record in journal.lines() if record["event"] == "file.encrypt"]
+    assert [record["outcome"] for record in records] == ["started", "success"]
+    assert all("addr" not in record["src"] for record in records)
+
+
+def test_what_is_not_known_of_an_object_is_left_out(journal):
+    Exchange({}, journal).record(
+        "file.rejected", about={"name": "a", "size": 0, "id": "", "field": None}, status=400
+    )
+    assert journal.lines()[-1]["obj"] == {"name": "a", "size": 0}
+    assert journal.lines()[-1]["http"] == {"method": "", "path": "", "status": 400}
