@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 from support.browsers import chromium, needs_chromium
+from support.journals import all_records
 from support.nginx import nginx, program
 from support.servers import app_environ, curl, gunicorn, wait_until
 
@@ -55,9 +55,8 @@ class Site:
         return file["url"], self.files / f"{file['id']}.enc"
 
     def reasons(self):
-        lines = "".join(path.read_text() for path in (self.folder / "journal").glob("*.jsonl")).splitlines()
-        failed = (json.loads(line) for line in lines)
-        return [line["reason"] for line in failed if line["event"] == "file.integrity_failure"]
+        found = all_records(self.folder / "journal")
+        return [record["reason"] for record in found if record["event"] == "file.integrity_failure"]
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import json
 import re
 import resource
 import sqlite3
 
 import pytest
+from support.journals import only_chain, records
 from support.reference_app import HTML, SAME_SITE, Site, post_files
 from support.servers import app_environ
 from werkzeug.test import Client
@@ -299,8 +299,7 @@ def test_a_wrong_token_at_sign_in_is_told_and_journalled(site):
         assert response.status_code == 401
         assert "not known here" in response.text
         assert "Set-Cookie" not in response.headers
-    (chain,) = (site.folder / "journal").glob("*.jsonl")
-    last = json.loads(chain.read_text().splitlines()[-1])
+    last = records(only_chain(site.folder / "journal"))[-1]
     assert (last["event"], last["outcome"], last["http"]["path"]) == ("auth.denied", "failure", "/login")
 
 

@@ -1,7 +1,8 @@
 """Threads, forks and kills: every process has its own chain, and no record of one is lost."""
 
 import pytest
-from support.journals import all_records, chain_files, finish, records, run_script, start_script, wait_until
+from support.journals import all_records, chain_files, finish, records, run_script, start_script
+from support.servers import wait_until
 
 from securefs.audit import verify_journal
 
@@ -179,7 +180,10 @@ while True:
     for number in range(10):
         with start_script(code, folder) as process:
             # A little further each time, so that the kills fall on different places.
-            wait_until(lambda at=number: sum(p.stat().st_size for p in chain_files(folder)[at:]) > 5000 * at)
+            wait_until(
+                lambda at=number: sum(p.stat().st_size for p in chain_files(folder)[at:]) > 5000 * at,
+                "records of this writer",
+            )
             process.kill()
             process.communicate(timeout=60)
         report = verify_journal(folder)

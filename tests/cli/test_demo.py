@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.servers import DEADLINE, ROOT, Server, answers, python_environ, wait_until
+from support.servers import DEADLINE, ROOT, answers, await_start, launch, python_environ
 
 from securefs import ConfigurationError
 from securefs.app.tokens import Tokens
@@ -149,21 +149,11 @@ def test_it_tells_where_it_is_and_becomes_the_server(tmp_path, monkeypatch, caps
 
 def start(folder, log_file, port=0):
     """Start the demo as a user does, and return it when it answers, with what it printed."""
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "securefs", "demo", "--dir", str(folder), "--port", str(port)],
-            env=python_environ(GUNICORN_CMD_ARGS="--bind=203.0.113.1:1"),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    server = Server(process, 0, log_file)
-    found = wait_until(
-        lambda: process.poll() is not None or re.search(r"open http://127\.0\.0\.1:(\d+)", server.log),
-        "the address",
-    )
-    assert found is not True, server.log
-    server.port = int(found[1])
-    wait_until(lambda: process.poll() is not None or answers(server.port), "an answer")
+    command = [sys.executable, "-m", "securefs", "demo", "--dir", str(folder), "--port", str(port)]
+    server = launch(command, log_file, python_environ(GUNICORN_CMD_ARGS="--bind=203.0.113.1:1"))
+    pattern = r"open http://127\.0\.0\.1:(\d+)"
+    server.port = int(await_start(server, lambda: re.search(pattern, server.log), "the address")[1])
+    await_start(server, lambda: answers(server.port), "an answer")
     return server
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from support.commands import KEY, OTHER_KEY, sealed
+from support.journals import only_chain, records
 from support.sealing import slot_of
 
 from securefs import Keyring
@@ -86,10 +87,9 @@ def test_rewrap_is_journalled(run, rotating, monkeypatch):
     result = run("rewrap", "1.enc", "2.enc", "3.enc", "/proc/self/mem", "--json")
     assert result.code == 1
     files = json.loads(result.out)["files"]
-    (chain,) = Path("journal").glob("*.jsonl")
-    records = [json.loads(line) for line in chain.read_bytes().splitlines()]
-    assert [record["event"] for record in records] == ["server.start", *["key.rewrap"] * 3, "server.stop"]
-    done, unknown, unreadable = records[1:-1]
+    found = records(only_chain(Path("journal")))
+    assert [record["event"] for record in found] == ["server.start", *["key.rewrap"] * 3, "server.stop"]
+    done, unknown, unreadable = found[1:-1]
     assert done["outcome"] == "success"
     new = Keyring(OTHER_KEY).primary_id.hex()
     assert done["obj"] == {"id": files[0]["object_id"], "key_id": new, "name": "1.enc"}

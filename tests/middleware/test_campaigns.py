@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 from support.hostile_corpus import Expected
+from support.journals import all_records
 from support.server_matrix import TESTS, Connection, form, request
 from support.servers import Server, gunicorn, python_environ, wait_until
 from support.uploads import BROWSER_TYPE, browser_body
@@ -79,13 +80,8 @@ class Target:
         print(f"{what}: {before / MIB:.1f} MiB, at its peak {grown[0] / MIB:.1f} MiB more")
 
     def records(self, event: str) -> list[dict]:
-        """Return the journal's records of one kind. A line is a record once it has its end."""
-        lines = [
-            line
-            for path in (self.folder / "journal").glob("*.jsonl")
-            for line in path.read_text().split("\n")[:-1]
-        ]
-        return [record for record in map(json.loads, lines) if record["event"] == event]
+        """Return the journal's records of one kind."""
+        return [record for record in all_records(self.folder / "journal") if record["event"] == event]
 
     def under_way(self) -> int:
         """Return how many files were begun and have no outcome yet."""

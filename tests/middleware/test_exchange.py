@@ -30,7 +30,7 @@ def test_an_exchange_tells_who_where_and_how(lab_of):
 def test_an_exchange_without_an_address_leaves_it_out(journal):
     flow = line(browser_body([file()]), BROWSER_TYPE.partition("=")[2].encode(), journal)
     assert b"".join(bytes(piece.data) for piece in flow.pipeline.pieces() if piece)
-    records = [record for record in journal.lines() if record["event"] == "file.encrypt"]
+    records = [record for record in journal.records() if record["event"] == "file.encrypt"]
     assert [record["outcome"] for record in records] == ["started", "success"]
     assert all("addr" not in record["src"] for record in records)
 
@@ -39,5 +39,5 @@ def test_what_is_not_known_of_an_object_is_left_out(journal):
     Exchange({}, journal).record(
         "file.rejected", about={"name": "a", "size": 0, "id": "", "field": None}, status=400
     )
-    assert journal.lines()[-1]["obj"] == {"name": "a", "size": 0}
-    assert journal.lines()[-1]["http"] == {"method": "", "path": "", "status": 400}
+    assert journal.records()[-1]["obj"] == {"name": "a", "size": 0}
+    assert journal.records()[-1]["http"] == {"method": "", "path": "", "status": 400}

@@ -5,11 +5,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from support.sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
+from support.servers import wait_until
 
 from securefs import (
     ConfigurationError,
@@ -195,14 +195,6 @@ except KeyboardInterrupt:
 """
 
 
-def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, "the program ended early"
-        assert time.monotonic() < deadline, "nothing happened in 30 seconds"
-        time.sleep(0.01)
-
-
 def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
     """A real SIGINT, while the program waits for more of its source: a pipe that stays open until the program ended."""
     pipe = subprocess.PIPE
@@ -211,7 +203,14 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
         try:
             process.stdin.write(bytes(3 * 2**20))
             process.stdin.flush()
-            wait_for(lambda: any(path.stat().st_size > 2**20 for path in tmp_path.iterdir()), process)
+            wait_until(
+                lambda: (
+                    process.poll() is not None
+                    or any(path.stat().st_size > 2**20 for path in tmp_path.iterdir())
+                ),
+                "a MiB of the target",
+            )
+            assert process.poll() is None, "the program ended early"
             process.send_signal(signal.SIGINT)
             process.wait(30)
         finally:

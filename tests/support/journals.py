@@ -1,4 +1,4 @@
-"""Helpers for tests of the audit journal: scripts in processes of their own, and hands that tamper with files."""
+"""The journal in tests: one that reads back what it wrote, scripts in processes of their own, and hands that tamper with files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import securefs.errors
+from securefs.audit import Journal
 
 ROOT = Path(securefs.errors.__file__).parents[1]  # what must be on a child's path
 NOBODY = 65534  # user id
@@ -49,13 +49,6 @@ def finish(process):
     return out, err
 
 
-def wait_until(condition, seconds=60):
-    """Return once ``condition()`` is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-
-
 def chain_files(folder):
     """Return the files of all chains, oldest first.
 
@@ -85,6 +78,32 @@ def records(path):
 def all_records(folder):
     """Return the records of all chains, oldest chain first."""
     return [record for path in chain_files(folder) for record in records(path)]
+
+
+def told(records):
+    """Return (event, outcome, reason) of each record."""
+    return [(record["event"], record["outcome"], record.get("reason")) for record in records]
+
+
+class Evidence(Journal):
+    """A real journal that can read back what it wrote."""
+
+    def __init__(self, folder, names="clear"):
+        super().__init__(folder, names=names)
+        self.folder = folder
+
+    def records(self, event=None):
+        """Return all records, or those of one event."""
+        return [record for record in all_records(self.folder) if event in {None, record["event"]}]
+
+    def events(self):
+        """Return (event, outcome, reason) of every record of a request."""
+        return told(record for record in self.records() if not record["event"].startswith("server."))
+
+    def lose(self):
+        """Remove its files behind its back: what it writes next fails."""
+        for path in chain_files(self.folder):
+            path.unlink()
 
 
 @contextlib.contextmanager

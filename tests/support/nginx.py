@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support.servers import Server, answers, listening_socket, wait_until
+from support.servers import answers, await_start, launch, listening_socket, stopped
 
 _CONFIGURATION = """\
 daemon off;
@@ -53,20 +52,10 @@ def nginx(root: Path, folder: Path, settings: str = ""):
         user = "user root;" if os.geteuid() == 0 else ""
         text = _CONFIGURATION.format(folder=folder, root=root, port=port, user=user, settings=settings)
         (folder / "nginx.conf").write_text(text)
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [command, "-c", str(folder / "nginx.conf"), "-e", str(log_file), "-p", str(folder)],
-                # The way in which one nginx hands its sockets to the next.
-                env={"NGINX": f"{listener.fileno()};"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()],
-            )
-    server = Server(process, port, log_file)
-    try:
-        wait_until(lambda: process.poll() is not None or answers(port), "an answer of nginx")
-        assert process.poll() is None, server.log
+        own = ["-c", str(folder / "nginx.conf"), "-e", str(log_file), "-p", str(folder)]
+        # The way in which one nginx hands its sockets to the next.
+        environ = {"NGINX": f"{listener.fileno()};"}
+        server = launch([command, *own], log_file, environ, port, listener)
+    with stopped(server):
+        await_start(server, lambda: answers(port), "an answer of nginx")
         yield server
-    finally:
-        server.stop()

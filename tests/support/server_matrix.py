@@ -6,7 +6,6 @@ response what RFC 9112 lets a client know: whether it is whole, and how the conn
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
@@ -22,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from support.servers import Server, answers, listening_socket, python_environ, wait_until
+from support.journals import all_records, told
+from support.servers import Server, answers, await_start, launch, listening_socket, python_environ, stopped
 
 SERVERS = (
     "gunicorn sync",
@@ -122,18 +122,8 @@ class Site:
 
     def events(self, path: str | None = None) -> list[tuple]:
         """Return (event, outcome, reason) of the journal's records, of one path if given."""
-        # A line is a record once it has its end: another may be under way.
-        lines = [
-            line
-            for file in (self.folder / "journal").glob("*.jsonl")
-            for line in file.read_text().split("\n")[:-1]
-        ]
-        records = [json.loads(line) for line in lines]
-        return [
-            (record["event"], record["outcome"], record.get("reason"))
-            for record in records
-            if path is None or record.get("http", {}).get("path") == path
-        ]
+        records = all_records(self.folder / "journal")
+        return told(record for record in records if path in {None, record.get("http", {}).get("path")})
 
     def connect(self) -> Connection:
         return Connection(self.server.port)
@@ -152,7 +142,6 @@ def running(name: str, folder: Path, module: str = "support.server_app", **varia
     kept = {key: value for key, value in python_environ().items() if not key.startswith("COVERAGE_")}
     kept["PYTHONPATH"] = os.pathsep.join([str(TESTS), kept["PYTHONPATH"]])
     environ = {**kept, "MATRIX_DIR": str(folder), "TMPDIR": str(folder), **variables}
-    log_file = folder / "log"
     with listening_socket() as listener:
         own = name.startswith("gunicorn")
         port = listener.getsockname()[1]
@@ -162,30 +151,12 @@ def running(name: str, folder: Path, module: str = "support.server_app", **varia
             command = _uwsgi(uwsgi_program() or "", module)
         else:
             command = [sys.executable, "-m", "support.server_app", name, module]
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()] if own else [],
-            )
-    server = Server(process, port, log_file)
-    try:
+        server = launch(command, folder / "log", environ, port, *([listener] if own else []), cwd=folder)
+    with stopped(server):
         if not own:
-            wait_until(
-                lambda: process.poll() is not None or _BOUND.search(server.log),
-                f"{name} listening: {server.log}",
-            )
-            assert process.poll() is None, server.log
-            server.port = int(_BOUND.search(server.log)[1])
-        wait_until(lambda: process.poll() is not None or answers(server.port), f"{name} answering")
-        assert process.poll() is None, server.log
+            server.port = int(await_start(server, lambda: _BOUND.search(server.log), f"{name} listening")[1])
+        await_start(server, lambda: answers(server.port), f"{name} answering")
         yield Site(name, server, folder)
-    finally:
-        server.stop()
 
 
 @dataclass(slots=True)

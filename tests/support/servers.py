@@ -84,6 +84,39 @@ def wait_until(condition, what: str, deadline: float = DEADLINE):
     return result
 
 
+def launch(
+    command, log_file: Path, environ=None, port: int = 0, *listeners, cwd: Path | None = None
+) -> Server:
+    """Start a program that writes to ``log_file``, and that inherits ``listeners`` alone of our sockets."""
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[listener.fileno() for listener in listeners],
+        )
+    return Server(process, port, log_file)
+
+
+def await_start(server: Server, condition, what: str):
+    """Return what ``condition`` returns once that is true; fail with the log where the program ends before."""
+    found = wait_until(lambda: server.process.poll() is not None or condition(), what)
+    assert server.process.poll() is None, server.log
+    return found
+
+
+@contextmanager
+def stopped(server: Server):
+    """Yield a program that was started; end it afterwards by its own process id."""
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 def answers(port: int) -> bool:
     """Return whether something on this port answers an HTTP request."""
     try:
@@ -117,25 +150,10 @@ def gunicorn(log_file: Path, environ: dict[str, str], *arguments: str):
             f"fd://{listener.fileno()}",
             *arguments,
         ]
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=log_file.parent,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()],
-            )
-    server = Server(process, port, log_file)
-    try:
-        wait_until(
-            lambda: process.poll() is not None or answers(port), f"an answer of gunicorn: {server.log}"
-        )
-        assert process.poll() is None, server.log
+        server = launch(command, log_file, environ, port, listener, cwd=log_file.parent)
+    with stopped(server):
+        await_start(server, lambda: answers(port), "an answer of gunicorn")
         yield server
-    finally:
-        server.stop()
 
 
 def curl(*arguments: str, data: bytes | None = None) -> Reply:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from securefs import Keyring, open_encrypted
-from securefs.audit import Journal
 from securefs.header import MAGIC
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.exchange import Exchange
@@ -20,7 +19,7 @@ from securefs.middleware.source import BodySource
 from securefs.middleware.upload import UploadPipeline
 from securefs.stream import Encryptor, most_overhead
 from support.hostile_corpus import Expected
-from support.journals import all_records
+from support.journals import Evidence
 from support.wsgi_client import Input, call
 
 KEYRING = Keyring(bytes(range(32)))
@@ -74,7 +73,7 @@ class Lab:
 
     def __init__(self, folder, app=None, **options) -> None:
         self.folder = folder / "journal"
-        self.journal = Journal(self.folder)
+        self.journal = Evidence(self.folder, names="pseudonym")
         self.app = Recorder() if app is None else app
         options.setdefault("policy", Policy())
         self.wrapped = SecureFS(self.app, keyring=KEYRING, journal=self.journal, **options)
@@ -107,8 +106,7 @@ class Lab:
 
     def records(self, event=None):
         """Return what the journal says of files."""
-        found = all_records(self.folder)
-        return [record for record in found if event is None or record["event"] == event]
+        return self.journal.records(event)
 
     def close(self):
         self.journal.close()
