@@ -401,6 +401,8 @@ def test_a_chain_that_cannot_be_ended_stops_nobody(tmp_path):
     (tmp_path / "journal").rename(tmp_path / "gone")
     del site
     gc.collect()
+    (chain,) = verify_journal(tmp_path / "gone").chains
+    assert not chain.ended
 
 
 @pytest.mark.parametrize(

@@ -101,13 +101,14 @@ def test_no_bar_without_a_size_or_without_a_terminal(monkeypatch, capsys):
         progress.add(100)
 
 
-def test_an_error_is_told_to_nobody_where_nobody_listens(monkeypatch):
+def test_an_error_is_told_to_nobody_where_nobody_listens(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr", None)
     complain("nobody hears this")
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr("sys.stderr", closed)
     complain("nor this")
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("command", [["keygen"], ["decrypt", "a.txt.enc", "-o", "-"], ["encrypt", "-"]])

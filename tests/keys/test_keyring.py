@@ -53,7 +53,8 @@ def test_the_environment_s_keys_are_compared_too():
 
 
 def test_keys_with_zeros_elsewhere_are_different_keys():
-    Keyring(bytes(16) + KEY[:16], [KEY[:16], bytes(8) + KEY[:16]])
+    ring = Keyring(bytes(16) + KEY[:16], [KEY[:16], bytes(8) + KEY[:16]])
+    assert len(ring.key_ids) == 3
 
 
 def test_a_key_given_twice_is_held_once_and_the_primary_stays_first():

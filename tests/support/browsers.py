@@ -61,7 +61,7 @@ needs_firefox = pytest.mark.skipif(
 
 
 @contextmanager
-def _running(command: list[str], folder: Path):
+def open_window(command: list[str], folder: Path):
     """Run a browser, and end it by its process id: its helpers end with it. It writes ``browser.log``."""
     with (folder / "browser.log").open("wb") as log:
         process = subprocess.Popen(
@@ -86,7 +86,7 @@ def _running(command: list[str], folder: Path):
 def chromium(url: str, folder: Path, *flags: str):
     """Open a page in Chromium; when it has ended, ``net.json`` is what :func:`exchanges` reads."""
     own = [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}"]
-    return _running([CHROMIUM, *_FLAGS, *own, *flags, url], folder)
+    return open_window([CHROMIUM, *_FLAGS, *own, *flags, url], folder)
 
 
 def firefox(url: str, folder: Path):
@@ -95,7 +95,7 @@ def firefox(url: str, folder: Path):
     profile.mkdir()
     lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _PREFERENCES.items())
     (profile / "user.js").write_text("".join(lines))
-    return _running([FIREFOX, "--headless", "--no-remote", "--profile", str(profile), url], folder)
+    return open_window([FIREFOX, "--headless", "--no-remote", "--profile", str(profile), url], folder)
 
 
 BROWSERS = [

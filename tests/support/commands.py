@@ -40,5 +40,6 @@ def names():
 
 
 def program(*arguments, **options):
+    """Start a command in a process of its own."""
     environ = python_environ(FILE_KEY_BASE64=base64.b64encode(KEY).decode())
     return subprocess.Popen([sys.executable, "-m", "securefs", *arguments], env=environ, **options)
