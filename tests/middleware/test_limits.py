@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import pytest
+from support.clock import Clock
 from support.hostile_corpus import Expected
 from support.uploads import BROWSER_TYPE, KEYRING, MIB, browser_body, field, problem_of, seen_by
 from support.wsgi_client import Input, call
@@ -201,16 +202,6 @@ def test_an_empty_file_input_counts_as_a_field(lab_of):
 
 
 # --- how long it takes
-
-
-class Clock:
-    """A clock that stands still until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Slow(Input):

@@ -14,27 +14,16 @@ from pathlib import Path
 import pytest
 import requests
 from support import server_table
-from support.server_app import KEYRING
+from support.sealing import seal, tampered
 from support.server_matrix import SERVERS, chunked, form, request, running
 from support.servers import wait_until
 
-from securefs import Encryptor, Suite
+from securefs import Suite
 
 MIB = 1024 * 1024
 DATA = os.urandom(3 * MIB)
 LIMIT = str(30)  # seconds that a client may take
 SMUGGLED = b"GET /page/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def seal(data, suite=Suite.CBC_HMAC):
-    encryptor = Encryptor(KEYRING, suite)
-    return encryptor.update(data) + encryptor.finalize()
-
-
-def tampered(stored):
-    changed = bytearray(stored)
-    changed[2 * MIB] ^= 1
-    return bytes(changed)
 
 
 @pytest.fixture(scope="module", params=SERVERS)

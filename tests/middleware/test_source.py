@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clock import Clock
 from support.fuzzing import examples
 from support.uploads import MIB, refusal_of
 from support.wsgi_client import Input
@@ -19,16 +20,6 @@ from securefs.header import MAGIC
 from securefs.middleware import BodyRefusedError, Policy
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.source import UPLOAD_READ, BodySource, GuardedInput, content_length, has_body
-
-
-class Clock:
-    """A clock that stands still until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def drain(source):

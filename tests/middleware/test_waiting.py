@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
+from support.clock import Clock
 from support.servers import wait_until
 from support.uploads import MIB, refusal_of
 
@@ -19,16 +20,6 @@ from securefs.middleware import Policy
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.source import BodySource
 from securefs.middleware.waiting import WaitingRoom, _held_by_server
-
-
-class Clock:
-    """A clock that stands still until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Upload:

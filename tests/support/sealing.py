@@ -58,6 +58,13 @@ def seal(
     return seal_with(random, plaintext, ring, suite, primitives, **options)
 
 
+def tampered(stored: bytes) -> bytes:
+    """A large file with a bit changed behind its first two MiB."""
+    changed = bytearray(stored)
+    changed[2 * 1024 * 1024] ^= 1
+    return bytes(changed)
+
+
 def keys_of(ring: Keyring) -> list[bytes]:
     """The file keys of a ring as bytes, which only tests get to see."""
     return [key.reveal() for key in ring._file_keys.values()]
