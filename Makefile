@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUIET := -qq --disable-pip-version-check
 TEST_WORKERS ?= 2
+# Folders that have nothing for make test-fast: it is faster not to look there.
+NOT_FAST := fuzz packaging torture
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
 FUZZ_RUNS ?= 20000
@@ -13,7 +15,7 @@ TORTURE_MUTANTS ?= 1000000
 TORTURE_SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz fuzz-seeded torture bench bench-quick clean
+.PHONY: help demo test test-fast lint fuzz fuzz-seeded torture bench bench-quick clean
 
 help: ## list these commands
 	@echo "securefs: encrypts what your users upload"
@@ -28,6 +30,9 @@ test: $(VENV)/.test ## run all tests with coverage
 	@$(BIN)/coverage run -m pytest -q --durations=5 --numprocesses=$(TEST_WORKERS) --dist=loadfile $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+test-fast: $(VENV)/.test ## run the tests that start no server and no browser and are not slow (under a minute)
+	@$(BIN)/python -m pytest -q --numprocesses=$(TEST_WORKERS) --dist=worksteal $(NOT_FAST:%=--ignore=tests/%) -m 'not server and not browser and not slow' $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## check style, types, dependency rules and known insecure patterns
 	@$(BIN)/ruff check .

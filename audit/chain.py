@@ -21,15 +21,13 @@ import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.audit.record import NO_LINE, Entry, Position, Source, build_line, line_hash
-from securefs.disk import flush_folder
+from securefs.disk import create_private, explain, flush_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Chain", "ChainBrokenError", "FileSink", "Sink", "StreamSink", "chain_file_name"]
 
-_OPEN_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE_MODE: Final = 0o600
 # Data and length reach the disk; macOS has only the call that also writes the times.
 _flush_to_disk: Final = getattr(os, "fdatasync", os.fsync)
 
@@ -41,7 +39,7 @@ class ChainBrokenError(Exception):
     """
 
     def __init__(self, why: str, message: str, cause: OSError | None = None) -> None:
-        super().__init__(message if cause is None else f"{message}: {cause.strerror}")
+        super().__init__(message if cause is None else f"{message}: {explain(cause)}")
         self.why = why
         self.error = None if cause is None else errno.errorcode.get(cause.errno or 0)
 
@@ -78,7 +76,7 @@ class FileSink:
         self._path = directory / chain_file_name(chain)
         trouble = f"cannot open a new file in {directory}"
         try:
-            self._fd = os.open(self._path, _OPEN_FLAGS, _FILE_MODE)
+            self._fd = create_private(self._path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
             raise ChainBrokenError("open_failed", trouble, error) from error
         # A journal that is dropped without close(), and a forked child, let the file go as well.

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from securefs.disk import make_private_folder, others_can_write
+from securefs.disk import explain, make_private_folder, others_can_write
 from securefs.errors import ConfigurationError
 
 __all__ = ["open_regular", "prepare_folder"]
@@ -33,7 +33,7 @@ def prepare_folder(directory: str | os.PathLike[str]) -> Path:
         path = Path(os.path.abspath(os.fspath(directory)))  # noqa: PTH100  (resolve() would follow links for good)
         status = path.stat() if path.exists() else make_private_folder(path)
     except (OSError, ValueError) as error:
-        text = getattr(error, "strerror", None) or str(error)
+        text = explain(error)
         raise ConfigurationError(
             f"cannot use the journal's folder {os.fspath(directory)!r}: {text}; "
             "name a folder that exists, or whose parent exists and is writable for this user"

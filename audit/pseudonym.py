@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from securefs.audit.folder import open_regular
+from securefs.disk import explain, flush_folder, write_new
 from securefs.errors import ConfigurationError
 
 __all__ = ["KEY_FILE", "Kind", "Pseudonyms", "hash_name", "load_or_create", "random_pseudonyms"]
@@ -70,7 +71,7 @@ def load_or_create(directory: Path) -> Pseudonyms:
             _create(path)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot create {path}: {error.strerror}; make the journal's folder writable for this user"
+            f"cannot create {path}: {explain(error)}; make the journal's folder writable for this user"
         ) from error
     return _load(path)
 
@@ -85,19 +86,16 @@ def hash_name(directory: str | os.PathLike[str], text: str, kind: Kind = "name")
 
 def _create(path: Path) -> None:
     temporary = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with write_new(temporary) as file:
             file.write(secrets.token_bytes(_KEY_SIZE))
-            file.flush()
-            os.fsync(file.fileno())
         # A rename would replace the key of a worker that was faster; a link refuses to.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
+        flush_folder(path.parent)
     finally:
-        temporary.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
 
 
 def _load(path: Path) -> Pseudonyms:
@@ -105,7 +103,7 @@ def _load(path: Path) -> Pseudonyms:
         file = open_regular(path)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot read the pseudonym key {path}: {error.strerror}; "
+            f"cannot read the pseudonym key {path}: {explain(error)}; "
             "name the folder of a journal that records pseudonyms, as the user who writes it"
         ) from error
     if file is None:

@@ -38,6 +38,7 @@ __all__ = [
     "Source",
     "build_line",
     "line_hash",
+    "new_line_hash",
     "parse_line",
 ]
 
@@ -145,9 +146,16 @@ class Entry:
 
 def line_hash(line: bytes) -> str:
     """Return the 64 hex digits by which the next record names ``line`` (without its line end)."""
+    digest = new_line_hash()
+    digest.update(line)
+    return digest.hexdigest()
+
+
+def new_line_hash() -> hashlib._Hash:
+    """Return the hash of a line, to be fed with the line (without its line end)."""
     # The zero byte keeps these hashes apart from those of any other structure that is ever signed
     # beside them.
-    return hashlib.sha256(b"\x00" + line).hexdigest()
+    return hashlib.sha256(b"\x00")
 
 
 def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -> bytes:

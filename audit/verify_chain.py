@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
-from securefs.audit.record import MAX_LINE, NO_LINE, RecordError, line_hash, parse_line
+from securefs.audit.record import MAX_LINE, NO_LINE, RecordError, line_hash, new_line_hash, parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -223,7 +223,7 @@ class _LongLine:
     def __init__(self, start: bytes) -> None:
         self.size = 0
         self.plain = hashlib.sha256()
-        self.linked = hashlib.sha256(b"\x00")
+        self.linked = new_line_hash()
         self.add(start)
 
     def add(self, data: bytes) -> None:

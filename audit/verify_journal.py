@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from securefs.audit.folder import open_regular
 from securefs.audit.pseudonym import KEY_FILE
 from securefs.audit.verify_chain import ChainSummary, ChainVerifier, Finding, TornTail
+from securefs.disk import explain
 from securefs.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class _Walk:
             summary = _verify_file(self._folder / name, verifier)
         except OSError as error:
             raise ConfigurationError(
-                f"cannot read {str(self._folder / name)!a}: {error.strerror}; verify as a user who can read the journal"
+                f"cannot read {str(self._folder / name)!a}: {explain(error)}; verify as a user who can read the journal"
             ) from error
         if summary is None:
             self._add(
@@ -205,7 +206,7 @@ def _names(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208  (names, not paths: they are data to be judged)
     except (OSError, ValueError) as error:
-        text = getattr(error, "strerror", None) or str(error)
+        text = explain(error)
         raise ConfigurationError(
             f"cannot read the journal {str(folder)!a}: {text}; name its folder"
         ) from error

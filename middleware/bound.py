@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import LimitExceededError
+from securefs.metadata import encode_metadata
+from securefs.middleware.multipart import MAX_MEDIA_TYPE
 from securefs.middleware.servers import MAX_EPILOGUE
 from securefs.stream import growth
 
@@ -28,9 +30,9 @@ __all__ = ["Bound"]
 STREAMED_FIELD_BYTES: Final = 32 * 1024 * 1024
 # Bytes by which our part headers may be longer than a terse client's.
 HEADER_GROWTH: Final = 8 * 1024
-# The longest metadata that a part's header gives but for its name: {"name":"","type":""} and a
-# type, each character escaped.
-METADATA_SIZE: Final = 21 + 2 * 127  # bytes
+# Bytes of the longest metadata that a part's header gives but for its name: a type, each character
+# of it escaped.
+METADATA_SIZE: Final = len(encode_metadata({"name": "", "type": ""})) + 2 * MAX_MEDIA_TYPE
 
 
 class Bound:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from securefs.disk import explain
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
 from securefs.middleware.filename import attachment
 from securefs.middleware.headers import STALE, values_of, without
-from securefs.middleware.multipart import MEDIA_TYPE
+from securefs.middleware.multipart import is_media_type
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE
@@ -103,7 +104,7 @@ class Delivery:
     def restore(self) -> None:
         """Take the file's type and name from its sealed metadata. It is offered for saving, never shown inline."""
         name, media_type = self._metadata.get("name"), self._metadata.get("type")
-        if isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type):
+        if is_media_type(media_type):
             self._restored.append(("Content-Type", media_type))
         if isinstance(name, str) and name:
             self._restored.append(("Content-Disposition", attachment(name)))
@@ -352,7 +353,7 @@ def record_failure(
         status = status and refusal.status
         event = "file.decrypt"
     elif isinstance(error, OSError):
-        refusal = Refusal(500, Reason.IO_ERROR, f"the stored file can't be read: {error.strerror}")
+        refusal = Refusal(500, Reason.IO_ERROR, f"the stored file can't be read: {explain(error)}")
         event = "file.decrypt"
     else:
         refusal = Refusal.of(error)

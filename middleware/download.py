@@ -18,7 +18,7 @@ from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
 from securefs.header import MAGIC, PREAMBLE_SIZE, claimed_object_id, claimed_suite
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure, record_passed_over
-from securefs.middleware.headers import STALE, values_of, without
+from securefs.middleware.headers import STALE, is_identity, values_of, without
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.response import SEND_SIZE, Closing
 from securefs.middleware.selection import Selection
@@ -252,7 +252,7 @@ def _check_servable(response: Response) -> None:
         raise FormatError(
             "the app answered a part of a ciphertext; ranges are ours to serve", Reason.BAD_HEADER
         )
-    if (response.header("content-encoding") or "identity").lower() != "identity":
+    if not is_identity(response.header("content-encoding")):
         raise FormatError("the app put a Content-Encoding on a ciphertext", Reason.BAD_HEADER)
 
 

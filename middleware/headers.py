@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
     Headers = list[tuple[str, str]]
 
-__all__ = ["STALE", "content_length", "has_body", "length_in", "value_of", "values_of", "without"]
+__all__ = [
+    "STALE",
+    "content_length",
+    "has_body",
+    "is_identity",
+    "length_in",
+    "value_of",
+    "values_of",
+    "without",
+]
 
 # They describe the ciphertext (RFC 9530, RFC 1864), or ranges of it.
 STALE: Final = frozenset(
@@ -42,6 +51,11 @@ def values_of(headers: Headers, name: str) -> list[str]:
 def without(headers: Headers, names: Container[str]) -> Headers:
     """Return the headers but for ``names`` (lower case)."""
     return [(name, value) for name, value in headers if name.lower() not in names]
+
+
+def is_identity(coding: str | None) -> bool:
+    """Return whether a Content-Encoding changes nothing: there is none, or it says so (RFC 9110 section 8.4)."""
+    return (coding or "identity").strip(" \t").lower() == "identity"
 
 
 def length_in(text: object) -> int | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from securefs.errors import JournalError, Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
-from securefs.middleware.headers import content_length, has_body
-from securefs.middleware.multipart import MEDIA_TYPE, MalformedBodyError, parse_boundary
+from securefs.middleware.headers import content_length, has_body, is_identity
+from securefs.middleware.multipart import MalformedBodyError, is_media_type, parse_boundary
 from securefs.middleware.policy import matches
 from securefs.middleware.raw import RawPipeline
 from securefs.middleware.refusal import Refusal
@@ -53,7 +53,7 @@ def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
 
 def _rewritten_form(transit: Transit) -> RewrittenBody:
     inner, policy = transit.inner, transit.settings.policy
-    if inner.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+    if not is_identity(inner.get("HTTP_CONTENT_ENCODING")):
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
     try:
         boundary = parse_boundary(inner["CONTENT_TYPE"])
@@ -70,9 +70,7 @@ def _rewritten_file(transit: Transit) -> RewrittenBody:
     source = _source(transit)
     media_type = transit.inner.get("CONTENT_TYPE", "")
     try:
-        file = _sealing(transit).begin(
-            media_type, {"type": media_type} if MEDIA_TYPE.fullmatch(media_type) else {}
-        )
+        file = _sealing(transit).begin(media_type, {"type": media_type} if is_media_type(media_type) else {})
     except JournalError as error:
         raise Refusal.of(error) from None
     pipeline = RawPipeline(source, file)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from securefs.errors import LimitExceededError, Reason, SecureFSError
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
-    "MEDIA_TYPE",
+    "MAX_MEDIA_TYPE",
     "Data",
     "Event",
     "MalformedBodyError",
     "MultipartParser",
     "Part",
     "PartEnd",
+    "is_media_type",
     "parse_boundary",
 ]
 
@@ -72,15 +73,13 @@ Event = Part | Data | PartEnd
 
 # RFC 2046 section 5.1.1: bcharsnospace, 1 to 70 characters, a space not last.
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+# RFC 9110 section 5.6.2: token
+_TCHARS: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # parameter = token "=" ( token / quoted-string ); tokens of Content-Type may be unquoted boundaries
 # with ":" or "=".
-_TYPE_PARAMETER: Final = re.compile(
-    r'[ \t]*;[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"([^"\\]*)"|([^\s;",]+))'
-)
+_TYPE_PARAMETER: Final = re.compile(rf'[ \t]*;[ \t]*({_TCHARS})=(?:"([^"\\]*)"|([^\s;",]+))')
 _FORM_DATA: Final = re.compile(r"multipart/form-data", re.IGNORECASE)
 
-# RFC 9110 section 5.6.2: token
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such
 # names as are in use. White space is stripped and not matched: where two repetitions can share it,
 # the time to find no match grows with the square of the header.
@@ -94,15 +93,14 @@ _QUOTED_PLAIN: Final = r'"([^"]*)"'
 _NAME: Final = r" *; *([A-Za-z0-9_\-*]+)"
 # What is not quoted is a token: parsers disagree on where anything else ends.
 _PARAMETERS: Final = tuple(
-    re.compile(rf"{_NAME}(?:=(?:{quoted}|({_TOKEN.decode()})))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
+    re.compile(rf"{_NAME}(?:=(?:{quoted}|({_TCHARS})))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
 )
-# media-type = type "/" subtype parameters (RFC 9110 section 8.3.1), of a length that fits the
-# sealed metadata
-MEDIA_TYPE: Final = re.compile(
-    r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-    r"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[^\"\\\x00-\x1f\x7f-\xff]*\"))*"
+# media-type = type "/" subtype parameters (RFC 9110 section 8.3.1)
+_MEDIA_TYPE: Final = re.compile(
+    rf"{_TCHARS}/{_TCHARS}"
+    rf'(?:[ \t]*;[ \t]*{_TCHARS}=(?:{_TCHARS}|"[\x20\x21\x23-\x5b\x5d-\x7e]*"))*'
 )
-_MAX_MEDIA_TYPE: Final = 127  # bytes
+MAX_MEDIA_TYPE: Final = 127  # characters, all of them ASCII
 _DEFAULT_TYPE: Final = "application/octet-stream"
 _IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
 _LINE_ENDS: Final = re.compile(rb"[\r\n]*")
@@ -122,6 +120,11 @@ class _Step:
     events: tuple[Event, ...]
     position: int
     starved: bool = False
+
+
+def is_media_type(text: object) -> TypeGuard[str]:
+    """Return whether ``text`` is a media type that is sealed with a file and restored: ASCII, at most 127 characters."""
+    return isinstance(text, str) and len(text) <= MAX_MEDIA_TYPE and bool(_MEDIA_TYPE.fullmatch(text))
 
 
 def parse_boundary(content_type: str) -> bytes:
@@ -295,7 +298,7 @@ def _parse_header(block: bytes, size: int) -> Part:
     content_type = headers.get(b"content-type", "")
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
-    if len(content_type) > _MAX_MEDIA_TYPE or not MEDIA_TYPE.fullmatch(content_type):
+    if not is_media_type(content_type):
         content_type = _DEFAULT_TYPE
     return Part(parameters["name"], parameters.get("filename"), content_type, size)
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import ConfigurationError
+from securefs.sealer import FORMATS
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Policy:
             raise ConfigurationError(
                 "Policy.body_timeout must be positive, min_rate and verify_first not negative"
             )
-        if self.format not in {1, 2}:
+        if self.format not in FORMATS:
             raise ConfigurationError(f"Policy.format must be 1 or 2, not {self.format!r}")
         for name in ("format_1_paths", "protected_paths", "raw_uploads"):
             patterns = getattr(self, name)

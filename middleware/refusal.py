@@ -12,13 +12,9 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import (
-    FormatError,
-    IntegrityError,
     JournalError,
-    LimitExceededError,
     Reason,
     SecureFSError,
-    UnknownKeyError,
 )
 
 if TYPE_CHECKING:
@@ -61,9 +57,7 @@ class Refusal(Exception):  # noqa: N818  # not an error of ours: an answer
         """Return what an error of the core means to a client: a file that fails is 500, a journal that does 503."""
         if isinstance(error, JournalError):
             return cls(503, Reason.JOURNAL_ERROR, str(error), recorded=True)
-        if isinstance(error, (FormatError, IntegrityError, UnknownKeyError, LimitExceededError)):
-            return cls(500, error.reason, str(error))
-        return cls(500, Reason.IO_ERROR, str(error))
+        return cls(500, error.reason or Reason.IO_ERROR, str(error))
 
 
 class BodyRefusedError(OSError):

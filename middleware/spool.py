@@ -7,11 +7,11 @@ for any other failure, ``io_error`` in the journal.
 
 from __future__ import annotations
 
-import errno
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Final
 
+from securefs.disk import explain, is_full
 from securefs.errors import Reason
 from securefs.middleware.refusal import Refusal
 
@@ -24,9 +24,6 @@ __all__ = ["Spool"]
 
 HELD_IN_MEMORY: Final = 1024 * 1024  # bytes; what is more goes to a temporary file
 PIECE: Final = 256 * 1024  # bytes read back at a time
-# A file larger than the process or the file system may write is no different from a full disk to
-# whoever waits.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Spool:
@@ -66,6 +63,6 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        status = 507 if error.errno in _FULL else 500
-        detail = f"a temporary file can't hold the body: {error.strerror or error}"
+        status = 507 if is_full(error) else 500
+        detail = f"a temporary file can't hold the body: {explain(error)}"
         raise Refusal(status, Reason.IO_ERROR, detail) from None

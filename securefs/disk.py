@@ -1,10 +1,9 @@
-"""The floor: how anything here is put on a disk.
+"""The floor: how files and folders are put on a disk.
 
-:func:`write_atomically` writes a file: a temporary one beside the target, mode 0600, flushed to
-    disk, then put in its place in one
-step. Whatever goes wrong in between (a full disk, a failed verification, Ctrl-C) removes the
-temporary file and leaves the target as it was. :func:`flush_folder` makes a new name last,
-:func:`make_private_folder` makes a folder of one user's.
+A new file is private (mode 0600) and never replaces another (:func:`create_private`).
+:func:`write_new` and :func:`write_atomically` flush a file and its name to disk. Whatever goes
+wrong before that (a full disk, a failed verification, a signal) removes what was begun and leaves
+an existing target as it was.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from securefs.errors import ConfigurationError
@@ -22,14 +21,36 @@ from securefs.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["StrPath", "flush_folder", "make_private_folder", "others_can_write", "write_atomically"]
+__all__ = [
+    "StrPath",
+    "create_private",
+    "explain",
+    "flush_folder",
+    "is_full",
+    "make_private_folder",
+    "others_can_write",
+    "write_atomically",
+    "write_new",
+]
 
 PRIVATE_FOLDER: Final = 0o700
-TEMPORARY_NAME: Final = (
-    128  # bytes of the target's name in the temporary one's: together under NAME_MAX (255)
-)
+PRIVATE_FILE: Final = 0o600
+# Bytes of the target's name in its temporary file's name, which stays under NAME_MAX (255).
+TEMPORARY_NAME: Final = 128
+# A file larger than the process or the file system may write is no different from a full disk.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 StrPath = str | os.PathLike[str]
+
+
+def explain(error: OSError | ValueError) -> str:
+    """Return in words what the system refused."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether a write failed for want of room: a disk, a quota or a size limit is full."""
+    return error.errno in _FULL
 
 
 def make_private_folder(path: Path) -> os.stat_result:
@@ -55,30 +76,72 @@ def flush_folder(directory: Path) -> None:
         os.close(descriptor)
 
 
+def create_private(path: StrPath, flags: int = os.O_WRONLY) -> int:
+    """Return a descriptor of the new file ``path``, mode 0600.
+
+    :param flags: how it is opened, beside O_CREAT, O_EXCL, O_NOFOLLOW and O_CLOEXEC.
+    :raises FileExistsError: there is something at ``path``, be it a link that leads nowhere.
+    """
+    always = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags | always, PRIVATE_FILE)
+
+
+@contextmanager
+def write_new(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new private file, on the disk with its name when the block ends, and removed if it fails.
+
+    :raises FileExistsError: there is something at ``path``.
+    """
+    descriptor = create_private(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        flush_folder(path.parent)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        raise
+
+
 @contextmanager
 def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes ``target`` when the block ends without an error, and else vanishes.
 
     :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`,
         also where another process creates the target in the meantime.
+    :raises OSError: it can't be written; the error names ``target`` and not the temporary file.
     """
     path = Path(target)
     if path.exists() and not overwrite:
         raise _exists(path)
     start = os.fsdecode(os.fsencode(path.name)[:TEMPORARY_NAME])
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=".tmp")
-    temporary = Path(name)
+    temporary = path.with_name(f".{start}.{token_hex(8)}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # Inside: a signal between the making of the file and this block would leave it behind.
+        with _named(temporary, path), os.fdopen(create_private(temporary), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _put_in_place(temporary, path, overwrite=overwrite)
-        flush_folder(path.parent)
+        with _named(temporary, path):
+            _put_in_place(temporary, path, overwrite=overwrite)
+            flush_folder(path.parent)
     finally:
         # Gone already where all went well; KeyboardInterrupt passes here too.
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
+
+
+@contextmanager
+def _named(temporary: Path, path: Path) -> Iterator[None]:
+    """Give an error about the temporary file the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename == os.fspath(temporary):
+            raise OSError(error.errno, explain(error), os.fspath(path)) from None
+        raise
 
 
 def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:

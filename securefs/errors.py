@@ -8,6 +8,7 @@ tells it only that an operation failed, and writes the reason to the audit journ
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 __all__ = [
     "ConfigurationError",
@@ -44,7 +45,12 @@ class Reason(str, Enum):
 
 
 class SecureFSError(Exception):
-    """The root of all errors that securefs raises on purpose."""
+    """The root of all errors that securefs raises on purpose.
+
+    :ivar reason: the journal's code for it, None where the journal has none.
+    """
+
+    reason: Reason | None = None
 
 
 class ConfigurationError(SecureFSError):
@@ -56,7 +62,7 @@ class FormatError(SecureFSError):
 
     def __init__(self, message: str, reason: Reason = Reason.BAD_HEADER) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: Reason = reason
 
 
 class IntegrityError(SecureFSError):
@@ -77,7 +83,7 @@ class IntegrityError(SecureFSError):
         digest: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: Reason = reason
         self.segment = segment
         self.digest = digest
 
@@ -85,7 +91,7 @@ class IntegrityError(SecureFSError):
 class UnknownKeyError(SecureFSError):
     """No key of the keyring is named by the file. :attr:`key_ids` are the ids (hex) that the file names."""
 
-    reason = Reason.UNKNOWN_KEY
+    reason: Reason = Reason.UNKNOWN_KEY
 
     def __init__(self, message: str, key_ids: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -95,16 +101,20 @@ class UnknownKeyError(SecureFSError):
 class LimitExceededError(SecureFSError):
     """A limit was reached: of the format (segments in a file) or of the caller's policy."""
 
-    reason = Reason.LIMIT
+    reason: Reason = Reason.LIMIT
 
 
 class SourceError(SecureFSError):
     """What is read from does not behave as a binary file or stream: it gave text, nothing (None), or too much."""
 
-    reason = Reason.IO_ERROR
+    reason: Reason = Reason.IO_ERROR
 
 
 class JournalError(SecureFSError):
     """The audit journal cannot be written, so the operation must not go on."""
 
-    reason = Reason.JOURNAL_ERROR
+    reason: Reason = Reason.JOURNAL_ERROR
+
+
+# What these say is about a file; all other errors are about what was asked for, or about this machine.
+VERDICTS: Final = (FormatError, IntegrityError, LimitExceededError, UnknownKeyError)

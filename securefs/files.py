@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from securefs.disk import write_atomically
-from securefs.errors import ConfigurationError
 from securefs.primitives import view_of
 from securefs.reader import as_a_file, open_encrypted
 from securefs.sealer import NewFiles
@@ -108,8 +107,6 @@ def encrypt_file(
     :raises OSError: a file can't be read or written; the target is then as it was.
     """
     new = NewFiles(keyring, 1 if format_1 else 2, suite)
-    if not new.binds and (context or metadata):
-        raise ConfigurationError("Format 1 has no place for a context or metadata: use Format 2")
     sealer = new.sealer(context, metadata, primitives=primitives)
     with _open(source) as plain, write_atomically(target, overwrite=overwrite) as sealed:
         copy_sealed(plain, sealed, sealer)

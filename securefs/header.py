@@ -67,6 +67,11 @@ KIND_EMPTY: Final = 0
 KIND_FILE_KEY: Final = 1
 KIND_KEY_SERVICE: Final = 2
 KIND_HPKE: Final = 3
+KIND_NAMES: Final = {
+    KIND_FILE_KEY: "file key",
+    KIND_KEY_SERVICE: "key service",
+    KIND_HPKE: "hpke recipient",
+}
 _KIND_1_PAYLOAD: Final = 32 + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes: salt, DEK, tag
 # Payload bytes, least and most, of each kind. Kind 2: a length byte, a provider name, a ciphertext;
 # kind 3: enc and ct.

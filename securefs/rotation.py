@@ -343,5 +343,4 @@ def _replace_by_copy(descriptor: int, path: Path, change: _Change, check: Callab
         while data := os.pread(descriptor, COPY_SIZE, offset):
             copy.write(data)
             offset += len(data)
-        if not os.path.samestat(status, target.stat()):
-            raise OSError(errno.ESTALE, "the file was replaced meanwhile: do it again", str(path))
+        _check_still_there(descriptor, path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs import format1
+from securefs.errors import ConfigurationError
 from securefs.primitives import StreamSealer
 from securefs.stream import Encryptor, most_overhead
 from securefs.suites import Suite
@@ -74,13 +75,12 @@ class NewFiles:
         """Return what seals one file.
 
         :param context, metadata: as for :class:`Encryptor`.
-        :raises ConfigurationError: for an unusable key, context or metadata.
-        :raises ValueError: Format 1 is given a context or metadata, which it would lose.
+        :raises ConfigurationError: for an unusable key, context or metadata; Format 1 holds none.
         """
         if self.binds:
             return Encryptor(self.keyring, self.suite, context, metadata, primitives=primitives)
         if context or metadata:
-            raise ValueError("Format 1 has no place for a context or metadata")
+            raise ConfigurationError("Format 1 has no place for a context or metadata: use Format 2")
         return self.keyring.format_1_sealer(primitives)
 
     def most_overhead(self, metadata_size: int) -> int:

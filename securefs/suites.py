@@ -115,9 +115,13 @@ class Suite(Enum):
         return before + rest, before + rest + (BLOCK_SIZE - 1 if self is Suite.CBC_HMAC else 0)
 
     def may_be_whole(self, body_length: int) -> bool:
-        """Return whether a writer may have made a body of this length: its last segment is no full one, nor less than an empty one."""
-        rest = max(0, body_length - BODY_HEAD_SIZE) % self.sealed_size
-        return rest >= self.min_sealed
+        """Return whether a complete body can have this length.
+
+        The last segment is never full, never smaller than an empty one, and in suite 1 a multiple
+        of the block size.
+        """
+        last = max(0, body_length - BODY_HEAD_SIZE) % self.sealed_size
+        return last >= self.min_sealed and (self is Suite.GCM or last % BLOCK_SIZE == 0)
 
     @classmethod
     def parse(cls, label: str) -> Suite:

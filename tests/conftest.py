@@ -1,7 +1,13 @@
+"""Settings of every test."""
+
+from __future__ import annotations
+
 import signal
 
-from fuzzing import PROFILE
+import pytest
 from hypothesis import settings
+from support.fuzzing import PROFILE
+from support.marks import marks_of
 
 settings.load_profile(PROFILE)
 
@@ -10,3 +16,9 @@ def pytest_configure():
     """Let programs that tests start be interrupted: one started by a shell's `&` would inherit that SIGINT is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in sorted(marks_of(item)):
+            item.add_marker(getattr(pytest.mark, mark))

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzzing import FACTOR, PROFILE, examples
 from hypothesis import settings
-from journals import chain_files
+from support.fuzzing import FACTOR, PROFILE, examples
+from support.journals import chain_files
 
 TESTS = Path(__file__).parent
 # Where Hypothesis is told how to draw; everywhere else what is asked of it may not change that.
@@ -25,7 +25,7 @@ ALLOWED = {"derandomize": "True", "deadline": "None"}
 DRAWING = """
 from hypothesis import given, strategies as st
 import conftest
-from fuzzing import examples
+from support.fuzzing import examples
 
 def bare(drawn):
     print(repr(drawn))

@@ -7,7 +7,6 @@ upload runs, and the worker's own peak of memory (VmHWM) is compared with what i
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -16,7 +15,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from servers import app_environ, curl, gunicorn
+from support.journals import all_records
+from support.servers import app_environ, curl, gunicorn
 
 SIZE = 1024 * 1024 * 1024  # bytes
 STEP = 1024 * 1024
@@ -126,8 +126,7 @@ def sign_in(environ) -> str:
 
 
 def records(environ) -> list[dict]:
-    folder = Path(environ["SECUREFS_AUDIT_DIR"])
-    return [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return all_records(Path(environ["SECUREFS_AUDIT_DIR"]))
 
 
 @pytest.mark.parametrize("suite", ["aes-256-cbc-hmac-sha256", "aes-256-gcm"])

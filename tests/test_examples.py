@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from servers import DEADLINE, ROOT, app_environ, curl, gunicorn
+from support.servers import DEADLINE, ROOT, app_environ, curl, gunicorn
 
 from securefs.header import MAGIC
 

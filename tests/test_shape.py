@@ -7,7 +7,7 @@ import re
 from importlib import import_module
 
 import pytest
-from journals import ROOT
+from support.journals import ROOT
 
 NAMES = re.compile(
     r"gunicorn|cheroot|cherrypy|waitress|uwsgi|wsgiref|gevent|webob|werkzeug|flask|django|bottle|falcon",

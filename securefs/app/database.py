@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from securefs import ConfigurationError, SecureFSError
-from securefs.disk import make_private_folder, others_can_write
+from securefs.disk import explain, make_private_folder, others_can_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,7 +69,7 @@ def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
         path = Path(text)
         status = make_private_folder(path)
     except OSError as error:
-        raise ConfigurationError(f"{DATA_VARIABLE}: cannot use {text}: {error.strerror}") from None
+        raise ConfigurationError(f"{DATA_VARIABLE}: cannot use {text}: {explain(error)}") from None
     except ValueError:  # a NUL byte in the path
         raise ConfigurationError(f"{DATA_VARIABLE}: is not a usable path") from None
     if others_can_write(status):
@@ -95,7 +95,7 @@ def open_database(directory: Path) -> Path:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except OSError as error:
-        raise ConfigurationError(f"{DATA_VARIABLE}: cannot use {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{DATA_VARIABLE}: cannot use {path}: {explain(error)}") from None
     except StorageError as error:
         raise ConfigurationError(f"{DATA_VARIABLE}: {error}") from None
     if version > SCHEMA_VERSION:

@@ -12,7 +12,6 @@ part of a path.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from securefs import PREAMBLE_SIZE, ConfigurationError, FormatError, Reason, claimed_object_id
 from securefs.app.database import StorageError, transaction
-from securefs.disk import flush_folder, make_private_folder
+from securefs.disk import create_private, explain, flush_folder, is_full, make_private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,9 +36,6 @@ STALE_AFTER: Final = 60.0  # seconds in which a new temporary file may still be 
 
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{32}\.tmp", re.ASCII)
-# A file larger than the process or the file system may write is no different from a full disk to a
-# user.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +52,7 @@ class Incoming:
 
     def __init__(self, path: Path) -> None:
         with _explained(path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.open(path, flags, 0o600)
+            self._file = create_private(path, os.O_RDWR)
         self._path = path
         self._temporary = True
         # The lock tells the sweep of another process that this one lives; it ends with the process.
@@ -126,7 +121,7 @@ class Storage:
             make_private_folder(self._files)
             self._sweep()
         except OSError as error:
-            raise ConfigurationError(f"cannot use {self._files}: {error.strerror}") from None
+            raise ConfigurationError(f"cannot use {self._files}: {explain(error)}") from None
 
     def _sweep(self) -> None:
         """Remove what dead processes left: our own name pattern, old enough to be locked, and not locked."""
@@ -233,6 +228,4 @@ def _explained(path: Path, verb: str = "store") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"cannot {verb} {path.name}: {error.strerror}", full=error.errno in _FULL
-        ) from error
+        raise StorageError(f"cannot {verb} {path.name}: {explain(error)}", full=is_full(error)) from error

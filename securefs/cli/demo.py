@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from securefs.app.database import DATA_VARIABLE, data_directory, open_database
 from securefs.app.tokens import Tokens
 from securefs.cli.terminal import DONE, flush_output, say
-from securefs.disk import make_private_folder, write_atomically
+from securefs.disk import explain, make_private_folder, write_atomically
 from securefs.errors import ConfigurationError
 from securefs.keys import PRIMARY_VARIABLE, generate_key
 
@@ -136,8 +136,10 @@ def listen(port: int) -> socket.socket:
         server.listen(BACKLOG)
     except OSError as error:
         server.close()
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-        raise ConfigurationError(f"port {port} of {ADDRESS} {why}: choose another one with --port") from None
+        trouble = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {explain(error)}"
+        raise ConfigurationError(
+            f"port {port} of {ADDRESS} {trouble}: choose another one with --port"
+        ) from None
     return server
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from securefs.cli.terminal import DONE, STREAM, open_source, reading, say, say_json
-from securefs.header import FIXED_SIZE, header_length, parse_header
+from securefs.cli.terminal import DONE, open_source, reading, regular_size, say, say_json
+from securefs.header import FIXED_SIZE, KIND_NAMES, header_length, parse_header
 
 if TYPE_CHECKING:
     import argparse
@@ -15,14 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_KINDS: Final = {1: "file key", 2: "key service", 3: "hpke recipient"}
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what a Format 2 header says. It needs no key, so nothing of it is verified."""
     with open_source(arguments.file) as file, reading(file, arguments.file) as source:
         start = source.read(FIXED_SIZE)
         start += source.read(header_length(start) - len(start))
+        size = regular_size(file)
     header = parse_header(start)
     document: dict[str, object] = {
         "format": 2,
@@ -31,16 +29,22 @@ def run(arguments: argparse.Namespace) -> int:
         "header_size": header.length,
         "sealed_metadata_size": len(header.sealed_metadata),
         "slots": [
-            {"kind": _KINDS[slot.kind], "generation": slot.generation, "key_id": slot.key_id.hex()}
+            {"kind": KIND_NAMES[slot.kind], "generation": slot.generation, "key_id": slot.key_id.hex()}
             for slot in header.slots
         ],
         "free_slots": header.slot_count - len(header.slots),
     }
-    if arguments.file != STREAM:
-        document |= _sizes(header, Path(arguments.file).stat().st_size)
+    if size is not None:
+        document |= _sizes(header, size)
     if arguments.json:
         say_json(document)
         return DONE
+    _say(document)
+    say("not verified: this is what the header says; securefs verify tells whether it is true")
+    return DONE
+
+
+def _say(document: dict[str, object]) -> None:
     for key, value in document.items():
         for item in value if isinstance(value, list) else [value]:
             text = (
@@ -49,8 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
                 else item
             )
             say(f"{key.replace('_', ' ')}: {text}")
-    say("not verified: this is what the header says; securefs verify tells whether it is true")
-    return DONE
 
 
 def _sizes(header: Header, length: int) -> dict[str, object]:

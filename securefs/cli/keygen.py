@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securefs.cli.terminal import DONE, named, say
+from securefs.disk import write_new
 from securefs.errors import ConfigurationError
 from securefs.keys import generate_key
 
@@ -22,19 +22,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         say(key)
         return DONE
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    path = Path(arguments.output)
     try:
-        descriptor = os.open(arguments.output, flags, 0o600)
+        with named(arguments.output), write_new(path) as file:
+            file.write(key.encode("ascii") + b"\n")
     except FileExistsError:
         # There is no --force here: a key that is overwritten takes every file under it along.
         raise ConfigurationError(f"{arguments.output} exists already: a key is never overwritten") from None
-    try:
-        with named(arguments.output), os.fdopen(descriptor, "wb") as file:
-            file.write(key.encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        # Interrupted too: half a key must not pass for one.
-        Path(arguments.output).unlink()
-        raise
     return DONE

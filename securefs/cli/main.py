@@ -18,13 +18,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from securefs._version import __version__
 from securefs.cli.terminal import FINDING, USAGE, abandon_output, complain, flush_output
-from securefs.errors import (
-    FormatError,
-    IntegrityError,
-    LimitExceededError,
-    SecureFSError,
-    UnknownKeyError,
-)
+from securefs.disk import explain
+from securefs.errors import VERDICTS, SecureFSError
+from securefs.suites import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,12 +31,7 @@ __all__ = ["main"]
 INTERRUPTED: Final = 130
 MAX_PORT: Final = 65_535
 
-_SUITES: Final = ("aes-256-cbc-hmac-sha256", "aes-256-gcm")
-
-
-# What these say is about a file; all other errors are about what was asked for, or about this
-# machine.
-_VERDICTS: Final = (FormatError, IntegrityError, LimitExceededError, UnknownKeyError)
+_SUITES: Final = tuple(suite.label for suite in Suite)
 
 
 class _Ended(BaseException):
@@ -76,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _fail("the reader of standard output went away: the output is not complete", USAGE)
     except SecureFSError as error:
-        return _fail(str(error), FINDING if isinstance(error, _VERDICTS) else USAGE)
+        return _fail(str(error), FINDING if isinstance(error, VERDICTS) else USAGE)
     except OSError as error:
         return _fail(_describe(error), USAGE)
 
@@ -91,7 +82,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _describe(error: OSError) -> str:
-    what = error.strerror or str(error)
+    what = explain(error)
     return f"{os.fsdecode(error.filename)}: {what}" if isinstance(error.filename, (str, bytes)) else what
 
 

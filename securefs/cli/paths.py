@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from securefs.disk import explain
 from securefs.errors import ConfigurationError, Reason, SecureFSError
 from securefs.header import MAGIC
 
@@ -56,11 +57,10 @@ def finding(path: Path, error: SecureFSError | OSError, what: str) -> dict[str, 
     if isinstance(error, OSError):
         return {
             "path": str(path),
-            "error": f"{what}: {error.strerror or error}",
+            "error": f"{what}: {explain(error)}",
             "reason": Reason.IO_ERROR.value,
         }
-    reason = getattr(error, "reason", None)
-    return {"path": str(path), "error": str(error), "reason": reason.value if reason else None}
+    return {"path": str(path), "error": str(error), "reason": error.reason and error.reason.value}
 
 
 def planted_slot(slot: int, key_id: str, opened_by: str) -> str:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from securefs.disk import write_atomically
+from securefs.disk import explain, write_atomically
 from securefs.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "open_source",
     "open_target",
     "reading",
+    "regular_size",
     "say",
     "say_json",
     "shown",
@@ -107,13 +108,13 @@ def abandon_output() -> None:
 
 
 @contextlib.contextmanager
-def named(name: str, temporary: str | None = None) -> Iterator[None]:
-    """Give an OSError that names no file, or one whose path begins with ``temporary``, the name that the user knows."""
+def named(name: str) -> Iterator[None]:
+    """Give an OSError that names no file the name that the user knows."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or (temporary is not None and str(error.filename).startswith(temporary)):
-            raise OSError(error.errno, error.strerror or str(error), name) from None
+        if error.filename is None:
+            raise OSError(error.errno, explain(error), name) from None
         raise
 
 
@@ -169,7 +170,7 @@ class Progress:
 @contextlib.contextmanager
 def reading(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """Yield an open file to be read once, with a progress bar, and with errors that say its name."""
-    with Progress(_regular_size(file)) as progress:
+    with Progress(regular_size(file) or 0) as progress:
         yield cast("BinaryIO", _Named(file, label(name), progress))
 
 
@@ -190,12 +191,13 @@ def open_source(name: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def _regular_size(file: BinaryIO) -> int:
+def regular_size(file: BinaryIO) -> int | None:
+    """Return the size in bytes of an open regular file, None for anything else."""
     try:
         status = os.fstat(file.fileno())
     except (OSError, ValueError):
-        return 0
-    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 @contextlib.contextmanager
@@ -217,7 +219,5 @@ def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         # A rename over /dev/null or a named pipe would replace it for everybody.
         raise ConfigurationError(f"{name} is not a regular file and will not be replaced")
-    # As write_atomically names its temporary files.
-    temporary = os.path.join(os.path.abspath(path.parent), f".{path.name[:64]}.")  # noqa: PTH100, PTH118  # a prefix
-    with named(name, temporary), write_atomically(path, overwrite=force) as file:
+    with named(name), write_atomically(path, overwrite=force) as file:
         yield file

@@ -12,6 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from securefs.disk import explain
 from securefs.errors import ConfigurationError
 from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, check_key
 from securefs.primitives import KEY_SIZE
@@ -70,7 +71,7 @@ def _read_secret(path: str, variable: str) -> str:
                 raise ConfigurationError(f"{variable}: other users can access {shown}: run chmod 600 on it")
             return _key_text(file.read(MAX_KEY_FILE + 1), f"{variable}: {shown}")
     except OSError as error:
-        problem = error.strerror
+        problem = explain(error)
     except ValueError:
         problem = "it holds a NUL byte"
     raise ConfigurationError(f"{variable}: cannot read {shown}: {problem}; {HOW}")

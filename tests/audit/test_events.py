@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from journals import ROOT
+from support.journals import ROOT
 
 from securefs.audit.events import EVENTS, FLUSH_FROM, MEMBERS, OUTCOMES, SEVERITIES, severity_of
 from securefs.errors import Reason

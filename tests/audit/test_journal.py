@@ -8,11 +8,18 @@ import stat
 from pathlib import Path
 
 import pytest
-from journals import all_records, chain_files, file_size_limit, only_chain, records, run_script, unprivileged
+from support.journals import (
+    all_records,
+    chain_files,
+    file_size_limit,
+    only_chain,
+    records,
+    run_script,
+    unprivileged,
+)
 
 from securefs.audit import Entry, Journal, verify_journal
 from securefs.audit.chain import FileSink
-from securefs.audit.folder import _refuse_stranger
 from securefs.audit.journal import _version
 from securefs.audit.record import line_hash
 from securefs.errors import ConfigurationError, JournalError, Reason
@@ -111,31 +118,6 @@ def test_bad_settings_are_one_clear_line(arguments, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         Journal(**arguments)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_folder_that_others_can_write_to_is_refused(folder, mode):
-    folder.mkdir()
-    folder.chmod(mode)
-    with pytest.raises(ConfigurationError, match="others can write"):
-        Journal(folder)
-
-
-@pytest.mark.parametrize(
-    ("owner", "user", "fit"),
-    [
-        pytest.param(1000, 1000, True, id="own"),
-        pytest.param(0, 1000, True, id="of-root"),
-        pytest.param(1000, 0, True, id="root-for-another"),
-        pytest.param(1001, 1000, False, id="of-another"),
-    ],
-)
-def test_folder_of_a_stranger_is_refused(folder, owner, user, fit):
-    if fit:
-        _refuse_stranger(folder, owner, user)
-        return
-    with pytest.raises(ConfigurationError, match="belongs to user 1001"):
-        _refuse_stranger(folder, owner, user)
 
 
 def test_environment(folder):

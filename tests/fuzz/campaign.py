@@ -23,9 +23,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
-import hostile_corpus  # noqa: E402  # found by way of the line above
 from fuzz.mutation import Mutator, dictionary  # noqa: E402  # the same
 from fuzz.upload_property import check, decode, seeds  # noqa: E402  # the same
+from support import hostile_corpus  # noqa: E402  # found by way of the line above
 
 CORPUS = HERE / "corpus"
 DICTIONARY = HERE / "upload.dict"

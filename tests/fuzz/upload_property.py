@@ -16,11 +16,11 @@ from hashlib import shake_128
 from itertools import chain, count
 
 import multipart as oracle
-from hostile_corpus import load
-from uploads import KEYRING, canonical_parts, opened, problem_of
+from support.hostile_corpus import load
+from support.uploads import KEYRING, canonical_parts, opened, problem_of
+from support.wsgi_client import Input, call
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
-from wsgi_client import Input, call
 
 import securefs.middleware.body
 import securefs.middleware.refusal

@@ -10,12 +10,12 @@ from collections import deque
 from dataclasses import replace
 
 import pytest
-from fuzzing import examples
-from hostile_corpus import Expected
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from uploads import KEYRING, MIB, canonical_parts, line, opened, refusal_of
-from wsgi_client import Input
+from support.fuzzing import examples
+from support.hostile_corpus import Expected
+from support.uploads import KEYRING, MIB, canonical_parts, line, opened, refusal_of
+from support.wsgi_client import Input
 
 from securefs import Keyring, Suite, open_encrypted
 from securefs.audit import Journal

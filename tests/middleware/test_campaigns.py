@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hostile_corpus import Expected
-from server_matrix import TESTS, Connection, form, request
-from servers import Server, gunicorn, python_environ, wait_until
-from uploads import BROWSER_TYPE, browser_body
+from support.hostile_corpus import Expected
+from support.journals import all_records
+from support.server_matrix import TESTS, Connection, form, request
+from support.servers import Server, gunicorn, python_environ, wait_until
+from support.uploads import BROWSER_TYPE, browser_body
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -43,7 +44,7 @@ MULTIPART = [("Content-Type", BROWSER_TYPE)]
 
 @dataclass
 class Target:
-    """gunicorn with one worker of 16 threads over :mod:`campaign_app`, and that worker's process id."""
+    """gunicorn with one worker of 16 threads over :mod:`support.campaign_app`, and that worker's process id."""
 
     policy: str
     server: Server
@@ -79,13 +80,8 @@ class Target:
         print(f"{what}: {before / MIB:.1f} MiB, at its peak {grown[0] / MIB:.1f} MiB more")
 
     def records(self, event: str) -> list[dict]:
-        """Return the journal's records of one kind. A line is a record once it has its end."""
-        lines = [
-            line
-            for path in (self.folder / "journal").glob("*.jsonl")
-            for line in path.read_text().split("\n")[:-1]
-        ]
-        return [record for record in map(json.loads, lines) if record["event"] == event]
+        """Return the journal's records of one kind."""
+        return [record for record in all_records(self.folder / "journal") if record["event"] == event]
 
     def under_way(self) -> int:
         """Return how many files were begun and have no outcome yet."""
@@ -104,13 +100,13 @@ class Target:
 
 @contextmanager
 def serving(folder: Path, policy: str):
-    """Yield gunicorn with the app behind a policy of :mod:`campaign_app`, or with the "bare" app."""
+    """Yield gunicorn with the app behind a policy of :mod:`support.campaign_app`, or with the "bare" app."""
     folder.mkdir()
     (folder / "journal").mkdir(mode=0o700)
     environ = {name: value for name, value in python_environ().items() if not name.startswith("COVERAGE_")}
     environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), environ["PYTHONPATH"]])
     environ |= {"CAMPAIGN_DIR": str(folder), "WEB_CONCURRENCY": "1", "TMPDIR": str(folder)}
-    app = f'campaign_app:make_app("{policy}")'
+    app = f'support.campaign_app:make_app("{policy}")'
     # One worker for all of it: its peak is what is measured.
     arguments = ("--threads", str(UPLOADS), "--keep-alive", "20", "--max-requests", "0")
     with gunicorn(folder / "log", environ, *arguments, app) as server:

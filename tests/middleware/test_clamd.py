@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hostile_corpus import Expected
-from servers import DEADLINE, Server, wait_until
-from uploads import BROWSER_TYPE, MIB, Lab, browser_body, seen_by
+from support.hostile_corpus import Expected
+from support.servers import DEADLINE, await_start, launch, stopped
+from support.uploads import BROWSER_TYPE, MIB, Lab, browser_body, seen_by
 
 from securefs.middleware import ClamAV
 from securefs.middleware.inspection import ScannerError
@@ -63,21 +62,10 @@ def clamd(folder: Path, settings: str = ""):
     (folder / "signatures" / "test.ndb").write_text(f"Test.Marker:0:*:{MARKER.hex()}\n")
     configuration = folder / "clamd.conf"
     configuration.write_text(_CONFIGURATION.format(folder=folder, limit=LIMIT, settings=settings))
-    log_file = folder / "clamd.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [command, f"--config-file={configuration}"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    server = Server(process, 0, log_file)
-    try:
-        wait_until(lambda: process.poll() is not None or pongs(folder / "clamd.ctl"), "PONG of clamd")
-        assert process.poll() is None, server.log
+    server = launch([command, f"--config-file={configuration}"], folder / "clamd.log")
+    with stopped(server):
+        await_start(server, lambda: pongs(folder / "clamd.ctl"), "PONG of clamd")
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import wave
 
 import pytest
 import requests
-from browsers import BROWSERS, needs_chromium, result_of
-from nginx import nginx, program
-from server_app import KEYRING
-from server_matrix import running
+from support.browsers import BROWSERS, needs_chromium, result_of
+from support.nginx import nginx, program
+from support.sealing import seal, tampered
+from support.server_matrix import running
 
-from securefs import Encryptor, Suite
+from securefs import Suite
 
 MIB = 1024 * 1024
 DATA = os.urandom(3 * MIB + 5)
@@ -40,17 +40,6 @@ audio.onseeked = () => audio.play();
 audio.onended = () => report({duration: audio.duration, at: audio.currentTime});
 audio.src = "/file/tone.wav";
 """
-
-
-def seal(data, suite=Suite.CBC_HMAC):
-    encryptor = Encryptor(KEYRING, suite)
-    return encryptor.update(data) + encryptor.finalize()
-
-
-def tampered(stored):
-    changed = bytearray(stored)
-    changed[2 * MIB] ^= 1
-    return bytes(changed)
 
 
 def tone():

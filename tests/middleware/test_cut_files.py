@@ -18,7 +18,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fuzzing import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,10 +27,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sealing import BODY_START, RING, ExchangedFile, pattern, seal
-from server_app import KEYRING, site
-from server_matrix import SERVERS, running
-from wsgi_client import call
+from support.fuzzing import examples
+from support.sealing import BODY_START, RING, ExchangedFile, pattern, seal
+from support.server_app import KEYRING, site
+from support.server_matrix import SERVERS, running
+from support.wsgi_client import call
 
 from securefs import Suite
 from securefs.audit import Journal

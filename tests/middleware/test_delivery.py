@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
-from sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, slot_of
-from wsgi_client import call
+from support.sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, slot_of
+from support.wsgi_client import call
 
 from securefs import ConfigurationError, Keyring, SourceError, Suite
 from securefs.header import slot_table
@@ -61,7 +61,7 @@ def test_a_planted_slot_is_in_the_journal_and_the_file_is_served(suite, way, ver
     )
     answer = call(app, method, SERVER_SOFTWARE="gunicorn/27", SERVER_PROTOCOL="HTTP/1.1")
     assert (answer.status, answer.body) == (200, TEXT if method == "GET" else b"")
-    lines = [line for line in journal.lines() if line["event"] != "server.start"]
+    lines = [line for line in journal.records() if line["event"] != "server.start"]
     found = [line for line in lines if line["event"] == "file.integrity_failure"]
     assert [(line["obj"]["slot"], line["sev"], line["reason"]) for line in found] == [
         (1, 4, "commitment_mismatch"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from wsgiref.util import FileWrapper as ServerWrapper
 
 import pytest
-from wsgi_client import call
+from support.wsgi_client import call
 
 from securefs import Encryptor, Keyring, Suite
 from securefs.middleware import Policy, SecureFS
@@ -133,7 +133,7 @@ def test_plaintext_of_any_source_passes_untouched(source, size, keyring, journal
     answer = call(wrap(app_of(SOURCES[source](data), length=size), keyring, journal))
     assert (answer.status, answer.body) == (200, data)
     assert answer.headers == {"content-type": "image/png", "content-length": str(size)}
-    assert journal.lines() == []
+    assert journal.records() == []
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -153,7 +153,7 @@ def test_a_tampered_file_is_a_clean_500_with_no_byte_of_it(source, keyring, jour
     assert answer.headers["content-type"] == "application/problem+json"
     assert b"tag" not in answer.body
     assert all(TEXT[i : i + 16] not in answer.body for i in range(0, 1000, 16))
-    failures = [line for line in journal.lines() if line["event"] == "file.integrity_failure"]
+    failures = [line for line in journal.records() if line["event"] == "file.integrity_failure"]
     assert len(failures) == 1
     assert failures[0]["reason"] == "tag_mismatch"
     assert failures[0]["obj"]["segment"] == 2
@@ -756,8 +756,7 @@ def test_no_more_of_a_generator_is_drawn_than_it_takes(keyring, journal):
 def test_the_journal_failing_at_the_start_holds_every_byte_back(keyring, journal, tmp_path):
     app = wrap(app_of(file_source(seal(keyring))), keyring, journal)
     assert call(app).body == TEXT
-    for path in journal.folder.glob("*.jsonl"):
-        path.unlink()
+    journal.lose()
     answer = call(app)
     assert answer.status == 503
     assert b"Nothing was done" in answer.body
@@ -769,8 +768,7 @@ def test_the_journal_failing_at_the_end_holds_the_last_bytes_back(keyring, journ
     result = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *args: None)
     iterator = iter(result)
     got = [next(iterator) for _ in range(11)]
-    for path in journal.folder.glob("*.jsonl"):
-        path.unlink()
+    journal.lose()
     with pytest.raises(Exception, match=r"journal|chain|record"):
         next(iterator)
     result.close()
@@ -779,8 +777,7 @@ def test_the_journal_failing_at_the_end_holds_the_last_bytes_back(keyring, journ
 
 def test_the_journal_failing_at_a_failure_is_a_503(keyring, journal):
     journal.check()
-    for path in journal.folder.glob("*.jsonl"):
-        path.unlink()
+    journal.lose()
     assert call(wrap(app_of(file_source(seal(keyring)[:-1])), keyring, journal)).status == 503
 
 

@@ -7,11 +7,11 @@ import os
 import tracemalloc
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import LIBRARIES, chosen, pattern
-from wsgi_client import make_environ
+from support.fuzzing import examples
+from support.sealing import LIBRARIES, chosen, pattern
+from support.wsgi_client import make_environ
 
 from securefs import Encryptor, Suite
 from securefs.middleware import Policy, SecureFS

@@ -7,10 +7,10 @@ import re
 from urllib.parse import unquote
 
 import pytest
-from fuzzing import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 from multipart import parse_content_disposition
+from support.fuzzing import examples
 
 from securefs.middleware.filename import attachment, decode, normalise
 

@@ -12,12 +12,12 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-import multipart_table
 import pytest
-from frameworks import FRAMEWORKS, make
-from hostile_corpus import accepted, load, params
-from uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body
-from wsgi_client import call
+from support import multipart_table
+from support.frameworks import FRAMEWORKS, make
+from support.hostile_corpus import accepted, load, params
+from support.uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body
+from support.wsgi_client import call
 
 from securefs import Suite, open_encrypted
 from securefs.header import MAGIC
@@ -251,7 +251,7 @@ def test_no_version_of_werkzeug_loses_a_byte(version, tmp_path):
     root = Path(__file__).resolve().parents[2]
     paths = [str(tmp_path), str(root), str(root / "tests")]
     done = subprocess.run(
-        [sys.executable, str(root / "tests" / "werkzeug_sweep.py")],
+        [sys.executable, "-m", "support.werkzeug_sweep"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
@@ -284,7 +284,7 @@ def test_the_page_on_how_parsers_differ_is_current():
         pytest.skip(f"made with other versions than {multipart_table.versions()}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        assert multipart_table.page() == page, "run tests/multipart_table.py"
+        assert multipart_table.page() == page, "run tests/support/multipart_table.py"
         gc.collect()
 
 

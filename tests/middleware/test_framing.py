@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from server_matrix import chunked, form, request, running
+from support.server_matrix import chunked, form, request, running
 
 MIB = 1024 * 1024
 WORKERS = ("gunicorn sync", "gunicorn gthread", "gunicorn gevent")

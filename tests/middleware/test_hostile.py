@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from hostile_corpus import accepted, load, params, parse, refused
-from uploads import MIB, Lab, problem_of, seen_by
-from wsgi_client import Input
+from support.hostile_corpus import accepted, load, params, parse, refused
+from support.uploads import MIB, Lab, problem_of, seen_by
+from support.wsgi_client import Input
 
 from securefs.middleware import BodyRefusedError, Policy
 

@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from wsgi_client import call, multipart
+from support.wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Keyring
 from securefs.middleware import ClamAV, FileRefusedError, FileRules, Policy, SecureFS

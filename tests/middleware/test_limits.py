@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import pytest
-from hostile_corpus import Expected
-from uploads import BROWSER_TYPE, KEYRING, MIB, Lab, browser_body, problem_of, seen_by
-from wsgi_client import Input, call
+from support.clock import Clock
+from support.hostile_corpus import Expected
+from support.uploads import BROWSER_TYPE, KEYRING, MIB, browser_body, field, problem_of, seen_by
+from support.wsgi_client import Input, call
 
 from securefs import Encryptor
 from securefs.middleware import BodyRefusedError, Policy, intake
@@ -20,10 +21,6 @@ from securefs.middleware.source import BodySource
 from securefs.middleware.waiting import _GRACE
 
 NAME_LINE = 'Content-Disposition: form-data; name=""'  # a field's shortest header
-
-
-def field(name="a", content=b"x"):
-    return Expected(name, content, None, None)
 
 
 def file(filename="f", content=b"canary"):
@@ -132,21 +129,6 @@ def test_no_field_of_the_policy_is_a_limit_without_a_test():
     assert sorted(name for table in tables for name in table) == sorted(item.name for item in fields(Policy))
 
 
-@pytest.fixture
-def lab_of(tmp_path):
-    labs = []
-
-    def make(app=None, **options):
-        folder = tmp_path / str(len(labs))
-        folder.mkdir()
-        labs.append(Lab(folder, app, **options))
-        return labs[-1]
-
-    yield make
-    for lab in labs:
-        lab.close()
-
-
 def assert_refused(lab, answer, status, reason):
     """The client learns a status, the journal why, and the app that its body is none."""
     assert answer.status == status
@@ -220,16 +202,6 @@ def test_an_empty_file_input_counts_as_a_field(lab_of):
 
 
 # --- how long it takes
-
-
-class Clock:
-    """A clock that stands still until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Slow(Input):

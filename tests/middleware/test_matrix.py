@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import framework_matrix
-import matrix_table
 import pytest
-from framework_matrix import ROWS, SERVERS
+from support import framework_matrix, matrix_table
+from support.framework_matrix import ROWS, SERVERS
 
 
 @pytest.fixture(scope="module", params=ROWS)
@@ -30,7 +29,7 @@ def test_a_framework_on_a_server_does_what_the_page_says(row, server):
 
 
 def test_the_page_is_made_of_its_cells():
-    assert matrix_table.is_current(), "run python tests/matrix_table.py"
+    assert matrix_table.is_current(), "run python tests/support/matrix_table.py"
 
 
 def test_a_case_that_fails_is_not_counted():

@@ -9,14 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hostile_corpus
 import multipart as oracle
 import pytest
-from fuzzing import examples
-from hostile_corpus import accepted, load, params
 from hypothesis import example, given
 from hypothesis import strategies as st
-from uploads import cut
+from support import hostile_corpus
+from support.fuzzing import examples
+from support.hostile_corpus import accepted, load, params
+from support.uploads import cut
 
 from securefs.errors import LimitExceededError
 from securefs.middleware.filename import normalise
@@ -324,7 +324,7 @@ DISPOSITION = b'Content-Disposition: form-data; name="n"'
 )
 def test_a_thousand_of_the_worst_headers_take_seconds_and_not_minutes(header):
     """A limit of the processor's time ends what is quadratic: 8 KiB took 0.2 s each where two repetitions met."""
-    root = Path(hostile_corpus.__file__).parents[1]
+    root = Path(hostile_corpus.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", QUADRATIC],
         input=header,

@@ -6,10 +6,10 @@ import io
 import os
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from wsgi_client import call
+from support.fuzzing import examples
+from support.wsgi_client import call
 
 from securefs import Encryptor, Suite
 from securefs.errors import Reason

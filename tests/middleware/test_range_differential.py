@@ -13,14 +13,14 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from nginx import nginx, program
-from server_matrix import Connection
+from support.fuzzing import examples
+from support.nginx import nginx, program
+from support.server_matrix import Connection
+from support.wsgi_client import call
 from werkzeug.exceptions import HTTPException
 from werkzeug.utils import send_file
-from wsgi_client import call
 
 from securefs import Encryptor, Suite
 from securefs.middleware import Policy, SecureFS

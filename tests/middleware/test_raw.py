@@ -6,7 +6,7 @@ import io
 import os
 
 import pytest
-from wsgi_client import Input, call
+from support.wsgi_client import Input, call
 
 from securefs import Keyring, Suite, open_encrypted
 from securefs.middleware import FileRefusedError, Policy, SecureFS
@@ -118,17 +118,13 @@ def test_a_raw_body_that_breaks_off_is_refused(journal):
 def test_a_raw_body_that_cannot_be_recorded_is_not_stored(when, journal):
     journal.check()
 
-    def lose(*_):
-        for path in journal.folder.glob("*.jsonl"):
-            path.unlink()
-
     class Losing(Input):
         def read(self, size=-1):
-            lose()
+            journal.lose()
             return super().read(size)
 
     if when == "start":
-        lose()
+        journal.lose()
     store = Store()
     app = SecureFS(store, keyring=KEY, journal=journal, policy=Policy(raw_uploads=("/objects/*",)))
     body = Losing(LONG) if when == "end" else Input(LONG)

@@ -1,6 +1,6 @@
 """One app on eight servers: uploads, downloads and what goes wrong with them, told by connections that look at every byte.
 
-What each server does is the table of :mod:`server_table`, of which docs/servers.md is made.
+What each server does is the table of :mod:`support.server_table`, of which docs/servers.md is made.
 """
 
 from __future__ import annotations
@@ -13,28 +13,17 @@ from pathlib import Path
 
 import pytest
 import requests
-import server_table
-from server_app import KEYRING
-from server_matrix import SERVERS, chunked, form, request, running
-from servers import wait_until
+from support import server_table
+from support.sealing import seal, tampered
+from support.server_matrix import SERVERS, chunked, form, request, running
+from support.servers import wait_until
 
-from securefs import Encryptor, Suite
+from securefs import Suite
 
 MIB = 1024 * 1024
 DATA = os.urandom(3 * MIB)
 LIMIT = str(30)  # seconds that a client may take
 SMUGGLED = b"GET /page/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def seal(data, suite=Suite.CBC_HMAC):
-    encryptor = Encryptor(KEYRING, suite)
-    return encryptor.update(data) + encryptor.finalize()
-
-
-def tampered(stored):
-    changed = bytearray(stored)
-    changed[2 * MIB] ^= 1
-    return bytes(changed)
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -326,4 +315,4 @@ def test_two_requests_at_once_are_answered_in_turn(site):
 
 
 def test_the_page_about_servers_is_what_the_table_says():
-    assert server_table.is_current(), "run python tests/server_table.py"
+    assert server_table.is_current(), "run python tests/support/server_table.py"

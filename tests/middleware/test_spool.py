@@ -8,8 +8,8 @@ import resource
 import signal
 
 import pytest
-from sealing import pattern, seal
-from wsgi_client import call, multipart
+from support.sealing import pattern, seal
+from support.wsgi_client import call, multipart
 
 from securefs.errors import Reason
 from securefs.middleware import Policy, SecureFS
@@ -122,7 +122,7 @@ def test_a_full_temporary_folder_is_one_answer_and_one_reason(number, keyring, j
     answer = call(wrapped, method, **request)
     assert answer.status == 507, name
     assert CONTENT[:100] not in answer.body
-    records = [line for line in journal.lines() if "status" in line.get("http", {})]
+    records = [line for line in journal.records() if "status" in line.get("http", {})]
     assert [record["event"] for record in records] == [event]
     assert [(record["outcome"], record["reason"], record["http"]["status"]) for record in records] == [
         ("failure", "io_error", 507)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import stat
@@ -12,62 +11,28 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile_corpus import Expected
-from uploads import (
+from support.uploads import (
     BROWSER_TYPE,
+    CANARY,
     KEYRING,
     MIB,
-    Lab,
     Recorder,
     browser_body,
     canonical_parts,
-    line,
-    opened,
+    field,
+    file,
     problem_of,
     seen_by,
 )
-from wsgi_client import Input, call
+from support.wsgi_client import Input, call
 
 from securefs import Suite, open_encrypted
 from securefs.audit import Entry, Journal
 from securefs.errors import (
-    ConfigurationError,
-    FormatError,
     IntegrityError,
-    JournalError,
-    LimitExceededError,
-    Reason,
-    UnknownKeyError,
 )
 from securefs.header import MAGIC
 from securefs.middleware import BodyRefusedError, Policy, SecureFS
-from securefs.middleware.refusal import Refusal, problem, request_id
-
-CANARY = b"canary-9f2c61d07be4"
-
-
-def field(name="a", content=b"x"):
-    return Expected(name, content, None, None)
-
-
-def file(name="f", content=CANARY, filename="a.txt", kind="text/plain"):
-    return Expected(name, content, filename, kind)
-
-
-@pytest.fixture
-def lab_of(tmp_path):
-    labs = []
-
-    def make(app=None, **options):
-        folder = tmp_path / str(len(labs))
-        folder.mkdir()
-        labs.append(Lab(folder, app, **options))
-        return labs[-1]
-
-    yield make
-    for lab in labs:
-        lab.close()
-
 
 # --- limits
 
@@ -478,7 +443,7 @@ def test_an_unrecorded_refusal_is_a_503(pipe):
 
 DISK = """
 import io, os, stat, sys, tempfile
-from uploads import *
+from support.uploads import *
 from securefs.middleware import Policy
 folder, canary = sys.argv[1], b"canary-9f2c61d07be4"
 os.mkdir(folder + "/tmp")
@@ -551,77 +516,6 @@ def test_no_byte_of_plaintext_is_ever_in_a_file(mode, tmp_path):
     # The spool was seen while it grew; a streamed upload leaves nothing to see.
     assert (int(done.stdout) > 3) is (mode == "spool")
     assert stat.S_ISDIR((tmp_path / "tmp").stat().st_mode)
-
-
-# --- saying no
-
-
-@pytest.mark.parametrize("status", [400, 401, 408, 413, 500, 503])
-def test_a_problem_document_says_a_status_and_an_id(status):
-    line_, headers, body = problem(status, "request-1")
-    found = dict(headers)
-    assert line_.startswith(f"{status} ")
-    assert json.loads(body)["request_id"] == found["X-Request-ID"] == "request-1"
-    assert found["Cache-Control"] == "no-store"
-    assert ("WWW-Authenticate" in found) is (status == 401)
-
-
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [
-        pytest.param("abcd-EF.12_", True, id="well-formed"),
-        pytest.param("short", False, id="too short"),
-        pytest.param("x" * 64, True, id="longest"),
-        pytest.param("x" * 65, False, id="too long"),
-        pytest.param("abcdefgh\n", False, id="line end"),
-        pytest.param("abcdefg<", False, id="markup"),
-        pytest.param(None, False, id="none"),
-    ],
-)
-def test_a_client_may_name_its_request(given, taken):
-    environ = {} if given is None else {"HTTP_X_REQUEST_ID": given}
-    assert (request_id(environ) == given) is taken
-    assert re.fullmatch(r"[A-Za-z0-9._-]{8,64}", request_id(environ))
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "reason"),
-    [
-        pytest.param(JournalError("x"), 503, Reason.JOURNAL_ERROR, id="journal"),
-        pytest.param(IntegrityError("x"), 500, Reason.TAG_MISMATCH, id="integrity"),
-        pytest.param(FormatError("x"), 500, Reason.BAD_HEADER, id="format"),
-        pytest.param(UnknownKeyError("x"), 500, Reason.UNKNOWN_KEY, id="key"),
-        pytest.param(LimitExceededError("x"), 500, Reason.LIMIT, id="limit"),
-        pytest.param(ConfigurationError("x"), 500, Reason.IO_ERROR, id="another"),
-    ],
-)
-def test_an_error_of_the_core_has_a_status(error, status, reason):
-    refusal = Refusal.of(error)
-    assert (refusal.status, refusal.reason) == (status, reason)
-    assert refusal.recorded is isinstance(error, JournalError)
-
-
-def test_an_exchange_tells_who_where_and_how(lab_of):
-    lab = lab_of(authorize=lambda environ: "alice")
-    body = browser_body([file()])
-    lab.post(BROWSER_TYPE, body, SCRIPT_NAME="/app", HTTP_X_REQUEST_ID="request-17")
-    exchange = lab.app.environ["securefs"]
-    assert (exchange.principal, exchange.request_id, exchange.path) == ("alice", "request-17", "/app/upload")
-    assert exchange.expected is None
-    exchange.expect("ab" * 32)
-    assert exchange.expected == "ab" * 32
-    record = lab.records("file.encrypt")[0]
-    assert record["http"] == {"method": "POST", "path": "/app/upload"}
-    assert record["src"]["addr"] == "127.0.0.1"
-    assert record["req"] == "request-17"
-
-
-def test_an_exchange_without_an_address_leaves_it_out(tmp_path):
-    journal = Journal(tmp_path / "journal")
-    flow = line(browser_body([file()]), BROWSER_TYPE.partition("=")[2].encode(), journal)
-    assert b"".join(bytes(piece.data) for piece in flow.pipeline.pieces() if piece)
-    assert opened(field()) == field()
-    journal.close()
 
 
 def test_a_file_that_is_ciphertext_already_is_sealed_once_more(lab_of):

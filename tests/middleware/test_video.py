@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-import videos
-from browsers import exchanges, firefox, needs_chromium, needs_firefox, result_of
-from nginx import nginx, program
-from server_app import KEYRING, TYPES
-from server_matrix import running
+from support import videos
+from support.browsers import exchanges, firefox, needs_chromium, needs_firefox, result_of
+from support.nginx import nginx, program
+from support.sealing import seal
+from support.server_app import TYPES
+from support.server_matrix import running
 
-from securefs import Encryptor, Suite
+from securefs import Suite
 
 INDEX_LAST, INDEX_FIRST, _ = videos.KINDS
 MEDIA_ERR_NETWORK = 2  # HTML's code
@@ -69,11 +70,6 @@ def playing(path, seeks, start):
     """Return a script that seeks, and at last plays from ``start`` (seconds) on."""
     sizes = (videos.WIDTH, videos.HEIGHT, videos.BITS, videos.BLOCK)
     return PLAYING % (json.dumps([path, seeks, start]), *sizes, FRAME / 2)
-
-
-def seal(data, suite=Suite.CBC_HMAC):
-    encryptor = Encryptor(KEYRING, suite)
-    return encryptor.update(data) + encryptor.finalize()
 
 
 @pytest.fixture(scope="module")

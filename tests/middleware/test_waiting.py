@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
-from servers import wait_until
-from uploads import MIB, refusal_of
+from support.clock import Clock
+from support.servers import wait_until
+from support.uploads import MIB, refusal_of
 
 from securefs import ConfigurationError
 from securefs.errors import Reason
@@ -20,16 +21,6 @@ from securefs.middleware.refusal import Refusal
 from securefs.middleware.servers import arrived
 from securefs.middleware.source import BodySource
 from securefs.middleware.waiting import WaitingRoom
-
-
-class Clock:
-    """A clock that stands still until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Upload:

@@ -8,12 +8,11 @@ import resource
 import tempfile
 
 import pytest
-from sealing import keys_of, seal, seal_1
-from wsgi_client import call, multipart
+from support.sealing import keys_of, seal, seal_1
+from support.wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Keyring
 from securefs.middleware import BodyRefusedError, Policy, SecureFS
-from securefs.middleware.response import Closing, FileWrapper
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
@@ -137,7 +136,7 @@ def test_a_principal_reaches_app_and_journal(keyring, journal):
         reading, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: "alice"
     )
     call(app, "POST", body=body, headers=[("Content-Type", kind)])
-    assert {line["actor"]["id"] for line in journal.lines()[1:]} == {"alice"}
+    assert {line["actor"]["id"] for line in journal.records()[1:]} == {"alice"}
 
 
 def test_an_app_that_does_its_own_login_names_the_principal(keyring, journal):
@@ -152,13 +151,12 @@ def test_an_app_that_does_its_own_login_names_the_principal(keyring, journal):
         body=body,
         headers=[("Content-Type", kind)],
     )
-    assert journal.lines()[-1]["actor"] == {"id": "bob"}
+    assert journal.records()[-1]["actor"] == {"id": "bob"}
 
 
 def test_a_denial_that_cannot_be_recorded_is_a_503(keyring, journal):
     journal.check()
-    for path in journal.folder.glob("*.jsonl"):
-        path.unlink()
+    journal.lose()
     app = SecureFS(hello, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: None)
     assert call(app).status == 503
 
@@ -177,7 +175,7 @@ def test_a_request_id_is_the_clients_only_if_well_formed(given, kept, keyring, j
     answer = call(app, headers=[("X-Request-ID", given)])
     named = json.loads(answer.body)["request_id"]
     assert (named == given) is kept
-    assert answer.headers["x-request-id"] == named == journal.lines()[-1]["req"]
+    assert answer.headers["x-request-id"] == named == journal.records()[-1]["req"]
 
 
 def test_a_request_without_a_body_is_not_touched(keyring, journal):
@@ -202,32 +200,6 @@ def test_another_multipart_type_is_refused(kind, keyring, journal):
     app = SecureFS(reading, keyring=keyring, journal=journal, policy=Policy())
     assert call(app, "POST", "/", body=b"data", headers=[("Content-Type", kind)]).status == 400
     assert journal.events() == [("file.rejected", "failure", "malformed_multipart")]
-
-
-def test_closing_does_all_there_is_to_do_once():
-    done = []
-
-    def failing():
-        done.append("failing")
-        raise KeyError("app")
-
-    closing = Closing([b"a"], failing, lambda: done.append("second"))
-    assert list(closing) == [b"a"]
-    with pytest.raises(KeyError):
-        closing.close()
-    closing.close()
-    assert done == ["failing", "second"]
-
-
-def test_a_file_without_close_needs_none():
-    class Bare:
-        def read(self, size):
-            return b""
-
-    wrapper = FileWrapper(Bare())
-    assert list(wrapper) == []
-    assert not hasattr(wrapper, "close")
-    assert wrapper.seekable_file() is None
 
 
 def test_an_answer_begun_with_write_breaks_off_when_the_request_is_refused(keyring, journal):

@@ -7,8 +7,8 @@ import io
 import os
 
 import pytest
+from support.wsgi_client import call, multipart
 from werkzeug.middleware.lint import LintMiddleware
-from wsgi_client import call, multipart
 
 from securefs import Encryptor
 from securefs.middleware import Policy, SecureFS

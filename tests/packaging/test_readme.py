@@ -11,7 +11,7 @@ import wsgiref.simple_server
 from pathlib import Path
 
 import pytest
-from wsgi_client import call, multipart
+from support.wsgi_client import call, multipart
 
 from securefs import Keyring, encrypt_file, open_encrypted
 
@@ -80,7 +80,7 @@ from django.urls import path
 urlpatterns = [path("", lambda request: HttpResponse("hello"))]
 settings.configure(SECRET_KEY="x", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"])
 EXAMPLE
-from wsgi_client import call
+from support.wsgi_client import call
 print(call(application).body.decode())
 """
 

@@ -6,10 +6,11 @@ import io
 from pathlib import Path
 
 import pytest
-from fuzzing import examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sealing import (
+from second_decryptor import Rejected, open_format_2
+from support.fuzzing import examples
+from support.sealing import (
     BODY_START,
     HEADER_SIZE,
     KEY,
@@ -25,7 +26,6 @@ from sealing import (
     seal,
     stream_all,
 )
-from second_decryptor import Rejected, open_format_2
 
 from securefs import (
     FormatError,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sealing import BODY_START, KEY, LIBRARIES, OTHER_KEY, RING, SUITES, chosen, pattern, seal
+from support.sealing import BODY_START, KEY, LIBRARIES, OTHER_KEY, RING, SUITES, chosen, pattern, seal
 
 from securefs import Keyring, UnknownKeyError, encrypt_file, open_encrypted, rewrap, verify
 from securefs.header import parse_header, slot_table

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from sealing import KEY, OTHER_KEY, RING, read_all, seal
+from support.sealing import KEY, OTHER_KEY, RING, read_all, seal
 
 from securefs import (
     ConfigurationError,

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
+from support.sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
+from support.servers import wait_until
 
 from securefs import (
     ConfigurationError,
@@ -23,7 +22,6 @@ from securefs import (
     encrypt_file,
     verify,
 )
-from securefs.disk import write_atomically
 
 WAYS = [
     pytest.param({"suite": Suite.CBC_HMAC}, id="suite-1"),
@@ -150,78 +148,6 @@ def test_a_link_at_the_target_is_not_followed(tmp_path, plain):
     assert names(tmp_path) == {"plain", "elsewhere", "link", "dangling"}
 
 
-def test_a_target_created_in_the_meantime_is_kept(tmp_path):
-    target = tmp_path / "target"
-    writing = write_atomically(target)
-    writing.__enter__().write(b"ours")
-    target.write_bytes(b"theirs")
-    with pytest.raises(ConfigurationError, match="exists already"):
-        writing.__exit__(None, None, None)
-    assert target.read_bytes() == b"theirs"
-    assert names(tmp_path) == {"target"}
-
-
-@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
-def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch, code):
-    """Such as FAT, which no test may mount: so the system call fails here as it does there."""
-    monkeypatch.setattr(os, "link", failing(code))
-    with write_atomically(tmp_path / "target") as file:
-        file.write(b"data")
-    assert (tmp_path / "target").read_bytes() == b"data"
-    assert names(tmp_path) == {"target"}
-
-
-def test_any_other_failure_to_put_the_file_in_place_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "link", failing(errno.EIO))
-    with pytest.raises(OSError, match="broken"), write_atomically(tmp_path / "target") as file:
-        file.write(b"data")
-    assert names(tmp_path) == set()
-
-
-def failing(code: int):
-    def link(source, target):
-        raise OSError(code, "broken")
-
-    return link
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, OSError])
-@pytest.mark.parametrize("overwrite", [True, False])
-def test_whatever_is_raised_while_writing_leaves_all_as_it_was(tmp_path, error, overwrite):
-    target = tmp_path / "target"
-    if overwrite:
-        target.write_bytes(b"kept")
-    with pytest.raises(error):
-        write_half(target, error, overwrite)
-    assert names(tmp_path) == ({"target"} if overwrite else set())
-    if overwrite:
-        assert target.read_bytes() == b"kept"
-
-
-def write_half(target: Path, error: type[BaseException], overwrite: bool) -> None:
-    with write_atomically(target, overwrite=overwrite) as file:
-        file.write(b"half")
-        file.flush()
-        assert len(names(target.parent)) == 1 + overwrite
-        raise error
-
-
-def test_the_temporary_file_is_private_and_beside_the_target(tmp_path):
-    with write_atomically(tmp_path / "target") as file:
-        file.write(b"x")
-        (temporary,) = tmp_path.iterdir()
-        assert temporary.name.startswith(".target.")
-        assert temporary.suffix == ".tmp"
-        assert mode(temporary) == 0o600
-
-
-@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "😀" * 63, "\udcff" * 250])
-def test_the_longest_names_are_no_trouble(tmp_path, name):
-    with write_atomically(tmp_path / name) as file:
-        file.write(b"x")
-    assert names(tmp_path) == {name}
-
-
 def run(program: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -269,14 +195,6 @@ except KeyboardInterrupt:
 """
 
 
-def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, "the program ended early"
-        assert time.monotonic() < deadline, "nothing happened in 30 seconds"
-        time.sleep(0.01)
-
-
 def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
     """A real SIGINT, while the program waits for more of its source: a pipe that stays open until the program ended."""
     pipe = subprocess.PIPE
@@ -285,7 +203,14 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
         try:
             process.stdin.write(bytes(3 * 2**20))
             process.stdin.flush()
-            wait_for(lambda: any(path.stat().st_size > 2**20 for path in tmp_path.iterdir()), process)
+            wait_until(
+                lambda: (
+                    process.poll() is not None
+                    or any(path.stat().st_size > 2**20 for path in tmp_path.iterdir())
+                ),
+                "a MiB of the target",
+            )
+            assert process.poll() is None, "the program ended early"
             process.send_signal(signal.SIGINT)
             process.wait(30)
         finally:

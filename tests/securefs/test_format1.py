@@ -5,10 +5,11 @@ import hmac
 import io
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import (
+from second_decryptor import open_format_1
+from support.fuzzing import examples
+from support.sealing import (
     KEY,
     LIBRARIES,
     OTHER_KEY,
@@ -20,7 +21,6 @@ from sealing import (
     seal,
     seal_1,
 )
-from second_decryptor import open_format_1
 
 from securefs import FormatError, IntegrityError, Keyring, Reason, open_encrypted, verify
 from securefs.format1 import Format1Sealer, ciphertext_size, sealed_length

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
-from servers import DEADLINE, ROOT, Server, app_environ, curl, gunicorn, wait_until
+from support.servers import DEADLINE, ROOT, app_environ, await_start, curl, gunicorn, launch
 
 from securefs import ConfigurationError
 
@@ -78,20 +78,14 @@ def test_an_app_that_refuses_to_start_ends_the_server_with_one_line(config, caps
 
 
 def test_gunicorn_alone_in_the_checkout_starts_the_app_and_nothing_else_listens(tmp_path):
-    log_file = tmp_path / "log"
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     environ = app_environ(tmp_path, SECUREFS_BIND="127.0.0.1:0", HOME=str(home), XDG_RUNTIME_DIR=str(home))
     del environ["PYTHONPATH"]
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn"], cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT
-        )
-    server = Server(process, 0, log_file)
+    server = launch([sys.executable, "-m", "gunicorn"], tmp_path / "log", environ, cwd=ROOT)
     try:
         pattern = r"Listening at: http://127\.0\.0\.1:(\d+)"
-        wait_until(lambda: process.poll() is not None or re.search(pattern, server.log), "the address")
-        server.port = int(re.search(pattern, server.log)[1])
+        server.port = int(await_start(server, lambda: re.search(pattern, server.log), "the address")[1])
         assert curl(f"{server.url}/readyz").json() == {"status": "ok", "failed": []}
         assert curl(f"{server.url}/?secret=in-the-query").status == 200
     finally:

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sealing import (
+from support.sealing import (
     BODY_START,
     HEADER_SIZE,
     KEY,

@@ -7,8 +7,8 @@ import hmac
 import io
 
 import pytest
-from sealing import KEY, OTHER_KEY, SUITES, keys_of, pattern, read_all, stream_all
-from wsgi_client import call, multipart
+from support.sealing import KEY, OTHER_KEY, SUITES, keys_of, pattern, read_all, stream_all
+from support.wsgi_client import call, multipart
 
 from securefs import (
     ConfigurationError,

@@ -6,7 +6,7 @@ import tracemalloc
 from contextlib import contextmanager
 
 import pytest
-from sealing import RING, SUITES
+from support.sealing import RING, SUITES
 
 from securefs import Decryptor, Encryptor, decrypt_file, encrypt_file, verify
 

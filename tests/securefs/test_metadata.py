@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import KEY, PRIMITIVES, RING, read_all, seal, stream_all
 from second_decryptor import Rejected, open_format_2
+from support.fuzzing import examples
+from support.sealing import KEY, PRIMITIVES, RING, read_all, seal, stream_all
 
 from securefs import ConfigurationError, Encryptor, FormatError, Reason
 from securefs.metadata import MAX_DEPTH, MAX_NUMBER, MAX_TEXT, decode_metadata, encode_metadata

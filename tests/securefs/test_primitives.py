@@ -2,42 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import subprocess
-import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sealing import LIBRARIES, PRIMITIVES, cbc_decrypt
+from support.sealing import PRIMITIVES
 
 from securefs import IntegrityError
-from securefs.backend import default_primitives
 from securefs.primitives import hkdf, hkdf_expand, pkcs7_pad, unpadded_size
 
 KEY = bytes(range(32))
-
-
-@given(st.binary(min_size=16, max_size=16), st.integers(0, 40), st.integers(0, 40))
-def test_both_libraries_encrypt_and_decrypt_cbc_alike_in_any_pieces(iv, first, second):
-    plaintext = bytes(range(256)) * 5
-    one, two = plaintext[: first * 16], plaintext[first * 16 : (first + second) * 16]
-    outputs = []
-    for library in LIBRARIES:
-        encrypt = library.cbc_encryptor(KEY, iv)
-        outputs.append(encrypt(one) + encrypt(memoryview(two)))
-        assert cbc_decrypt(library, KEY, iv, outputs[-1]) == one + two
-    assert outputs[0] == outputs[1]
-
-
-@given(st.binary(min_size=12, max_size=12), st.binary(max_size=100))
-def test_both_libraries_seal_and_open_gcm_alike(nonce, plaintext):
-    sealed = [library.gcm(KEY).seal(nonce, plaintext) for library in LIBRARIES]
-    assert sealed[0] == sealed[1]
-    for library in LIBRARIES:
-        assert library.gcm(KEY).open(nonce, sealed[0]) == plaintext
-        out = memoryview(bytearray(len(sealed[0])))
-        assert library.gcm(KEY).open_into(nonce, memoryview(sealed[0]), out) == len(plaintext)
-        assert out[: len(plaintext)] == plaintext
 
 
 @pytest.mark.parametrize("primitives", PRIMITIVES)
@@ -90,36 +62,3 @@ def test_padding_fills_one_block_and_comes_off_again(size):
 def test_what_is_not_padding_is_refused(padded):
     with pytest.raises(IntegrityError, match="PKCS#7"):
         unpadded_size(padded)
-
-
-def test_openssl_is_chosen_where_it_is_installed():
-    assert default_primitives().name == "openssl"
-    assert default_primitives() is default_primitives()
-
-
-@pytest.mark.parametrize(
-    "missing",
-    [
-        pytest.param("cryptography", id="not installed"),
-        pytest.param("cryptography.cobblestone", id="too old"),
-    ],
-)
-def test_without_the_accelerator_everything_works_on_pycryptodome(missing):
-    """A minimal install, by way of an interpreter that refuses to import the library."""
-    program = f"""
-import sys
-sys.modules[{missing!r}] = None
-import io
-from securefs import Encryptor, Keyring, Suite, open_encrypted
-from securefs.backend import default_primitives
-ring = Keyring(bytes(range(32)))
-for suite in Suite:
-    encryptor = Encryptor(ring, suite)
-    data = encryptor.update(b"hello") + encryptor.finalize()
-    assert open_encrypted(io.BytesIO(data), ring).read() == b"hello"
-print(default_primitives().name)
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (result.stdout, result.stderr) == ("pycryptodome\n", "")

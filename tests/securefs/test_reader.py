@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import (
+from second_decryptor import open_format_2
+from support.fuzzing import examples
+from support.sealing import (
     BODY_START,
     KEY,
     LIBRARIES,
@@ -26,7 +27,6 @@ from sealing import (
     seal_1,
     slot_of,
 )
-from second_decryptor import open_format_2
 
 from securefs import (
     ConfigurationError,

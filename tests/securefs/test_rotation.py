@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import (
+from support.fuzzing import examples
+from support.sealing import (
     BODY_START,
     KEY,
     LIBRARIES,

@@ -6,7 +6,7 @@ import io
 import mmap
 
 import pytest
-from sealing import PRIMITIVES, RING, SUITES, ExchangedFile, pattern, seal, seal_1
+from support.sealing import PRIMITIVES, RING, SUITES, ExchangedFile, pattern, seal, seal_1
 
 from securefs import (
     ConfigurationError,

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import (
+from support.fuzzing import examples
+from support.sealing import (
     BODY_START,
     HEADER_SIZE,
     LIBRARIES,

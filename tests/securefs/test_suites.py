@@ -3,10 +3,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import LIBRARIES, PRIMITIVES, SUITES, pattern
+from support.fuzzing import examples
+from support.sealing import LIBRARIES, PRIMITIVES, SUITES, pattern
 
 from securefs import ConfigurationError, IntegrityError, LimitExceededError, Reason, Suite
 from securefs.suites import MAX_SEGMENTS, SegmentCipher, body_context, check_index, derive

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import second_decryptor
 from Crypto.Cipher import AES
-from sealing import LIBRARIES, SUITES, seal_1
+from support.sealing import LIBRARIES, SUITES, seal_1
 from torture import campaign, sealer
 from torture.campaign import NAMES, Maker, Tally, run
 from torture.dice import Dice

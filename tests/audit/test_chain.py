@@ -1,0 +1,166 @@
+"""One chain and its file: what breaks it, and that nothing is written after that."""
+
+import os
+
+import pytest
+from support.journals import file_size_limit, records, unprivileged
+
+from securefs.audit.chain import Chain, ChainBrokenError, FileSink, StreamSink, chain_file_name
+from securefs.audit.record import Entry, Source
+
+NAME = "0123456789abcdef" * 2
+START = Entry("server.start", obj={"names": "clear"})
+USE = Entry("key.use")
+
+
+@pytest.fixture
+def chain(tmp_path):
+    made = Chain(NAME, Source("h", 1, "v"), FileSink(tmp_path, NAME))
+    yield made
+    made.sink.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / chain_file_name(NAME)
+
+
+def refused(chain, why):
+    before = chain.position
+    with pytest.raises(ChainBrokenError) as caught:
+        chain.append(USE, 0, flush_from=4)
+    assert caught.value.why == why
+    assert chain.position == before
+    assert not chain.usable
+    return caught.value
+
+
+def test_file_is_new_private_and_holds_what_was_appended(chain, path):
+    chain.append(START, 0, flush_from=4)
+    chain.append(USE, 0, flush_from=1)
+    assert path.stat().st_mode & 0o7777 == 0o600
+    assert [record["seq"] for record in records(path)] == [0, 1]
+    assert chain.usable
+
+
+def test_existing_file_is_never_opened(chain, tmp_path):
+    with pytest.raises(ChainBrokenError) as caught:
+        FileSink(tmp_path, NAME)
+    assert (caught.value.why, caught.value.error) == ("open_failed", "EEXIST")
+
+
+def test_symbolic_link_is_never_followed(tmp_path, path):
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ChainBrokenError):
+        FileSink(tmp_path, NAME)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_removed_file(chain, path):
+    path.unlink()
+    refused(chain, "unlinked")
+
+
+def test_renamed_file(chain, path):
+    path.rename(path.with_name("other"))
+    refused(chain, "moved")
+    assert path.with_name("other").read_bytes() == b""
+
+
+def test_replaced_file(chain, path):
+    path.rename(path.with_name("other"))
+    path.write_bytes(b"")
+    refused(chain, "moved")
+    assert path.read_bytes() == b""
+
+
+def test_folder_replaced_by_a_file(chain, tmp_path):
+    tmp_path.rename(tmp_path.with_name("gone"))
+    tmp_path.write_bytes(b"")
+    assert refused(chain, "moved").error == "ENOTDIR"
+
+
+def test_short_write_leaves_the_torn_line_alone(chain, path):
+    with file_size_limit(100):
+        refused(chain, "short_write")
+    chain.abandon()
+    assert path.stat().st_size == 100
+
+
+def test_full_disk_leaves_no_empty_file(chain, path):
+    with file_size_limit(0):
+        assert refused(chain, "write_failed").error == "EFBIG"
+    chain.abandon()
+    assert not path.exists()
+
+
+def test_abandoned_chain_with_records_keeps_its_file(chain, path):
+    chain.append(START, 0, flush_from=4)
+    chain.abandon()
+    chain.abandon()
+    assert len(records(path)) == 1
+    assert not chain.usable
+
+
+def test_empty_file_that_was_replaced_is_not_removed(chain, path):
+    path.rename(path.with_name("other"))
+    path.write_bytes(b"")
+    chain.abandon()
+    assert path.exists()
+
+
+def test_flush_that_fails_breaks_the_chain(chain):
+    os.close(chain.sink._fd)
+    with pytest.raises(ChainBrokenError) as caught:
+        chain.sink.flush()
+    assert (caught.value.why, caught.value.error) == ("flush_failed", "EBADF")
+    chain.abandon()
+
+
+def test_folder_that_cannot_be_flushed_leaves_no_file(open_folder):
+    """A name that may not survive a power cut is no place for evidence."""
+    open_folder.chmod(0o300)
+    with unprivileged(open_folder):
+        with pytest.raises(ChainBrokenError) as caught:
+            FileSink(open_folder, NAME)
+        assert (caught.value.why, caught.value.error) == ("open_failed", "EACCES")
+        open_folder.chmod(0o700)
+        assert list(open_folder.iterdir()) == []
+
+
+def test_an_entry_that_is_no_record_leaves_the_chain_usable(chain, path):
+    chain.append(START, 0, flush_from=4)
+    with pytest.raises(ValueError):
+        chain.append(Entry("no.event"), 0, flush_from=4)
+    chain.append(USE, 0, flush_from=4)
+    assert len(records(path)) == 2
+
+
+def test_stream_puts_the_line_after_a_torn_one_on_its_own_line():
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    try:
+        sink = StreamSink(write_end)
+        sink.check()
+        sink.flush()
+        with pytest.raises(ChainBrokenError) as caught:
+            sink.write(b"x" * 200_000)
+        assert caught.value.why == "short_write"
+        torn = os.read(read_end, 300_000)
+        sink.write(b"next\n")
+        sink.write(b"last\n")
+        sink.close()
+        assert torn == b"x" * len(torn)
+        assert os.read(read_end, 100) == b"\nnext\nlast\n"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_closed_stream():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    os.close(write_end)
+    with pytest.raises(ChainBrokenError) as caught:
+        StreamSink(write_end).check()
+    assert caught.value.error == "EBADF"

@@ -1,0 +1,62 @@
+"""What the verifier of one chain makes of its bytes, however they come."""
+
+import hashlib
+
+import pytest
+from support.chains import CHAIN, SOURCE, chain_bytes
+
+from securefs.audit.record import MAX_LINE, NO_LINE, Entry, Position, build_line, line_hash
+from securefs.audit.verify_chain import ChainVerifier
+
+LONG = b"x" * (3 * MAX_LINE)
+START = chain_bytes(Entry("server.start"))
+
+
+@pytest.mark.parametrize("step", [1009, MAX_LINE, 10 * MAX_LINE])
+def test_line_of_any_length_is_one_finding(step):
+    """Memory stays bounded, and what comes after the line is still verified."""
+    after = build_line(Position(CHAIN, 2, line_hash(LONG)), SOURCE, 0, Entry("key.use"))
+    data = START + LONG + b"\n" + after
+    verifier = ChainVerifier("f", CHAIN)
+    for offset in range(0, len(data), step):
+        verifier.feed(data[offset : offset + step])
+        assert len(verifier._rest) < MAX_LINE
+    summary = verifier.finish()
+    assert [(finding.code, finding.offset) for finding in verifier.findings] == [("too_long", len(START))]
+    assert (summary.records, summary.head, summary.torn) == (3, line_hash(after[:-1]), None)
+
+
+def test_torn_tail_that_no_record_could_leave():
+    verifier = ChainVerifier("f", CHAIN)
+    verifier.feed(START + LONG)
+    summary = verifier.finish()
+    assert [finding.code for finding in verifier.findings] == ["too_long"]
+    assert summary.torn.size == len(LONG)
+    assert summary.torn.digest == hashlib.sha256(LONG).hexdigest()
+
+
+def test_pieces_of_any_size_give_the_same_answer():
+    data = chain_bytes(Entry("server.start"), Entry("key.use"), Entry("server.stop")) + b"torn"
+    answers = set()
+    for step in (1, 2, 7, 100, len(data)):
+        verifier = ChainVerifier("f", CHAIN)
+        for offset in range(0, len(data), step):
+            verifier.feed(data[offset : offset + step])
+        answers.add(repr((verifier.finish(), verifier.findings)))
+    assert len(answers) == 1
+
+
+def test_other_line_ends_end_no_line():
+    """U+2028, form feed and the like in a name are escaped; raw ones in a file make no second line."""
+    verifier = ChainVerifier("f", CHAIN)
+    verifier.feed(START[:-1] + b"\x0b" + START)
+    assert verifier.finish().records == 1
+
+
+def test_claim_of_a_first_line():
+    obj = {"replaces": "x", "replaces_seq": 1, "replaces_hash": NO_LINE}
+    verifier = ChainVerifier("f", CHAIN)
+    later = {**obj, "replaces": "y"}
+    verifier.feed(chain_bytes(Entry("server.start", obj=obj), Entry("server.start", obj=later)))
+    claim = verifier.finish().claim
+    assert (claim.replaces, claim.seq, claim.digest) == ("x", 1, NO_LINE)

@@ -1,0 +1,325 @@
+"""What the verifier finds, and what it must not find."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import pytest
+from support.chains import CHAIN, SOURCE, chain_bytes
+from support.journals import chain_files, only_chain, records, unprivileged
+
+from securefs.audit import Journal, verify_journal
+from securefs.audit.record import Entry, Position, build_line, line_hash
+from securefs.audit.verify_chain import MAX_FINDINGS
+from securefs.audit.verify_journal import _MAX_KEPT
+from securefs.errors import ConfigurationError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A journal of one chain: start, eight records, stop."""
+    write_journal(tmp_path / "journal")
+    return tmp_path / "journal"
+
+
+def write_journal(folder):
+    journal = Journal(folder)
+    for number in range(8):
+        journal.record(Entry("file.encrypt", obj={"size": number}))
+    journal.close()
+
+
+def rewrite(folder, change):
+    path = only_chain(folder)
+    lines = path.read_bytes().split(b"\n")[:-1]
+    change(lines)
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def codes(report):
+    return [(finding.code, finding.seq) for finding in report.findings]
+
+
+def test_intact_journal_is_not_proven_complete(folder):
+    report = verify_journal(folder)
+    assert report.intact
+    assert report.completeness == "not proven"
+    assert report.exit_code == 3
+    assert report.records == 10
+    assert report.torn == report.unknown == report.findings == ()
+    (chain,) = report.chains
+    assert chain.head == line_hash(only_chain(folder).read_bytes().split(b"\n")[-2])
+    assert chain.ended
+    assert not chain.live
+
+
+def _edit(lines):
+    lines[4] = lines[4].replace(b'"size":3', b'"size":9')
+
+
+def _edit_into_no_record(lines):
+    lines[4] = lines[4].replace(b'"size":3', b'"size":x')
+
+
+def _delete(lines):
+    del lines[4]
+
+
+def _delete_several(lines):
+    del lines[3:6]
+
+
+def _delete_first(lines):
+    del lines[0]
+
+
+def _swap(lines):
+    lines[4], lines[5] = lines[5], lines[4]
+
+
+def _repeat(lines):
+    lines.insert(4, lines[4])
+
+
+def _space(lines):
+    lines[4] = lines[4].replace(b":3}", b": 3}")
+
+
+def _after_stop(lines):
+    record = json.loads(lines[-1]) | {"seq": 10, "prev": line_hash(lines[-1]), "event": "key.use"}
+    lines.append(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _second_start(lines):
+    record = json.loads(lines[0]) | {"seq": 10, "prev": line_hash(lines[-1])}
+    lines.append(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        pytest.param(_edit, [("link", 5)], id="edited"),
+        pytest.param(_edit_into_no_record, [("not_json", None), ("link", 5)], id="edited-into-no-record"),
+        pytest.param(_space, [("not_canonical", None), ("link", 5)], id="spelled-differently"),
+        pytest.param(_delete, [("sequence", 5), ("link", 5)], id="deleted"),
+        pytest.param(_delete_several, [("sequence", 6), ("link", 6)], id="middle-deleted"),
+        pytest.param(_delete_first, [("sequence", 1), ("link", 1), ("start", 1)], id="first-deleted"),
+        pytest.param(
+            _swap,
+            [("sequence", 5), ("link", 5), ("sequence", 4), ("link", 4), ("sequence", 6), ("link", 6)],
+            id="reordered",
+        ),
+        pytest.param(_repeat, [("sequence", 4), ("link", 4)], id="repeated"),
+        pytest.param(_after_stop, [("stop", 10)], id="after-stop"),
+        pytest.param(_second_start, [("start", 10), ("stop", 10)], id="second-start"),
+    ],
+)
+def test_changed_lines_are_tampering(folder, change, found):
+    rewrite(folder, change)
+    report = verify_journal(folder)
+    assert codes(report) == found
+    assert report.exit_code == 1
+    assert not report.intact
+    assert report.completeness == "not proven"
+
+
+def test_finding_says_where(folder):
+    path = only_chain(folder)
+    rewrite(folder, _edit)
+    (finding,) = verify_journal(folder).findings
+    assert (finding.file, finding.chain) == (path.name, path.name[:32])
+    assert path.read_bytes()[finding.offset :].startswith(path.read_bytes().split(b"\n")[5])
+
+
+@pytest.mark.parametrize("cut", [1, 100, 250])
+def test_torn_last_line_is_no_tampering(folder, cut):
+    path = only_chain(folder)
+    data = path.read_bytes()
+    path.write_bytes(data[:-cut])
+    start = data[:-1].rindex(b"\n") + 1
+    report = verify_journal(folder)
+    assert report.intact
+    assert report.exit_code == 4
+    (tail,) = report.torn
+    assert (tail.offset, tail.size) == (start, len(data) - start - cut)
+    assert tail.digest == hashlib.sha256(data[start:-cut]).hexdigest()
+    assert report.records == 9
+
+
+def test_torn_bytes_after_an_orderly_end_are_tampering(folder):
+    path = only_chain(folder)
+    path.write_bytes(path.read_bytes() + b"x")
+    report = verify_journal(folder)
+    assert codes(report) == [("stop", None)]
+    assert report.exit_code == 1
+
+
+def test_tampering_outweighs_a_torn_tail(folder):
+    rewrite(folder, _edit)
+    path = only_chain(folder)
+    path.write_bytes(path.read_bytes()[:-5])
+    report = verify_journal(folder)
+    assert report.exit_code == 1
+    assert len(report.torn) == 1
+
+
+def test_chain_cut_at_a_line_end_is_not_detected_and_not_claimed_complete(folder):
+    """The honest limit of a journal without signatures."""
+    rewrite(folder, lambda lines: lines.__delitem__(slice(6, None)))
+    assert verify_journal(folder).exit_code == 3
+
+
+def test_empty_file_is_torn(folder):
+    only_chain(folder).write_bytes(b"")
+    report = verify_journal(folder)
+    assert report.exit_code == 4
+    assert report.torn[0].size == 0
+
+
+def test_empty_folder(tmp_path):
+    report = verify_journal(tmp_path)
+    assert (report.exit_code, report.records) == (3, 0)
+
+
+def test_copy_under_another_chains_name(folder):
+    path = only_chain(folder)
+    shutil.copy(path, folder / f"{CHAIN}-0.jsonl")
+    report = verify_journal(folder)
+    assert {finding.code for finding in report.findings} == {"chain"}
+    assert {finding.file for finding in report.findings} == {f"{CHAIN}-0.jsonl"}
+
+
+def test_second_file_of_a_chain(folder):
+    path = only_chain(folder)
+    shutil.copy(path, folder / path.name.replace("-0.", "-1."))
+    assert [finding.code for finding in verify_journal(folder).findings] == ["second_file"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), id="link"),
+        pytest.param(lambda path: path.mkdir(), id="folder"),
+        pytest.param(os.mkfifo, id="pipe"),
+    ],
+)
+def test_chain_that_is_not_a_file(folder, make):
+    make(folder / f"{CHAIN}-0.jsonl")
+    assert [finding.code for finding in verify_journal(folder).findings] == ["not_a_file"]
+
+
+def test_unknown_names_are_reported_and_escaped(folder):
+    (folder / "note\x1b[2J.txt").write_text("x")
+    (folder / f"{CHAIN.upper()}-0.jsonl").write_text("x")
+    report = verify_journal(folder)
+    assert len(report.unknown) == 2
+    assert report.exit_code == 3
+    text = "\n".join(report.lines())
+    assert "\x1b" not in text
+    assert "note\\x1b[2J.txt" in text
+
+
+def test_live_chain_is_shown_as_live(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.record(Entry("key.use"))
+    path = only_chain(tmp_path / "j")
+    with path.open("ab") as file:
+        file.write(b'{"half')
+    report = verify_journal(tmp_path / "j")
+    assert report.chains[0].live
+    assert report.torn == ()
+    assert report.exit_code == 3
+    assert any(line.endswith("2 records, live") for line in report.lines())
+    journal.close()
+    assert not verify_journal(tmp_path / "j").intact
+
+
+def test_replaced_chain_must_have_the_end_that_its_successor_names(tmp_path):
+    folder = tmp_path / "j"
+    journal = Journal(folder)
+    journal.record(Entry("key.use"))
+    journal.record(Entry("key.use"))
+    journal._abandon(journal._chain, "write_failed", "EIO")
+    journal.record(Entry("key.use"))
+    journal.close()
+    first, second = chain_files(folder)
+    if "replaces" in records(first)[0]["obj"]:
+        first, second = second, first
+    data = first.read_bytes()
+    lines = data.split(b"\n")[:-1]
+    assert verify_journal(folder).intact
+    first.write_bytes(b"".join(line + b"\n" for line in lines[:-1]))
+    assert [(f.code, f.file) for f in verify_journal(folder).findings] == [("cut_chain", first.name)]
+    # A write that was reported as failed may have arrived after all.
+    more = build_line(Position(first.name[:32], 3, line_hash(lines[-1])), SOURCE, 0, Entry("key.use"))
+    first.write_bytes(data + more)
+    assert verify_journal(folder).intact
+    last = build_line(Position(first.name[:32], 4, line_hash(more[:-1])), SOURCE, 0, Entry("key.use"))
+    first.write_bytes(data + more + last)
+    assert [f.code for f in verify_journal(folder).findings] == ["cut_chain"]
+    first.unlink()
+    assert [(f.code, f.file) for f in verify_journal(folder).findings] == [("missing_chain", second.name)]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        pytest.param("missing", "No such file", id="missing"),
+        pytest.param("file", "Not a directory", id="file"),
+        pytest.param("a\0b", "null", id="nul"),
+    ],
+)
+def test_path_that_is_no_folder_is_a_usage_error(tmp_path, path, message):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError, match=message):
+        verify_journal(tmp_path / path)
+
+
+def test_chain_that_cannot_be_read_is_a_usage_error(open_folder):
+    """A journal of which a part was skipped was not verified."""
+    path = open_folder / f"{CHAIN}-0.jsonl"
+    path.write_bytes(chain_bytes(Entry("server.start")))
+    path.chmod(0)
+    with (
+        unprivileged(open_folder),
+        pytest.raises(ConfigurationError, match=r"cannot read .*Permission denied"),
+    ):
+        verify_journal(open_folder)
+
+
+def test_report_as_json(folder):
+    rewrite(folder, lambda lines: (_edit(lines), lines.pop()))
+    path = only_chain(folder)
+    path.write_bytes(path.read_bytes() + b"torn")
+    (folder / "other").write_text("x")
+    found = json.loads(json.dumps(verify_journal(folder).to_json()))
+    assert (found["integrity"], found["completeness"], found["exit_code"]) == ("tampered", "not proven", 1)
+    assert (found["records"], found["finding_count"], found["unknown_files"]) == (9, 1, ["other"])
+    assert found["findings"][0]["code"] == "link"
+    assert found["torn"][0]["size"] == 4
+    assert found["chains"][0]["file"] == path.name
+    assert verify_journal(folder.parent).to_json()["integrity"] == "holds"
+
+
+def test_report_as_text(folder):
+    assert any(line.startswith("integrity: holds") for line in verify_journal(folder).lines())
+    assert any(line.endswith("10 records, ended") for line in verify_journal(folder).lines())
+    rewrite(folder, lambda lines: (_edit_into_no_record(lines), lines.pop()))
+    path = only_chain(folder)
+    path.write_bytes(path.read_bytes() + b"torn")
+    text = "\n".join(verify_journal(folder).lines())
+    assert "integrity: DOES NOT HOLD: 2 findings" in text
+    assert ", record 5: link: " in text
+    assert "completeness: not proven" in text
+    assert "4 bytes of a record that was not written whole" in text
+    assert "9 records, not ended in order" in text
+
+
+def test_findings_are_counted_beyond_what_is_kept(tmp_path):
+    for number in range(_MAX_KEPT // MAX_FINDINGS + 1):
+        (tmp_path / f"{number:032x}-0.jsonl").write_bytes(b"x\n" * (MAX_FINDINGS + 1))
+    report = verify_journal(tmp_path)
+    assert len(report.findings) == _MAX_KEPT
+    assert report.finding_count == 11 * 101
+    assert list(report.lines())[-2] == f"  and {11 * 101 - _MAX_KEPT} more"

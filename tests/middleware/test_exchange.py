@@ -1,0 +1,43 @@
+"""``environ["securefs"]``: who asks, what was uploaded, and what the journal is told of it."""
+
+from __future__ import annotations
+
+from support.uploads import (
+    BROWSER_TYPE,
+    browser_body,
+    file,
+    line,
+)
+
+from securefs.middleware.exchange import Exchange
+
+
+def test_an_exchange_tells_who_where_and_how(lab_of):
+    lab = lab_of(authorize=lambda environ: "alice")
+    body = browser_body([file()])
+    lab.post(BROWSER_TYPE, body, SCRIPT_NAME="/app", HTTP_X_REQUEST_ID="request-17")
+    exchange = lab.app.environ["securefs"]
+    assert (exchange.principal, exchange.request_id, exchange.path) == ("alice", "request-17", "/app/upload")
+    assert exchange.expected is None
+    exchange.expect("ab" * 32)
+    assert exchange.expected == "ab" * 32
+    record = lab.records("file.encrypt")[0]
+    assert record["http"] == {"method": "POST", "path": "/app/upload"}
+    assert record["src"]["addr"] == "127.0.0.1"
+    assert record["req"] == "request-17"
+
+
+def test_an_exchange_without_an_address_leaves_it_out(journal):
+    flow = line(browser_body([file()]), BROWSER_TYPE.partition("=")[2].encode(), journal)
+    assert b"".join(bytes(piece.data) for piece in flow.pipeline.pieces() if piece)
+    records = [record for record in journal.records() if record["event"] == "file.encrypt"]
+    assert [record["outcome"] for record in records] == ["started", "success"]
+    assert all("addr" not in record["src"] for record in records)
+
+
+def test_what_is_not_known_of_an_object_is_left_out(journal):
+    Exchange({}, journal).record(
+        "file.rejected", about={"name": "a", "size": 0, "id": "", "field": None}, status=400
+    )
+    assert journal.records()[-1]["obj"] == {"name": "a", "size": 0}
+    assert journal.records()[-1]["http"] == {"method": "", "path": "", "status": 400}

@@ -1,0 +1,64 @@
+"""What a client is told of a refusal: a status and an id."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from securefs.errors import (
+    ConfigurationError,
+    FormatError,
+    IntegrityError,
+    JournalError,
+    LimitExceededError,
+    Reason,
+    UnknownKeyError,
+)
+from securefs.middleware.refusal import Refusal, problem, request_id
+
+
+@pytest.mark.parametrize("status", [400, 401, 408, 413, 500, 503])
+def test_a_problem_document_says_a_status_and_an_id(status):
+    line_, headers, body = problem(status, "request-1")
+    found = dict(headers)
+    assert line_.startswith(f"{status} ")
+    assert json.loads(body)["request_id"] == found["X-Request-ID"] == "request-1"
+    assert found["Cache-Control"] == "no-store"
+    assert ("WWW-Authenticate" in found) is (status == 401)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        pytest.param("abcd-EF.12_", True, id="well-formed"),
+        pytest.param("short", False, id="too short"),
+        pytest.param("x" * 64, True, id="longest"),
+        pytest.param("x" * 65, False, id="too long"),
+        pytest.param("abcdefgh\n", False, id="line end"),
+        pytest.param("abcdefg<", False, id="markup"),
+        pytest.param(None, False, id="none"),
+    ],
+)
+def test_a_client_may_name_its_request(given, taken):
+    environ = {} if given is None else {"HTTP_X_REQUEST_ID": given}
+    assert (request_id(environ) == given) is taken
+    assert re.fullmatch(r"[A-Za-z0-9._-]{8,64}", request_id(environ))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        pytest.param(JournalError("x"), 503, Reason.JOURNAL_ERROR, id="journal"),
+        pytest.param(IntegrityError("x"), 500, Reason.TAG_MISMATCH, id="integrity"),
+        pytest.param(FormatError("x"), 500, Reason.BAD_HEADER, id="format"),
+        pytest.param(UnknownKeyError("x"), 500, Reason.UNKNOWN_KEY, id="key"),
+        pytest.param(LimitExceededError("x"), 500, Reason.LIMIT, id="limit"),
+        pytest.param(ConfigurationError("x"), 500, Reason.IO_ERROR, id="another"),
+    ],
+)
+def test_an_error_of_the_core_has_a_status(error, status, reason):
+    refusal = Refusal.of(error)
+    assert (refusal.status, refusal.reason) == (status, reason)
+    assert refusal.recorded is isinstance(error, JournalError)

@@ -1,0 +1,33 @@
+"""What the app answers, held back until its first bytes tell what it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from securefs.middleware.response import Closing, FileWrapper
+
+
+def test_closing_does_all_there_is_to_do_once():
+    done = []
+
+    def failing():
+        done.append("failing")
+        raise KeyError("app")
+
+    closing = Closing([b"a"], failing, lambda: done.append("second"))
+    assert list(closing) == [b"a"]
+    with pytest.raises(KeyError):
+        closing.close()
+    closing.close()
+    assert done == ["failing", "second"]
+
+
+def test_a_file_without_close_needs_none():
+    class Bare:
+        def read(self, size):
+            return b""
+
+    wrapper = FileWrapper(Bare())
+    assert list(wrapper) == []
+    assert not hasattr(wrapper, "close")
+    assert wrapper.seekable_file() is None

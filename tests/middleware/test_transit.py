@@ -1,0 +1,99 @@
+"""One request in flight: what the app may see of it, and that everything is closed once, whatever happens."""
+
+from __future__ import annotations
+
+import pytest
+from support.uploads import KEYRING
+from support.wsgi_client import call
+
+from securefs.middleware import Policy, SecureFS
+
+
+class Body:
+    """A response body that counts how often it is closed."""
+
+    def __init__(self, chunks=(b"text",), error=None):
+        self.chunks, self.error, self.closed = chunks, error, 0
+
+    def __iter__(self):
+        yield from self.chunks
+        if self.error is not None:
+            raise self.error
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def wrapped(journal):
+    def wrap(app, **options):
+        return SecureFS(app, keyring=KEYRING, journal=journal, **options)
+
+    return wrap
+
+
+def answering(body, seen=None, status="200 OK"):
+    def app(environ, start_response):
+        if seen is not None:
+            seen.update(environ)
+        start_response(status, [])
+        return body
+
+    return app
+
+
+def test_the_app_hears_of_no_range_and_the_servers_environ_stays_as_it_is(wrapped):
+    seen, given = {}, {}
+
+    def server(environ, start_response):
+        given.update(environ)
+        before = dict(environ)
+        result = wrapped(answering([b"text"], seen))(environ, start_response)
+        assert environ == before
+        return result
+
+    call(server, "HEAD", headers=[("Range", "bytes=0-1"), ("If-Range", '"a"')])
+    assert "HTTP_RANGE" in given
+    assert "HTTP_IF_RANGE" in given
+    assert seen.keys() - given.keys() == {"securefs"} | ({"wsgi.file_wrapper"} - given.keys())
+    assert given.keys() - seen.keys() == {"HTTP_RANGE", "HTTP_IF_RANGE"}
+    assert (given["REQUEST_METHOD"], seen["REQUEST_METHOD"]) == ("HEAD", "GET")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("path", ["/", "/protected"])
+def test_what_the_app_returns_is_closed_once(wrapped, method, path):
+    body = Body()
+    call(wrapped(answering(body), policy=Policy(protected_paths=("/protected",))), method, path)
+    assert body.closed == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("of the app"), KeyboardInterrupt(), SystemExit(1)])
+def test_what_the_app_returns_is_closed_where_it_fails(wrapped, error):
+    body = Body((), error)
+    app = wrapped(answering(body))
+    with pytest.raises(type(error)):
+        app({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_PROTOCOL": "HTTP/1.1"}, lambda *_: None)
+    assert body.closed == 1
+
+
+def test_nobody_is_let_in_without_a_principal(wrapped, journal):
+    asked = []
+
+    def authorize(environ):
+        asked.append(environ["PATH_INFO"])
+        return {"/mine": "alice"}.get(environ["PATH_INFO"])
+
+    calls = []
+
+    def app(environ, start_response):
+        calls.append(environ["securefs"].principal)
+        start_response("200 OK", [])
+        return []
+
+    guarded = wrapped(app, authorize=authorize)
+    assert call(guarded, path="/mine").status == 200
+    assert call(guarded, path="/other").status == 401
+    assert (asked, calls) == (["/mine", "/other"], ["alice"])
+    denied = [record for record in journal.records() if record["event"] == "auth.denied"]
+    assert [(record["sev"], record["http"]["status"]) for record in denied] == [(3, 401)]

@@ -1,0 +1,153 @@
+"""A file appears whole or not at all, whatever fails while it is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from securefs import (
+    ConfigurationError,
+)
+from securefs.disk import explain, is_full, write_atomically, write_new
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_target_created_in_the_meantime_is_kept(tmp_path):
+    target = tmp_path / "target"
+    writing = write_atomically(target)
+    writing.__enter__().write(b"ours")
+    target.write_bytes(b"theirs")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        writing.__exit__(None, None, None)
+    assert target.read_bytes() == b"theirs"
+    assert names(tmp_path) == {"target"}
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch, code):
+    """Such as FAT, which no test may mount: so the system call fails here as it does there."""
+    monkeypatch.setattr(os, "link", failing(code))
+    with write_atomically(tmp_path / "target") as file:
+        file.write(b"data")
+    assert (tmp_path / "target").read_bytes() == b"data"
+    assert names(tmp_path) == {"target"}
+
+
+def test_any_other_failure_to_put_the_file_in_place_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", failing(errno.EIO))
+    with pytest.raises(OSError, match="broken"), write_atomically(tmp_path / "target") as file:
+        file.write(b"data")
+    assert names(tmp_path) == set()
+
+
+def failing(code: int):
+    def link(source, target):
+        raise OSError(code, "broken")
+
+    return link
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, OSError])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_whatever_is_raised_while_writing_leaves_all_as_it_was(tmp_path, error, overwrite):
+    target = tmp_path / "target"
+    if overwrite:
+        target.write_bytes(b"kept")
+    with pytest.raises(error):
+        write_half(target, error, overwrite)
+    assert names(tmp_path) == ({"target"} if overwrite else set())
+    if overwrite:
+        assert target.read_bytes() == b"kept"
+
+
+def write_half(target: Path, error: type[BaseException], overwrite: bool) -> None:
+    with write_atomically(target, overwrite=overwrite) as file:
+        file.write(b"half")
+        file.flush()
+        assert len(names(target.parent)) == 1 + overwrite
+        raise error
+
+
+def test_the_temporary_file_is_private_and_beside_the_target(tmp_path):
+    with write_atomically(tmp_path / "target") as file:
+        file.write(b"x")
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.name.startswith(".target.")
+        assert temporary.suffix == ".tmp"
+        assert mode(temporary) == 0o600
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "😀" * 63, "\udcff" * 250])
+def test_the_longest_names_are_no_trouble(tmp_path, name):
+    with write_atomically(tmp_path / name) as file:
+        file.write(b"x")
+    assert names(tmp_path) == {name}
+
+
+@pytest.mark.parametrize("name", ["target", "t" * 200])
+def test_an_error_names_the_target_and_not_the_temporary_file(tmp_path, name):
+    target = tmp_path / "missing" / name
+    with pytest.raises(FileNotFoundError) as caught, write_atomically(target):
+        raise AssertionError("no file to write to")
+    assert caught.value.filename == str(target)
+
+
+def test_an_interrupt_at_the_moment_when_the_file_is_made_leaves_nothing(tmp_path, monkeypatch):
+    """A signal handler's exception comes between any two steps: here right behind the system call."""
+    real = os.open
+
+    def interrupted(*arguments):
+        os.close(real(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), write_atomically(tmp_path / "target"):
+        raise AssertionError("interrupted before")
+    monkeypatch.undo()
+    assert names(tmp_path) == set()
+
+
+def test_a_new_file_is_private_and_on_the_disk_with_its_name(tmp_path, monkeypatch):
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(stat.S_IFMT(os.fstat(fd).st_mode)) or real(fd))
+    with write_new(tmp_path / "key") as file:
+        file.write(b"secret")
+    assert (mode(tmp_path / "key"), (tmp_path / "key").read_bytes()) == (0o600, b"secret")
+    assert flushed == [stat.S_IFREG, stat.S_IFDIR], "first the bytes, then the name"
+
+
+def test_a_new_file_replaces_nothing_and_vanishes_where_it_fails(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").write_bytes(b"theirs")
+    for name in ("link", "file"):
+        with pytest.raises(FileExistsError), write_new(tmp_path / name):
+            raise AssertionError("no file to write to")
+    assert (tmp_path / "file").read_bytes() == b"theirs"
+    with pytest.raises(ZeroDivisionError), write_new(tmp_path / "key") as file:
+        file.write(b"half a k")
+        raise ZeroDivisionError
+    assert names(tmp_path) == {"link", "file"}
+
+
+def test_whatever_the_system_says_is_told_in_words():
+    assert explain(OSError(errno.ENOENT, "No such file")) == "No such file"
+    assert explain(OSError("boom")) == "boom"
+    assert explain(OSError()) == "OSError"
+    assert [is_full(OSError(code, "")) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
