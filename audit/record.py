@@ -259,7 +259,7 @@ def _scalar(text: str) -> str:
 
 
 def _check(record: dict[str, object]) -> None:
-    """Refuse a record that the closed lists do not describe. The writer and the verifier share this."""
+    """Refuse a record outside the closed lists; the writer and the verifier share this."""
     keys = record.keys()
     if not (keys >= _REQUIRED and keys <= _REQUIRED | _OPTIONAL):
         odd = sorted((_REQUIRED - keys) | (keys - _REQUIRED - _OPTIONAL))

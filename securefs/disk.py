@@ -1,10 +1,10 @@
-"""The floor: how anything here is put on a disk.
+"""Writes files and folders to disk; the lowest layer.
 
-:func:`write_atomically` writes a file: a temporary one beside the target, mode 0600, flushed to
-    disk, then put in its place in one
-step. Whatever goes wrong in between (a full disk, a failed verification, Ctrl-C) removes the
-temporary file and leaves the target as it was. :func:`flush_folder` makes a new name last,
-:func:`make_private_folder` makes a folder of one user's.
+:func:`write_atomically` writes a temporary file beside the target, with mode 0600, flushes it to
+disk, and then puts it in place in one step. Any failure before that step (a full disk, a failed
+verification, Ctrl-C) removes the temporary file and leaves the target as it was.
+:func:`flush_folder` makes a new name durable. :func:`make_private_folder` creates a folder that
+only its owner can access.
 """
 
 from __future__ import annotations
@@ -25,29 +25,32 @@ if TYPE_CHECKING:
 __all__ = ["StrPath", "flush_folder", "make_private_folder", "others_can_write", "write_atomically"]
 
 PRIVATE_FOLDER: Final = 0o700
-TEMPORARY_NAME: Final = (
-    128  # bytes of the target's name in the temporary one's: together under NAME_MAX (255)
-)
+# Bytes of the target's name that the temporary name repeats. The whole name stays under NAME_MAX
+# (255 bytes).
+TEMPORARY_NAME: Final = 128
 
 StrPath = str | os.PathLike[str]
 
 
 def make_private_folder(path: Path) -> os.stat_result:
-    """Make the folder ``path``, mode 0700, where there is none; return its status, whoever made it.
+    """Create the folder ``path`` with mode 0700 if it is missing; return its status in any case.
 
-    :raises OSError: it can't be made, or there is something else in its place.
+    :raises OSError: it can't be created, or there is something else in its place.
     """
     path.mkdir(PRIVATE_FOLDER, exist_ok=True)
     return path.stat()
 
 
 def others_can_write(status: os.stat_result) -> bool:
-    """Tell whether users other than its owner can write to a file or folder."""
+    """Return whether users other than the owner can write to a file or folder."""
     return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def flush_folder(directory: Path) -> None:
-    """Flush a folder's names to disk: without it a power cut may take a new file's name, or bring an old one back."""
+    """Flush the names in a folder to disk.
+
+    Without it, a power cut may remove the name of a new file, or bring an old name back.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -57,10 +60,12 @@ def flush_folder(directory: Path) -> None:
 
 @contextmanager
 def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes ``target`` when the block ends without an error, and else vanishes.
+    """Yield a binary file that becomes ``target`` if the block ends without an error.
 
-    :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`,
-        also where another process creates the target in the meantime.
+    After an error, the file is removed.
+
+    :param overwrite: replace an existing target. Without it, an existing target is a
+        :class:`ConfigurationError`, also if another process creates it in the meantime.
     """
     path = Path(target)
     if path.exists() and not overwrite:
@@ -76,7 +81,7 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
         _put_in_place(temporary, path, overwrite=overwrite)
         flush_folder(path.parent)
     finally:
-        # Gone already where all went well; KeyboardInterrupt passes here too.
+        # After success the temporary name is gone already. KeyboardInterrupt passes here too.
         with suppress(FileNotFoundError):
             temporary.unlink()
 
@@ -84,15 +89,15 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
 def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         try:
-            # link() fails where the target exists, in one step with the check; rename() would
-            # replace it.
+            # link() fails if the target exists, in one step with the check; rename() would replace
+            # the target.
             os.link(temporary, path)
         except FileExistsError:
             raise _exists(path) from None
         except OSError as error:
             if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
                 raise
-            # This file system has no hard links: the check above must do.
+            # This file system has no hard links: the check above has to suffice.
         else:
             return
     temporary.replace(path)
