@@ -101,7 +101,7 @@ preload_app = False
 
 
 def on_starting(server: Arbiter) -> None:
-    """Load the app in the master; end with one line and exit code 2 where its configuration is refused."""
+    """Load the app in the master; exit with one line and code 2 if it refuses its configuration."""
     # Imported here, because the path is set up only when gunicorn starts.
     from securefs.errors import SecureFSError  # noqa: PLC0415
 

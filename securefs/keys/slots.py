@@ -79,7 +79,7 @@ class FileKey:
         self._primitives = primitives
 
     def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
-        """See :meth:`Wrapper.wrap`. The salt is fresh at every wrap: no pair of key and nonce is used twice."""
+        """See :meth:`Wrapper.wrap`. The salt is fresh: no pair of key and nonce repeats."""
         salt = draw(WRAP_SALT_SIZE)
         wrap_key, nonce = self._wrap_keys(salt, bound)
         return salt + self._primitives.gcm(wrap_key).seal(nonce, dek)
