@@ -126,7 +126,7 @@ def _while_accepted(result: Iterable[bytes], body: RewrittenBody | GuardedInput)
             break
         yield chunk
     if body.refusal is not None:
-        raise BodyRefusedError("the request body was refused when the answer had begun")
+        raise BodyRefusedError("the request body was refused after the response had begun")
 
 
 def _open(transit: Transit) -> Delivery:
@@ -255,7 +255,7 @@ def _check_servable(response: Response) -> None:
     """Refuse responses whose plaintext a client would misinterpret."""
     if response.status.startswith("206"):
         raise FormatError(
-            "the app answered a part of a ciphertext; ranges are ours to serve", Reason.BAD_HEADER
+            "the app returned a part of a ciphertext; the middleware serves ranges itself", Reason.BAD_HEADER
         )
     if (response.header("content-encoding") or "identity").lower() != "identity":
         raise FormatError("the app put a Content-Encoding on a ciphertext", Reason.BAD_HEADER)

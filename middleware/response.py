@@ -126,7 +126,7 @@ class Response:
         return self.write
 
     def begin(self) -> None:
-        """Call the server's ``start_response`` with :attr:`status` and :attr:`headers` as they are now."""
+        """Call the server's ``start_response`` with the present :attr:`status` and headers."""
         self._server_write = self._start_response(self.status, self.headers)
 
     @property

@@ -138,7 +138,7 @@ class Transit:
         self.close()
         refusal = self._recorded(refusal)
         if self.response.started:
-            raise BodyRefusedError("the request body was refused when the answer had begun") from None
+            raise BodyRefusedError("the request body was refused after the response had begun") from None
         status, headers, document = problem(refusal.status, self.exchange.request_id)
         self._start_response(status, headers)
         content = () if self.is_head else (document,)

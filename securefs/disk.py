@@ -104,4 +104,6 @@ def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _exists(path: Path) -> ConfigurationError:
-    return ConfigurationError(f"{path} exists already: choose another name, or say that it may be replaced")
+    return ConfigurationError(
+        f"{path} exists already: choose another name, or allow it to be replaced (overwrite=True, --force)"
+    )

@@ -92,7 +92,7 @@ def encode_metadata(metadata: Mapping[str, object]) -> bytes:
     try:
         decode_metadata(text)
     except FormatError as error:
-        raise ConfigurationError(f"metadata that could be written and not read: {error}") from None
+        raise ConfigurationError(f"no reader would accept this metadata: {error}") from None
     return text
 
 

@@ -156,7 +156,7 @@ class Storage:
         return Incoming(self._files / f".upload-{secrets.token_hex(16)}.tmp")
 
     def path(self, object_id: str) -> Path:
-        """Return where a file is kept. The id must be 64 hex digits: it becomes part of a path."""
+        """Return the path of a file. The id must be 64 hex digits: it becomes part of the path."""
         if _OBJECT_ID.fullmatch(object_id) is None:
             raise ValueError("not an object id")
         return self._files / f"{object_id}.enc"

@@ -70,7 +70,10 @@ class Tokens:
         return self._insert(principal, None, None)
 
     def open_session(self, token: Token) -> Token:
-        """Return a new session for whom ``token`` signed in: it ends after 12 hours, or with the token."""
+        """Return a new session of the token's principal.
+
+        It ends after 12 hours or with the token.
+        """
         return self._insert(token.principal, token.id, int(time.time()) + SESSION_LIFETIME)
 
     def _insert(self, principal: str, parent: str | None, expires: int | None) -> Token:
@@ -91,7 +94,7 @@ class Tokens:
         return token
 
     def authenticate(self, secret: str, *, session: bool = False) -> Token | None:
-        """Return the token (or with ``session`` the session) whose secret this is; None if there is none such today."""
+        """Return the valid token (or with ``session`` the session) of this secret, or None."""
         match = _TOKEN.fullmatch(secret)
         if match is None:
             return None

@@ -135,7 +135,10 @@ class App:
         return ANONYMOUS if environ.get("PATH_INFO") in PUBLIC_PATHS else None
 
     def context(self, environ: WSGIEnvironment) -> bytes:
-        """Return what the files of this request are bound to: uploads are encrypted before any view runs."""
+        """Return the context of this request's files.
+
+        An upload is encrypted before any view runs.
+        """
         caller = environ.get(CALLER)
         return owner_context(caller.principal if isinstance(caller, Token) else ANONYMOUS)
 

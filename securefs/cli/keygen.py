@@ -1,4 +1,4 @@
-"""``securefs keygen``: a fresh file key, printed, or written into a new file that only its owner can read."""
+"""``securefs keygen``: print a fresh file key, or write it into a new private file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         descriptor = os.open(arguments.output, flags, 0o600)
     except FileExistsError:
-        # There is no --force here: a key that is overwritten takes every file under it along.
+        # There is no --force here: overwriting a key makes every file under it unreadable.
         raise ConfigurationError(f"{arguments.output} exists already: a key is never overwritten") from None
     try:
         with named(arguments.output), os.fdopen(descriptor, "wb") as file:
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        # Interrupted too: half a key must not pass for one.
+        # Also on an interrupt: half a key must not pass for a key.
         Path(arguments.output).unlink()
         raise
     return DONE

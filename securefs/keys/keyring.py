@@ -144,7 +144,7 @@ class Keyring:
 
     def _primary(self) -> KeyMaterial:
         if not self._file_keys:
-            raise ConfigurationError("this keyring holds no file key, and Format 1 knows no other")
+            raise ConfigurationError("this keyring holds no file key, and Format 1 needs one")
         return next(iter(self._file_keys.values()))
 
     def __repr__(self) -> str:
