@@ -243,7 +243,7 @@ class StreamDelivery(Delivery):
         self._due = (length or 0) - drawn  # bytes of ciphertext announced and still to come
         self._span: range | None = None
         self._added: Headers = []
-        self._position = 0  # in the plaintext, of what comes next
+        self._position = 0  # offset in the plaintext of the next byte
 
     # The limit is the interface's.
     def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:  # noqa: ARG002

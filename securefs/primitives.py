@@ -162,7 +162,7 @@ def view_of(data: object) -> memoryview:
     :raises SourceError: ``data`` is text, None or anything else that is not bytes.
     """
     try:
-        view = memoryview(data)  # type: ignore[arg-type]  # what it is, is the question
+        view = memoryview(data)  # type: ignore[arg-type]  # any object may come
         return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
     except (TypeError, ValueError, BufferError):
         # Of another type, or released: a closed map, a released view.

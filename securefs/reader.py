@@ -3,8 +3,8 @@
 :func:`open_encrypted` reads only what it needs, and verifies what it reads. For Format 2 that is
 the header, the final segment (so that truncation is detected before byte 0 is returned) and then
 the segments that a read covers. Format 1 has one tag for the whole file, so opening such a file
-reads all of it once. What is read again later is compared with digests from that pass, so that a
-file that was exchanged in between is not decrypted.
+reads all of it once. Later reads are compared with digests from that pass, so that a file that was
+exchanged in between is not decrypted.
 """
 
 from __future__ import annotations

@@ -272,7 +272,7 @@ def _check_opens(header: Header, new: bytes, dek: bytes, keyring: Keyring) -> No
         for slot, found in claimed_slots(header, keyring):
             if _stored(slot) == new and found is not None and hmac.compare_digest(found, dek):
                 return
-    raise IntegrityError("the new key slot does not unwrap to the file's key", Reason.IO_ERROR)
+    raise IntegrityError("the new key slot does not give the key that was wrapped in it", Reason.IO_ERROR)
 
 
 def _check_still_there(descriptor: int, path: StrPath) -> None:

@@ -90,7 +90,7 @@ _LOGIN: Final = Markup(
     '<form method="post" action="/login"><label for="token">Access token</label>'
     '<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>'
     '<p><button>Sign in</button></p></form><p class="soft small">Files are encrypted before they are stored. '
-    "Ask whoever runs this server for a token.</p></section>"
+    "Ask the operator of this server for a token.</p></section>"
 )
 _LIST: Final = Markup(
     '{notice}{alert}<section><h2>Upload</h2><form class="row" method="post" action="/files" enctype="multipart/form-data">'
@@ -112,7 +112,7 @@ _ROW: Final = Markup(
 _DOWNLOAD: Final = Markup(
     '<a class="button plain" href="/files/{object_id}" aria-label="Download {name}">Download</a>'
 )
-_FLAW: Final = Markup(' <span class="danger small">cannot be opened: tell whoever runs this server</span>')
+_FLAW: Final = Markup(' <span class="danger small">cannot be opened: tell the operator of this server</span>')
 _EMPTY: Final = Markup('<p class="empty">Nothing here yet. What you upload is encrypted and listed here.</p>')
 _ERROR: Final = Markup(
     '<section class="narrow"><h1>{title}</h1><p class="alert" role="alert">{detail}</p>'
