@@ -1,9 +1,10 @@
 """Downloads: ciphertext from the app in, verified plaintext out.
 
-Every byte is verified before it is sent. Up to ``Policy.verify_first`` bytes are verified whole
-before the status line, so that a tampered file results in a clean 500 without one of its bytes. A
-longer file is sent segment by segment. This module decides where the ciphertext is read from, and
-whether it may be served; :mod:`securefs.middleware.delivery` does the rest.
+Every byte is verified before it is sent. If at most ``Policy.verify_first`` bytes are to be sent,
+all of them are verified before the status line, so that a tampered file results in a clean 500
+without one of its bytes. More than that is sent segment by segment. This module decides where the
+ciphertext is read from, and whether it may be served; :mod:`securefs.middleware.delivery` does the
+rest.
 """
 
 from __future__ import annotations
