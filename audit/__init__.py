@@ -1,8 +1,9 @@
-"""The evidence room: a journal of what was done to files, and the verifier of it.
+"""The audit journal: records of what was done to files, and their verifier.
 
 The journal is a folder of hash chains, one for each worker process. It fails closed: an operation
-that cannot be recorded does not happen. This room knows no file key and imports nothing of securefs
-but its errors. What the chains prove, and what they cannot prove, is in ``docs/journal.md``.
+that cannot be recorded does not happen. This package knows no file key and imports only the errors
+of securefs and its disk helpers. ``docs/journal.md`` says what the chains prove and what they do
+not.
 """
 
 from securefs.audit.journal import Journal

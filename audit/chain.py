@@ -1,17 +1,19 @@
-"""One chain of records and the file (or stream) that it goes to.
+"""One hash chain of records, and the file or stream that it is written to.
 
-Guarantees: every line of a chain is written by one ``os.write``, to a file that was new and ours
-when it was opened and still is where it was; after anything that went wrong, not one byte more is
-appended to that file. Refuses: a file that exists already, a symbolic link, a file that was
-removed, renamed or replaced while it was open. It never decides what to do about a failure: it
-raises :class:`ChainBrokenError`, and :mod:`securefs.audit.journal` decides.
+Guarantees: each line of a chain is written by one ``os.write``, to a file that this process created
+and that is still under its name. After any failure, not one more byte is appended to that file.
+Refuses: a file that exists already, a symbolic link, and a file that was removed, renamed or
+replaced while it was open. This module does not decide what to do about a failure: it raises
+:class:`ChainBrokenError`, and :mod:`securefs.audit.journal` decides.
 
 Implements the section on chains of ``docs/journal.md``.
 """
 
 from __future__ import annotations
 
-import atexit  # noqa: F401  (weakref.finalize would import it at a record: journal.py says why nothing may)
+# weakref.finalize would import atexit when a record is written. Nothing may be imported then: a
+# forked child could wait for the import lock for ever (journal.py).
+import atexit  # noqa: F401
 import contextlib
 import errno
 import fcntl
@@ -33,7 +35,9 @@ _flush_to_disk: Final = getattr(os, "fdatasync", os.fsync)
 
 
 class ChainBrokenError(Exception):
-    """The chain must not be used again. :attr:`why` is one of the words below, :attr:`error` an errno name or None.
+    """The chain must not be used again.
+
+    :attr:`why` is one of the words below; :attr:`error` is an errno name or None.
 
     ``unlinked`` ``moved`` ``write_failed`` ``short_write`` ``flush_failed`` ``open_failed``
     """
@@ -45,22 +49,22 @@ class ChainBrokenError(Exception):
 
 
 class Sink(Protocol):
-    """Where the lines of one chain go."""
+    """The destination of the lines of one chain."""
 
     def check(self) -> None:
-        """Raise :class:`ChainBrokenError` when a line written now would not be found later."""
+        """Raise :class:`ChainBrokenError` if a line written now could not be found later."""
         ...
 
     def write(self, line: bytes) -> None:
-        """Write the whole line by one system call, or raise :class:`ChainBrokenError`."""
+        """Write the whole line with one system call, or raise :class:`ChainBrokenError`."""
         ...
 
     def flush(self) -> None:
-        """Return once what was written is on the disk, where there is one."""
+        """Return once everything written is on the disk, if there is a disk."""
         ...
 
     def close(self, *, discard_empty: bool = False) -> None:
-        """Let the file go; with ``discard_empty``, also remove it if it never got a byte."""
+        """Close the file; with ``discard_empty``, also remove it if it is still empty."""
         ...
 
 
@@ -70,7 +74,7 @@ def chain_file_name(chain: str) -> str:
 
 
 class FileSink:
-    """A new file of its own, held under ``flock`` for as long as the chain lives."""
+    """A new file for one chain, locked with ``flock`` for as long as the chain lives."""
 
     def __init__(self, directory: Path, chain: str) -> None:
         self._path = directory / chain_file_name(chain)
@@ -79,7 +83,7 @@ class FileSink:
             self._fd = create_private(self._path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
             raise ChainBrokenError("open_failed", trouble, error) from error
-        # A journal that is dropped without close(), and a forked child, let the file go as well.
+        # Also closes the file of a journal that is dropped without close(), and in a forked child.
         self._close = weakref.finalize(self, os.close, self._fd)
         self._close.atexit = False
         status = os.fstat(self._fd)
@@ -92,7 +96,7 @@ class FileSink:
             raise ChainBrokenError("open_failed", trouble, error) from error
 
     def check(self) -> None:
-        """Refuse a file that somebody unlinked, renamed or replaced: records in it would be written to nowhere."""
+        """Refuse a file that was unlinked, renamed or replaced: records in it would be lost."""
         try:
             links = os.fstat(self._fd).st_nlink
             status = os.lstat(self._path)
@@ -117,13 +121,13 @@ class FileSink:
             raise ChainBrokenError("flush_failed", f"cannot flush {self._path}", error) from error
 
     def close(self, *, discard_empty: bool = False) -> None:
-        """Close the file, which also ends the lock."""
+        """Close the file, which also releases the lock."""
         if not self._close.alive:
-            # Its number may be another file's by now.
+            # The descriptor's number may belong to another file by now.
             return
         with contextlib.suppress(OSError, ChainBrokenError):
             if discard_empty and os.fstat(self._fd).st_size == 0:
-                # On a full disk, every attempt would otherwise leave another empty file behind.
+                # On a full disk, every attempt would otherwise leave an empty file behind.
                 self.check()
                 self._path.unlink()
         with contextlib.suppress(OSError):
@@ -131,7 +135,10 @@ class FileSink:
 
 
 class StreamSink:
-    """A descriptor that somebody else owns, such as standard error. Lines of several processes may alternate in it."""
+    """A descriptor that somebody else owns, such as standard error.
+
+    Lines of several processes may alternate in it.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -145,21 +152,21 @@ class StreamSink:
             raise ChainBrokenError("write_failed", f"descriptor {self._fd} is closed", error) from error
 
     def write(self, line: bytes) -> None:
-        """Write the line, on a line of its own even where the one before was torn."""
+        """Write the line on a line of its own, even after a torn one."""
         # Set first and cleared last: an exception of any kind in between leaves it true.
         start, self._torn = b"\n" if self._torn else b"", True
         _write_whole(self._fd, start + line, f"descriptor {self._fd}")
         self._torn = False
 
     def flush(self) -> None:
-        """Do nothing: a pipe or terminal keeps nothing on a disk."""
+        """Do nothing: a pipe or a terminal has no disk to flush to."""
 
     def close(self, *, discard_empty: bool = False) -> None:
-        """Do nothing: the descriptor is not ours."""
+        """Do nothing: the descriptor belongs to somebody else."""
 
 
 class Chain:
-    """A chain that is being written: where it stands, and whether it may go on.
+    """A chain that is being written: its position, and whether it may continue.
 
     :param chain: 32 hex digits. :meth:`random_id` draws them.
     """
@@ -180,23 +187,23 @@ class Chain:
 
     @property
     def usable(self) -> bool:
-        """False after a failure, and after an exception (a signal's, say) that cut an append short."""
+        """False after a failure, or after an exception (from a signal, say) cut an append short."""
         return self._whole
 
     def append(self, entry: Entry, time_ns: int, *, flush_from: int) -> None:
         """Write the next record.
 
-        :param flush_from: severity, 1 to 5, from which on this returns only once the record is on
-            the disk.
+        :param flush_from: severity, 1 to 5. From this severity on, the method returns only once the
+            record is on the disk.
         :raises ValueError: the entry is not a record; nothing was written and the chain stays
             usable.
-        :raises ChainBrokenError: it was not written whole, or not flushed; the chain must be
-            abandoned.
+        :raises ChainBrokenError: the record was not written whole, or not flushed; the chain must
+            be abandoned.
         """
         line = build_line(self.position, self._source, time_ns, entry)
-        # Between the write and the new position the chain is neither here nor there: a second
-        # record with the same number would look like tampering to whoever verifies. So it is closed
-        # first, and opened again last.
+        # Between the write and the new position, the state of the chain is undefined: a second
+        # record with the same number would look like tampering to a verifier. So the chain is
+        # marked unusable first, and usable again last.
         self._whole = False
         self.sink.check()
         self.sink.write(line)
@@ -206,10 +213,10 @@ class Chain:
         self._whole = True
 
     def abandon(self) -> None:
-        """Let the file go for good, with what it holds on the disk as far as that is still possible."""
+        """Close the file for good, and flush what it holds if that is still possible."""
         self._whole = False
-        # The chain that comes after will name this one's last record; after a power cut both must
-        # still be there.
+        # The successor names the last record of this chain; after a power cut both must still be
+        # there.
         with contextlib.suppress(ChainBrokenError):
             self.sink.flush()
         self.sink.close(discard_empty=self.position.prev == NO_LINE)

@@ -1,9 +1,9 @@
-"""The one table of what the journal records: when an event is written, how severe it is, and what its ``obj`` may hold.
+"""The table of events: when each is written, its severity, and what its ``obj`` may hold.
 
 Guarantees: severities, outcomes and members are decided here and nowhere else, and
 ``docs/journal.md`` shows this table. Refuses: to write an event, an outcome or a member that is not
-in it. A reader is more lenient: it accepts every member of any event, so that a later version may
-move one. Pure.
+in the table. A reader is more lenient: it accepts every member in any event, so that a later
+version may move one. Pure.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ __all__ = ["EVENTS", "FLUSH_FROM", "MEMBERS", "OUTCOMES", "SEVERITIES", "Event",
 
 SEVERITIES: Final = range(1, 6)
 ROUTINE: Final = 1
-NOTICE: Final = 2  # refused, or broken off by the client
+NOTICE: Final = 2  # refused, or aborted by the client
 WARNING: Final = 3  # somebody should look at it
-ALARM: Final = 4  # somebody changed a file, attacks, or evidence is at risk
-FLUSH_FROM: Final = ALARM  # records from this severity on are on the disk before the operation goes on
+ALARM: Final = 4  # a file was changed, an attack was seen, or evidence is at risk
+# From this severity on, a record is on the disk before the operation goes on.
+FLUSH_FROM: Final = ALARM
 
 OUTCOMES: Final = frozenset({"started", "success", "failure"})
 
-# All members of ``obj``, and their types. Sizes are in bytes, of plaintext; numbers of segments and
-# slots count from 0.
+# All members of ``obj``, and their types. Sizes are in bytes of plaintext; segment and slot numbers
+# count from 0.
 MEMBERS: Final[Mapping[str, type]] = MappingProxyType(
     {
         **dict.fromkeys(("id", "key_id", "suite", "digest", "name", "field", "role"), str),
@@ -46,10 +47,10 @@ class Event:
     """One kind of event.
 
     :ivar when: when it is written.
-    :ivar severity: of each outcome that it can have.
+    :ivar severity: the severity of each outcome that the event can have.
     :ivar members: what its ``obj`` may hold.
     :ivar by_reason: the severity of a failure for these reasons.
-    :ivar by_member: the severity where ``obj`` has one of these members.
+    :ivar by_member: the severity if ``obj`` has one of these members.
     """
 
     when: str
@@ -107,7 +108,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             _members("names sync on_failure replaces replaces_seq replaces_hash why error lost"),
             by_member={"why": ALARM},
         ),
-        # An alarm only so that it is on the disk when the process ends.
+        # An alarm only so that the record is on the disk when the process ends.
         "server.stop": Event("the last record of a chain whose process ends in order", {"success": ALARM}),
     }
 )
@@ -116,8 +117,8 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
 def severity_of(event: str, outcome: str, reason: Reason | None, obj: Mapping[str, str | int]) -> int:
     """Return the severity of a record, 1 to 5.
 
-    :raises ValueError: an event, an outcome or a member of ``obj`` that is not in the table: an
-        error of the program.
+    :raises ValueError: an event, an outcome or a member of ``obj`` is not in the table: a bug in
+        the caller.
     """
     # The type first: a list in place of a string is not hashable.
     known = EVENTS.get(event) if type(event) is str else None

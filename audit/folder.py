@@ -1,8 +1,9 @@
-"""The journal's folder: that only those who run the journal can write to it, and that what is read there is a file.
+"""The journal's folder: only its user may write to it, and only regular files are read.
 
-Guarantees: a folder that is made here is made with mode 0700. Refuses: a path that is not a folder,
-a folder that its group or everybody can write to, and one that belongs to another user: whoever can
-write there can replace the evidence. Reading follows no link and waits for no pipe.
+Guarantees: a folder that is created here has mode 0700. Refuses: a path that is not a folder, a
+folder that its group or everybody can write to, and a folder that belongs to another user, because
+anyone who can write there can replace the evidence. Reading follows no link and does not wait for a
+pipe.
 
 Implements the section on the folder of ``docs/journal.md``.
 """
@@ -24,13 +25,14 @@ _ROOT: Final = 0  # user id
 
 
 def prepare_folder(directory: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of the journal's folder, made if it was missing and its parent was not.
+    """Return the absolute path of the journal's folder; create it if only it is missing.
 
-    :raises ConfigurationError: it cannot be made, is not a folder, or others can write to it.
+    :raises ConfigurationError: it cannot be created, is not a folder, or others can write to it.
     """
     try:
         # Absolute, because a server may change its working folder after this.
-        path = Path(os.path.abspath(os.fspath(directory)))  # noqa: PTH100  (resolve() would follow links for good)
+        # Not resolve(), which would follow links for good.
+        path = Path(os.path.abspath(os.fspath(directory)))  # noqa: PTH100
         status = path.stat() if path.exists() else make_private_folder(path)
     except (OSError, ValueError) as error:
         text = explain(error)
@@ -47,12 +49,12 @@ def prepare_folder(directory: str | os.PathLike[str]) -> Path:
 
 
 def open_regular(path: Path) -> io.FileIO | None:
-    """Open a file for reading, unbuffered. None when there is something else under this name, such as a link.
+    """Open a regular file for reading, unbuffered; return None for anything else, such as a link.
 
-    :raises OSError: it is not there, or this user cannot read it.
+    :raises OSError: it does not exist, or this user cannot read it.
     """
-    # Without O_NOFOLLOW a link could lead to another file; without O_NONBLOCK a pipe would hold us
-    # for ever.
+    # Without O_NOFOLLOW a link could lead to another file; without O_NONBLOCK a pipe would block
+    # this process for ever.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,11 +1,11 @@
-"""The journal that a server writes: one chain for each process, or an error that stops the operation.
+"""The journal that a server writes: one chain for each process; a failure stops the operation.
 
-Guarantees: when :meth:`Journal.record` returns, the record is with the operating system and
-outlives the process (and is on the disk, for severity 4 and above or with ``sync="record"``);
-threads share one chain, processes never do, however they were forked; a chain that met any trouble
-is never written to again, and the next one says what it replaces and how many records could not be
-written. Refuses: to go on in silence. Only ``on_failure="continue"`` does, and says so in the first
-line of every chain.
+Guarantees: when :meth:`Journal.record` returns, the operating system has the record, and the record
+outlives the process (for severity 4 and above, or with ``sync="record"``, it is on the disk).
+Threads share one chain. Processes never share one, however they were forked. A chain that met any
+trouble is never written to again; its successor names it, and says how many records could not be
+written. Refuses: to continue silently. Only ``on_failure="continue"`` continues after a failure,
+and the first line of every chain then says so.
 
 Implements ``docs/journal.md``.
 """
@@ -53,11 +53,11 @@ class HasDescriptor(Protocol):
 
 
 class Journal:
-    """The audit journal of this process and of those forked from it.
+    """The audit journal of this process and of the processes forked from it.
 
-    :param directory: the folder for the chains, made with mode 0700 if only it is missing. None:
+    :param directory: the folder for the chains, created with mode 0700 if only it is missing. None:
         JSON lines to ``stream``.
-    :param stream: where the lines go without a folder; standard error when None.
+    :param stream: the destination of the lines if there is no folder; standard error when None.
     :param names: ``pseudonym`` records file names and principals under a keyed hash, ``clear`` as
         they are.
     :param sync: ``record`` flushes every record to the disk, ``buffered`` those of severity 4 and
@@ -83,12 +83,12 @@ class Journal:
         _require("on_failure", on_failure, get_args(OnFailure))
         self._settings: Mapping[str, str | int] = {"names": names, "sync": sync, "on_failure": on_failure}
         self._stream = stream  # kept, so that its descriptor stays open
-        # Read now: it imports modules, and a child forked while a thread imports would wait for
-        # that import for ever.
+        # Read now, because it imports modules: a child that is forked while a thread imports would
+        # wait for that import for ever.
         self._version = _version()
         if directory is not None and stream is not None:
             raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
-        # One sink for all chains of a stream: it remembers whether the last line in there was torn.
+        # One sink for all chains of a stream: it remembers whether the last line there was torn.
         self._target = StreamSink(_descriptor(stream)) if directory is None else prepare_folder(directory)
         self._pseudonyms = None if names == "clear" else self._load_pseudonyms()
         self._closed = False
@@ -98,9 +98,11 @@ class Journal:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Journal:
-        """Return the journal that SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC and SECUREFS_AUDIT_NAMES describe.
+        """Return the journal that the environment variables SECUREFS_AUDIT_* describe.
 
-        :raises ConfigurationError: one line that names the variable and says what it may be.
+        They are SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC and SECUREFS_AUDIT_NAMES.
+
+        :raises ConfigurationError: one line that names the variable and its allowed values.
         """
         directory = environ.get("SECUREFS_AUDIT_DIR")
         if directory is not None and not directory.strip():
@@ -125,13 +127,14 @@ class Journal:
         return f"<Journal to {where}: {', '.join(f'{key}={value}' for key, value in self._settings.items())}>"
 
     def record(self, entry: Entry) -> None:
-        """Write one record, and return when the operating system has it; from severity 4 on, when the disk has it.
+        """Write one record; return when the operating system has it.
 
-        ``entry.actor`` and ``entry.obj["name"]`` are given in clear; they become pseudonyms here
-        unless the setting says otherwise.
+        From severity 4 on, return when the record is on the disk. ``entry.actor`` and
+        ``entry.obj["name"]`` are given in clear; they become pseudonyms here unless the setting
+        says otherwise.
 
         :raises JournalError: it could not be written: the operation must not go on.
-        :raises ValueError: an event, key or type outside the closed lists: an error of the program.
+        :raises ValueError: an event, key or type outside the closed lists: a bug in the caller.
         """
         if entry.event in _OWN_EVENTS:
             raise ValueError(f"{entry.event} is written by the journal itself")
@@ -146,9 +149,9 @@ class Journal:
                     raise JournalError(f"the audit journal cannot be written: {error}") from error
 
     def check(self) -> None:
-        """Make sure that a record can be written now, as far as can be known without writing one.
+        """Check that a record can be written now, as far as possible without writing one.
 
-        A process without a chain, or whose chain has become unusable, opens one here, so that the
+        A process that has no chain, or whose chain has become unusable, opens one here, so that the
         answer rests on a real write.
 
         :raises JournalError: a record could not be written, whatever ``on_failure`` says.
@@ -166,7 +169,9 @@ class Journal:
                 raise JournalError(f"the audit journal cannot be written: {error}") from error
 
     def close(self) -> None:
-        """End this process's chain with ``server.stop``. Further records are refused; a second close does nothing.
+        """End this process's chain with ``server.stop``; refuse further records.
+
+        A second close does nothing.
 
         :raises JournalError: the last line could not be written, and ``on_failure`` is ``closed``.
         """
@@ -174,8 +179,8 @@ class Journal:
             if self._closed:
                 return
             try:
-                # A process that never wrote has nothing to end; one that lost records still has
-                # something to say.
+                # A process that never wrote has nothing to end; one that lost records still has to
+                # say so.
                 if self._chain is not None or self._lost:
                     self._append(self._usable_chain(), Entry("server.stop"))
             except ChainBrokenError as error:
@@ -187,10 +192,9 @@ class Journal:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Hold the journal for one thread. A signal handler that interrupted this very thread is refused."""
+        """Hold the journal for one thread; refuse a signal handler that interrupted this thread."""
         with self._lock:
-            # The lock is re-entrant only so that such a handler gets an error here and not a
-            # deadlock.
+            # The lock is re-entrant only so that such a handler gets an error and not a deadlock.
             if self._busy:
                 raise JournalError("the audit journal was called by a signal handler that had interrupted it")
             try:
@@ -200,20 +204,23 @@ class Journal:
                 self._busy = False
 
     def _start_afresh(self) -> None:
-        """Begin with no chain, no lock and no history: in a new journal and in a forked child."""
+        """Begin with no chain, no lock and no history, in a new journal or a forked child."""
         self._lock = threading.RLock()
         self._busy = False
         self._forget()
 
     def _forget(self) -> None:
         self._let_go()
-        # What the next first line says: which chain it replaces, and why. Empty when it replaces
+        # What the next first line says: which chain it replaces, and why. Empty if it replaces
         # none.
         self._trouble: dict[str, str | int] = {}
         self._lost = 0  # records asked for since the last one that was written
 
     def _let_go(self) -> None:
-        """Close the file without writing to it. What a forked child closes stays open and locked in its parent."""
+        """Close the file without writing to it.
+
+        A file that a forked child closes stays open and locked in its parent.
+        """
         if self._chain is not None:
             self._chain.sink.close()
             self._chain = None
@@ -223,7 +230,7 @@ class Journal:
             raise ChainBrokenError("closed", "it was closed")
 
     def _usable_chain(self) -> Chain:
-        """Return this process's chain, opened if there is none that may go on."""
+        """Return this process's chain; open one if there is none that may continue."""
         if self._chain is not None:
             self._let_go_if_unusable(self._chain)
         if self._chain is None:
@@ -232,7 +239,8 @@ class Journal:
 
     def _let_go_if_unusable(self, chain: Chain) -> None:
         if chain.pid != os.getpid():
-            # Forked by C code that does not tell Python: nothing of the parent's may be used.
+            # Forked by C code that does not tell Python: nothing that belongs to the parent may be
+            # used.
             self._forget()
         elif not chain.usable:
             self._abandon(chain, "interrupted", None)
@@ -266,7 +274,7 @@ class Journal:
             raise
 
     def _abandon(self, chain: Chain, why: str, error: str | None) -> None:
-        """Never write to this chain again, and remember what its successor shall say about it."""
+        """Never write to this chain again, and remember what its successor must say about it."""
         chain.abandon()
         self._chain = None
         position = chain.position
@@ -279,7 +287,8 @@ class Journal:
         self._blame(why, error)
 
     def _blame(self, why: str, error: str | None) -> None:
-        # The first cause: what fails after it, while the disk is full say, is only its consequence.
+        # The first cause counts: what fails after it (while the disk is full, say) is only its
+        # consequence.
         if "why" not in self._trouble:
             self._trouble["why"] = why
             if error is not None:
@@ -321,7 +330,7 @@ def _version(distribution: str = "securefs") -> str:
         return "unknown"  # run from a checkout
 
 
-# Weak, so that a journal nobody holds any more can go, and its file with it.
+# Weak references, so that a journal that nobody holds any more is collected, and its file closed.
 _journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
 
 
@@ -329,7 +338,7 @@ def _after_fork_in_child() -> None:
     # There is no hook before the fork that takes the locks: a fork from a signal handler would wait
     # for itself. The child needs none of the parent's state, so it need not be consistent.
     for journal in list(_journals):
-        journal._start_afresh()  # noqa: SLF001  (same module; users have no business with it)
+        journal._start_afresh()  # noqa: SLF001  (same module; not for users)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,10 +1,10 @@
-"""Pseudonyms: how names stay out of the journal and can still be found in it.
+"""Pseudonyms keep names out of the journal, and let one search it for a known name.
 
-Guarantees: the same name gives the same pseudonym for as long as the folder's key is the same, and
-without that key nobody can tell whether a guessed name is the right one. A name and a principal
-with the same text have different pseudonyms. Refuses: a key that other users can read or own, or
-that is not 32 bytes. Two workers that start at once agree on one key, since only one of them can
-link it to its final name.
+Guarantees: a name has the same pseudonym for as long as the folder's key is the same. Without that
+key, nobody can check a guess at a name. A name and a principal with the same text have different
+pseudonyms. Refuses: a key that other users can read or own, and a key that is not 32 bytes. Two
+workers that start at once agree on one key, because only one of them can link its key to the final
+name.
 
 Implements the section on names of ``docs/journal.md``.
 """
@@ -56,14 +56,17 @@ class Pseudonyms:
 
 
 def random_pseudonyms() -> Pseudonyms:
-    """Return pseudonyms under a fresh key that is kept nowhere: they match within one process and its forks only."""
+    """Return pseudonyms under a fresh key that is stored nowhere.
+
+    They match within one process and its forks only.
+    """
     return Pseudonyms(secrets.token_bytes(_KEY_SIZE))
 
 
 def load_or_create(directory: Path) -> Pseudonyms:
-    """Return the pseudonyms of the journal in ``directory``, making its key if there is none.
+    """Return the pseudonyms of the journal in ``directory``; create its key if there is none.
 
-    :raises ConfigurationError: the key cannot be made, or is not fit for use.
+    :raises ConfigurationError: the key cannot be created, or is not fit for use.
     """
     path = directory / KEY_FILE
     try:
@@ -77,7 +80,7 @@ def load_or_create(directory: Path) -> Pseudonyms:
 
 
 def hash_name(directory: str | os.PathLike[str], text: str, kind: Kind = "name") -> str:
-    """Return the pseudonym that the journal in ``directory`` has for ``text``: ``securefs audit hash``.
+    """Return the pseudonym of ``text`` in the journal in ``directory`` (``securefs audit hash``).
 
     :raises ConfigurationError: there is no usable pseudonym key in that folder. None is created.
     """

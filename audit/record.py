@@ -1,11 +1,11 @@
-r"""One record of the journal, as bytes: how it is written, and what is accepted as one.
+r"""One record of the journal as bytes: how it is written, and what is accepted as one.
 
-Guarantees: :func:`build_line` gives one line of printable ASCII, ended by ``\n``, of at most
-:data:`MAX_LINE` bytes, whatever a client put into the strings; the same arguments always give the
-same bytes; and :func:`parse_line` accepts every line that was built. Refuses: any key outside the
-closed lists below, any value of another type, and, when reading, any bytes that are not exactly
-what writing the parsed record again would give. So a record has one spelling, and its hash covers
-its meaning. Pure: the clock, the process and all randomness are arguments.
+Guarantees: :func:`build_line` returns one line of printable ASCII, ended by ``\n``, of at most
+:data:`MAX_LINE` bytes, whatever a client put into the strings. The same arguments always give the
+same bytes. :func:`parse_line` accepts every line that was built. Refuses: a key outside the closed
+lists below, a value of another type, and, when reading, any bytes that differ from what writing the
+parsed record again would give. So a record has exactly one encoding, and its hash covers its
+meaning. Pure: the clock, the process and all randomness are arguments.
 
 Implements the record table of ``docs/journal.md``.
 """
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 VERSION: Final = 1  # the `v` field
-MAX_STRING: Final = 256  # code points of a string that are kept; its full length is recorded beside it
+MAX_STRING: Final = 256  # code points kept of a string; its full length is recorded beside it
 MAX_INT: Final = 2**53 - 1  # the largest integer that every JSON reader keeps exact
 MAX_LINE: Final = 128 * 1024  # bytes with the line end; a test builds the longest possible record
 NO_LINE: Final = "0" * 64  # `prev` of the first line
@@ -90,9 +90,10 @@ _NANOSECONDS: Final = 1_000_000_000  # in a second
 
 
 class RecordError(ValueError):
-    """These bytes are not a record. :attr:`code` is the verifier's word for how: a closed list.
+    """These bytes are not a record.
 
-    ``too_long``, ``not_json``, ``not_canonical``, ``bad_field`` or ``version``.
+    :attr:`code` is the verifier's word for why: ``too_long``, ``not_json``, ``not_canonical``,
+    ``bad_field`` or ``version``.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -102,7 +103,10 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a record stands: ``seq`` in ``chain`` (32 hex), after the line whose hash is ``prev`` (64 hex)."""
+    """The place of a record: ``seq`` in ``chain``, after the line whose hash is ``prev``.
+
+    ``chain`` has 32 hex digits, ``prev`` 64.
+    """
 
     chain: str
     seq: int = 0
@@ -111,7 +115,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who writes: the host's name, the process id, and the version of securefs."""
+    """The writer of a record: the host's name, the process id and the version of securefs."""
 
     host: str
     pid: int
@@ -123,7 +127,7 @@ class Entry:
     """What happened: the members of a record that its writer chooses.
 
     :ivar event: one of :data:`securefs.audit.events.EVENTS`, which also decides the severity.
-    :ivar reason: of a failure.
+    :ivar reason: the reason of a failure.
     :ivar obj: the object: what the event's table allows.
     :ivar actor: the principal. :ivar address: the client's. :ivar http: ``method``, ``path``,
         ``status``.
@@ -140,7 +144,7 @@ class Entry:
 
     @property
     def severity(self) -> int:
-        """1 to 5, as the table of events decides; ValueError where the entry is not in that table."""
+        """The severity, 1 to 5, from the table of events; ValueError for an entry not in it."""
         return severity_of(self.event, self.outcome, self.reason, self.obj)
 
 
@@ -159,11 +163,10 @@ def new_line_hash() -> hashlib._Hash:
 
 
 def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -> bytes:
-    """Return the one spelling of this record, with its line end.
+    """Return the one encoding of this record, with its line end.
 
     :param time_ns: nanoseconds since 1970-01-01 UTC.
-    :raises ValueError: a key, event, outcome or type outside the closed lists: an error of the
-        program.
+    :raises ValueError: a key, event, outcome or type outside the closed lists: a bug in the caller.
     """
     record: dict[str, object] = {
         "v": VERSION,
@@ -181,9 +184,9 @@ def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -
 
 
 def parse_line(line: bytes) -> dict[str, object]:
-    """Return the record in ``line`` (without its line end), having checked every key, type and byte of it.
+    """Return the record in ``line`` (without its line end); check every key, type and byte.
 
-    :raises RecordError: it is not a record, or not in its one spelling.
+    :raises RecordError: it is not a record, or not in its one encoding.
     """
     if len(line) >= MAX_LINE:
         raise RecordError("too_long", f"no record is longer than {MAX_LINE} bytes")
@@ -195,7 +198,7 @@ def parse_line(line: bytes) -> dict[str, object]:
     if type(record) is not dict:
         raise RecordError("not_json", "the line is JSON, but not an object")
     _check(record)
-    # Doubled keys, other spacing, other escapes and other key orders all end here.
+    # Duplicate keys and any other spacing, escapes or key order are refused here.
     if _encode(record) != line:
         raise RecordError("not_canonical", "the line is not spelled as securefs spells this record")
     return record
@@ -239,7 +242,10 @@ def _add_rest(record: dict[str, object], source: Source, entry: Entry) -> None:
 
 
 def _cut(members: Mapping[str, str | int]) -> dict[str, str | int]:
-    """Copy ``members`` with every string cut at :data:`MAX_STRING`, and the full length beside one that was."""
+    """Copy ``members`` with each string cut at :data:`MAX_STRING`; add the length of a cut one.
+
+    It is the full length, under the key of the string with ``_len`` appended.
+    """
     result: dict[str, str | int] = {}
     for key, value in members.items():
         if isinstance(value, str):
@@ -253,12 +259,15 @@ def _cut(members: Mapping[str, str | int]) -> dict[str, str | int]:
 
 
 def _scalar(text: str) -> str:
-    """Join the halves of surrogate pairs, as a JSON reader will: otherwise lengths would differ after reading."""
+    """Join the halves of surrogate pairs, as a JSON reader does.
+
+    Otherwise a length would differ after reading.
+    """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _check(record: dict[str, object]) -> None:
-    """Refuse a record that the closed lists do not describe. The writer and the verifier share this."""
+    """Refuse a record outside the closed lists; the writer and the verifier share this."""
     keys = record.keys()
     if not (keys >= _REQUIRED and keys <= _REQUIRED | _OPTIONAL):
         odd = sorted((_REQUIRED - keys) | (keys - _REQUIRED - _OPTIONAL))

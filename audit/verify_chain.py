@@ -1,10 +1,10 @@
 """The verifier of one chain: bytes in, findings out.
 
 Guarantees: every line is checked against the record format, its number, its chain and the hash of
-the line before it, in memory that does not grow with the chain. Refuses nothing and raises nothing:
-whatever is in the file, it ends in a :class:`ChainSummary` and :class:`Finding` objects, and a line
-that cannot be read does not hide those after it. Pure: it opens no file and reads no clock. That
-times rise is not required: clocks are set back.
+the line before it, in memory that does not grow with the chain. It refuses nothing and raises
+nothing: any content of the file results in a :class:`ChainSummary` and :class:`Finding` objects,
+and an unreadable line does not hide the lines after it. Pure: it opens no file and reads no clock.
+Times need not rise, because clocks are set back.
 
 Implements the section on verifying of ``docs/journal.md``.
 """
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_FINDINGS", "ChainSummary", "ChainVerifier", "Claim", "Finding", "TornTail"]
 
-MAX_FINDINGS: Final = 100  # kept for one chain; further ones are only counted
+MAX_FINDINGS: Final = 100  # findings kept for one chain; further ones are only counted
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not hold. ``seq`` is None and ``offset`` 0 where it is the file as a whole.
+    """A check that failed. ``seq`` is None and ``offset`` 0 if it concerns the file as a whole.
 
     Codes: ``not_json`` ``not_canonical`` ``bad_field`` ``version`` ``too_long`` for a line that is
-    no record; ``chain`` ``sequence`` ``link`` ``start`` ``stop`` for one in a wrong place;
-    ``not_a_file`` ``second_file`` ``missing_chain`` ``cut_chain`` for a file. :attr:`offset` is in
-    bytes, where the line begins.
+    not a record; ``chain`` ``sequence`` ``link`` ``start`` ``stop`` for a record in a wrong place;
+    ``not_a_file`` ``second_file`` ``missing_chain`` ``cut_chain`` for a file. :attr:`offset` is the
+    byte at which the line begins.
     """
 
     code: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class TornTail:
-    """Bytes after the last line end: what a crash or a full disk left of a record. Evidence, not an error.
+    """Bytes after the last line end, left by a crash or a full disk. Evidence, not an error.
 
     ``size`` is in bytes, 0 for a file without one whole line in it; ``digest`` is the hex SHA-256
     of these bytes.
@@ -60,7 +60,10 @@ class TornTail:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a chain's first line says of the chain it replaces: that ``seq`` was its last record, with this hash."""
+    """What the first line of a chain says of the chain that it replaces.
+
+    It says that ``seq`` was the last record there, with the hash ``digest``.
+    """
 
     file: str
     by: str
@@ -90,9 +93,9 @@ class ChainSummary:
 
 @dataclass(slots=True)
 class ChainVerifier:
-    """Checks the bytes of one chain in the order in which they stand in the file.
+    """Verifies the bytes of one chain in file order.
 
-    :param chain: the id that the file's name promises, 32 hex digits.
+    :param chain: the id in the file's name, 32 hex digits.
     """
 
     file: str
@@ -113,24 +116,23 @@ class ChainVerifier:
         """Take the next bytes of the file, any number of them."""
         if self._long is not None:
             data = self._skip(self._long, data)
-        # Only the line end ends a line: str.splitlines() knows ten more, and a name could carry
-        # one.
+        # Only the line end ends a line: str.splitlines() knows ten more separators, and a name
+        # could carry one.
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._line(line)
             self._offset += len(line) + 1
         if len(self._rest) >= MAX_LINE:
-            # No record is that long, and memory is not to grow with what somebody put into the
-            # file.
+            # No record is that long, and memory must not grow with the content of the file.
             self._long, self._rest = _LongLine(self._rest), b""
 
     def finish(self) -> ChainSummary:
-        """Say what was found, after the last byte."""
+        """Return what was found, after the last byte."""
         if self._long is not None:
             self._find("too_long", None, f"no record is longer than {MAX_LINE} bytes, not even a torn one")
         torn = self._torn_tail()
         if torn is not None and self._ended:
-            # A writer lets the file go after server.stop: no crash leaves bytes there.
+            # A writer closes the file after server.stop: no crash leaves bytes there.
             self._find("stop", None, "nothing can follow server.stop, not even a torn record")
         return ChainSummary(
             chain=self.chain,
@@ -153,7 +155,7 @@ class ChainVerifier:
         return TornTail(self.file, self.chain, self._offset, size, digest)
 
     def _skip(self, long: _LongLine, data: bytes) -> bytes:
-        """Count and hash what belongs to a line that is too long, and return what comes after it."""
+        """Count and hash the bytes of a line that is too long; return the bytes after it."""
         part, end, data = data.partition(b"\n")
         long.add(part)
         if end:
@@ -216,7 +218,7 @@ class ChainVerifier:
 
 
 class _LongLine:
-    """A line that is too long to be kept: its size in bytes, its plain hash and the hash that a next line would name."""
+    """A line too long to keep: its size in bytes, its plain hash, and its hash as a link."""
 
     __slots__ = ("linked", "plain", "size")
 

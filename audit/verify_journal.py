@@ -1,12 +1,12 @@
 """The verifier of a whole journal: the folder, its chains, and what they say of each other.
 
-Guarantees: it only reads; integrity and completeness are two answers, and neither is ever derived
-from the other; memory grows with the number of chains and findings that are kept, not with their
-length. Refuses: a path that is not a folder, and a chain that this user cannot read, since a
+Guarantees: it only reads. Integrity and completeness are two separate verdicts, and neither is
+derived from the other. Memory grows with the number of chains and of findings kept, not with their
+length. Refuses: a path that is not a folder, and a chain that this user cannot read, because a
 journal of which a part was skipped was not verified.
 
-Completeness is never proven in this version: nothing in the journal is signed yet, so whoever can
-write the files can write a whole chain anew, and whoever can delete a file can delete a chain.
+This version never proves completeness: nothing in the journal is signed yet, so anyone who can
+write the files can write a whole chain anew, and anyone who can delete a file can delete a chain.
 
 Implements the section on verifying of ``docs/journal.md``.
 """
@@ -46,7 +46,7 @@ _NOT_PROVEN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found in a journal. ``unknown`` are names in the folder that the journal did not write."""
+    """The result for one journal. ``unknown`` names files there that the journal did not write."""
 
     directory: str
     chains: tuple[ChainSummary, ...]
@@ -56,17 +56,17 @@ class Report:
 
     @property
     def intact(self) -> bool:
-        """The first verdict, integrity: every line and link that is there holds."""
+        """The first verdict, integrity: every line and every link holds."""
         return self.finding_count == 0
 
     @property
     def completeness(self) -> str:
-        """The second verdict, in this version always ``not proven``."""
+        """The second verdict, completeness; in this version always ``not proven``."""
         return "not proven"
 
     @property
     def torn(self) -> tuple[TornTail, ...]:
-        """The tails that a crash or a full disk left, of all chains."""
+        """The tails of all chains that a crash or a full disk left."""
         return tuple(chain.torn for chain in self.chains if chain.torn is not None)
 
     @property
@@ -76,7 +76,10 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 for tampering, 4 where only torn tails stand out, 3 intact; never 0, since completeness is not proven."""
+        """1 for tampering, 4 for torn tails only, 3 if intact.
+
+        Never 0, because completeness is not proven.
+        """
         if not self.intact:
             return TAMPERED
         return TORN if self.torn else INCOMPLETE
@@ -97,7 +100,10 @@ class Report:
         }
 
     def lines(self) -> Iterator[str]:
-        """Give the report as lines of text for people. File names are escaped: they may hold terminal escapes."""
+        """Yield the report as lines of text for people.
+
+        File names are escaped, because they may hold terminal escapes.
+        """
         yield f"journal {self.directory!a}: chains: {len(self.chains)}, records: {self.records}"
         for chain in self.chains:
             state = "live" if chain.live else "ended" if chain.ended else "not ended in order"
@@ -119,15 +125,15 @@ class Report:
 
 
 def verify_journal(directory: str | os.PathLike[str]) -> Report:
-    """Verify every chain in this folder, and what the chains say of each other. Nothing is written.
+    """Verify every chain in this folder, and what the chains say of each other; write nothing.
 
     :raises ConfigurationError: it is not a folder, or something in it cannot be read.
     """
     folder = Path(directory)
     walk = _Walk(folder)
-    # Listed before anything is read: a chain that is listed here was abandoned by nobody or before
-    # this moment, so that what it says of another chain can be checked against that chain's whole
-    # file.
+    # The folder is listed before anything is read. A chain that a listed chain replaces was
+    # abandoned before this moment, so the claim can be checked against the whole file of that
+    # chain.
     for name in _names(folder):
         walk.visit(name)
     walk.check_claims()
@@ -135,7 +141,7 @@ def verify_journal(directory: str | os.PathLike[str]) -> Report:
 
 
 class _Walk:
-    """Collects what the report is made of."""
+    """Collects the parts of the report."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -176,7 +182,7 @@ class _Walk:
         self._add(*verifier.findings, count=verifier.finding_count)
 
     def check_claims(self) -> None:
-        """Hold what each first line says of the chain it replaces against that chain."""
+        """Check what each first line says of the chain that it replaces against that chain."""
         for successor in self._chains.values():
             claim = successor.claim
             if claim is None:
@@ -204,7 +210,8 @@ class _Walk:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder))  # noqa: PTH208  (names, not paths: they are data to be judged)
+        # Names, not paths: they are data to check.
+        return sorted(os.listdir(folder))  # noqa: PTH208
     except (OSError, ValueError) as error:
         text = explain(error)
         raise ConfigurationError(
@@ -213,19 +220,18 @@ def _names(folder: Path) -> list[str]:
 
 
 def _verify_file(path: Path, verifier: ChainVerifier) -> ChainSummary | None:
-    """Run the verifier over a file; None when it is not one."""
+    """Run the verifier over a file; return None if it is not a regular file."""
     file = open_regular(path)
     if file is None:
         return None
     with file:
         live = _is_live(file.fileno())
-        # A live chain grows while it is read: what comes after this moment is for the next
-        # verification.
+        # A live chain grows while it is read: later records are for the next verification.
         left = os.fstat(file.fileno()).st_size
         while left and (block := file.read(min(_BLOCK, left))):
             verifier.feed(block)
             left -= len(block)
-        # Twice: a file that is just being made is locked a moment after it can be seen.
+        # Twice: a new file becomes visible a moment before it is locked.
         live = live or _is_live(file.fileno())
     summary = verifier.finish()
     # The end of a live chain may be a record that is being written at this moment.
@@ -233,7 +239,7 @@ def _verify_file(path: Path, verifier: ChainVerifier) -> ChainSummary | None:
 
 
 def _is_live(descriptor: int) -> bool:
-    """Return whether a writer holds the file."""
+    """Return whether a writer holds the lock on the file."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -245,8 +251,8 @@ def _is_live(descriptor: int) -> bool:
 def _has_end(found: ChainSummary, seq: int, digest: str) -> bool:
     """Return whether this record is the last one, or the last but one.
 
-    One more may be there: a record whose write was reported as failed, or cut short by a signal,
-    and yet arrived.
+    One more record may follow: one whose write was reported as failed, or was cut short by a
+    signal, and yet arrived.
     """
     return (found.records - 1, found.head) == (seq, digest) or (found.records - 2, found.before_head) == (
         seq,

@@ -1,13 +1,14 @@
-"""The WSGI boundary: one line in front of any app that takes uploads.
+"""WSGI middleware: one line in front of any app that takes uploads.
 
 ::
 
     from securefs.middleware import SecureFS
     app = SecureFS(app)
 
-What every file part of a multipart upload holds is encrypted while it streams through, so that the
-app sees and stores ciphertext only; ciphertext that the app serves is verified, then decrypted. See
-docs/deployment.md for the settings, SECURITY.md for what this does and does not defend against.
+The content of each file part of a multipart upload is encrypted while it streams through, so the
+app sees and stores ciphertext only. Ciphertext that the app serves is verified, then decrypted.
+docs/deployment.md describes the settings; SECURITY.md says what is defended against and what is
+not.
 """
 
 from securefs.middleware.exchange import Exchange, Upload

@@ -1,10 +1,11 @@
-"""The request body that the app reads: ``wsgi.input``, made of the pieces of :mod:`securefs.middleware.upload`.
+"""The request body that the app reads: ``wsgi.input``, made of the new body's pieces.
 
-Two promises to the parser behind it. No read ends within a boundary, a part's header, or the first
-bytes of its data: some parsers add or drop bytes of a file there
-(:func:`securefs.middleware.servers.least_opening`), and one byte is a lost file for us. So a read
-may be short, but never empty before the end; to a framework that copies the whole body before it
-parses, reads are full. And the length that was declared is met to the byte, or the read raises.
+The pieces come from :mod:`securefs.middleware.upload`. The body makes two promises to the parser
+behind it. First, no read ends within a boundary, a part's header or the first bytes of its data:
+some parsers add or drop bytes of a file there (:func:`securefs.middleware.servers.least_opening`),
+and one wrong byte makes an encrypted file unreadable. So a read may be short, but is never empty
+before the end; for a framework that copies the whole body before it parses, reads are full. Second,
+the declared length is met to the byte, or the read raises.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _NO_ENVIRON: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Closable(Protocol):
-    """Anything that is closed when the body is."""
+    """An object that is closed with the body."""
 
     def close(self) -> None:
         """Close it."""
@@ -49,12 +50,12 @@ class Closable(Protocol):
 
 
 class RewrittenBody(io.BufferedIOBase):
-    """The encrypted body as a readable stream. ``length`` is what the app is told as its Content-Length.
+    """The encrypted body as a readable stream. ``length`` is the Content-Length for the app.
 
-    :param pieces: what comes after ``ready``.
-    :param resources: what is closed with the body.
+    :param pieces: the pieces that follow ``ready``.
+    :param resources: closed with the body.
     :param environ: the app's, in which a framework leaves its traces.
-    :ivar refusal: why reading failed, None while it did not.
+    :ivar refusal: why reading failed, None while it has not.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class RewrittenBody(io.BufferedIOBase):
 
     @property
     def parts(self) -> int:
-        """How many parts were handed on, the last perhaps not whole."""
+        """The number of parts that were passed on; the last one may be incomplete."""
         return self._pipeline.parts
 
     def readable(self) -> bool:
@@ -86,7 +87,7 @@ class RewrittenBody(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to ``size`` bytes, fewer at a boundary; all that is left where ``size`` is negative or None."""
+        """Return up to ``size`` bytes, fewer at a boundary; the rest if it is negative or None."""
         room = sys.maxsize if size is None or size < 0 else size
         taken: list[bytes | bytearray | memoryview] = []
         while room and (piece := self._next()) is not None:
@@ -103,7 +104,7 @@ class RewrittenBody(io.BufferedIOBase):
         return piece.atomic and not copies_before_parsing(self._environ)
 
     def _split(self, piece: Piece, size: int) -> Piece:
-        """Return the first ``size`` bytes of a piece; the rest comes next."""
+        """Return the first ``size`` bytes of a piece; put the rest back."""
         view = memoryview(piece.data)
         self._ready.appendleft(Piece(view[size:]))
         return Piece(view[:size])
@@ -116,13 +117,13 @@ class RewrittenBody(io.BufferedIOBase):
         """Return up to ``size`` bytes, to the end of a line."""
         line = super().readline(size)
         if size is not None and 0 <= size < len(line):
-            # IOBase holds each step that it takes against the size, and not the sum of them.
+            # IOBase compares each single step with the size, not their sum.
             self._ready.appendleft(Piece(line[size:]))
             line = line[:size]
         return line
 
     def peek(self, _size: int = 0, /) -> bytes:
-        """Return bytes without taking them: the next piece. ``readline`` of :class:`io.IOBase` looks for ends here."""
+        """Return the next piece without taking it; ``readline`` of :class:`io.IOBase` uses it."""
         piece = self._next()
         if piece is None:
             return b""
@@ -130,14 +131,17 @@ class RewrittenBody(io.BufferedIOBase):
         return bytes(piece.data[:8192])
 
     def close(self) -> None:
-        """End the upload; what the app has not read is not encrypted any more."""
+        """End the upload: what the app has not read is not encrypted."""
         self._ready.clear()
         for resource in self._resources:
             resource.close()
         super().close()
 
     def _next(self) -> Piece | None:
-        """Return the next piece that is not empty, None at the end; raise :class:`BodyRefusedError` after a refusal."""
+        """Return the next piece that is not empty, None at the end.
+
+        :raises BodyRefusedError: the body was refused.
+        """
         if self.closed:
             raise ValueError("the request body was closed: it can be read until the response is done")
         while self.refusal is None and not self._broken:
@@ -149,8 +153,8 @@ class RewrittenBody(io.BufferedIOBase):
                 self.refusal = refusal
                 break
             except BaseException:
-                # A generator that raised has ended, and an app that reads on would take that for
-                # the end of the body.
+                # A generator that raised has ended. An app that continues to read would take that
+                # for the end of the body.
                 self._broken = True
                 raise
             if piece is not None and len(piece.data):
@@ -161,14 +165,14 @@ class RewrittenBody(io.BufferedIOBase):
 def prepare(
     pipeline: UploadPipeline, *, spool: bool, environ: Mapping[str, object] = _NO_ENVIRON
 ) -> RewrittenBody:
-    """Return the body for the app, with the start of it read already. ``environ`` is the app's.
+    """Return the body for the app, with its start read already. ``environ`` is the app's.
 
-    A body that the first read (1 MiB) brings whole is transformed in memory and gets its exact
-    length. A longer one streams under an upper bound. Where the bound would be too loose, where
-    there is no length to start from, or where ``spool`` says so, the ciphertext is held until it is
-    whole, beyond 1 MiB in a temporary file.
+    If the first read (1 MiB) brings the whole body, it is transformed in memory and gets its exact
+    length. A longer body streams under an upper bound. If the bound would be too loose, if there is
+    no length to start from, or if ``spool`` is true, the ciphertext is held until it is complete:
+    up to 1 MiB in memory, more in a temporary file.
 
-    :raises Refusal: the body is refused already, before the app runs.
+    :raises Refusal: the body is refused before the app runs.
     """
     pieces = pipeline.pieces()
     if pipeline.length is None or spool:
@@ -188,7 +192,7 @@ def prepare(
 
 
 def prepare_raw(pipeline: RawPipeline, *, spool: bool, environ: Mapping[str, object]) -> RewrittenBody:
-    """Return the body for the app where it is one file, whose length follows from the request's."""
+    """Return the body for the app if it is one file; its length follows from the request's."""
     pieces = pipeline.pieces()
     if pipeline.length is None or spool:
         return _spooled(pipeline, pieces, environ)
@@ -199,12 +203,12 @@ def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: in
     """Yield the pieces, then line ends up to ``length`` bytes: an epilogue, which parsers skip."""
     for piece in pieces:
         if pipeline.produced > length:
-            # The app would see a body that is cut where a parser may find it complete.
+            # The app would see a truncated body, which a parser may take for a complete one.
             raise Refusal(413, Reason.LIMIT, "the body grew beyond the length that was announced for it")
         yield piece
     missing = length - pipeline.produced
     while missing > 0:
-        # An odd byte comes first, a lone LF: every run after it is of whole line ends.
+        # An odd byte comes first, as a lone LF: every run after it consists of whole line ends.
         run = b"\n" if missing % 2 else _LINE_ENDS[:missing]
         missing -= len(run)
         yield Piece(run)
@@ -213,15 +217,15 @@ def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: in
 def _spooled(
     pipeline: UploadPipeline | RawPipeline, pieces: Iterable[Piece | None], environ: Mapping[str, object]
 ) -> RewrittenBody:
-    """Hold the new body until it is whole.
+    """Hold the new body until it is complete.
 
-    Fields and names in it are plaintext, which never touches a disk: the file is sealed under a key
-    that exists only here.
+    Its fields and names are plaintext, which must never be on a disk: the file is sealed under a
+    key that exists only in this process.
     """
     keyring = Keyring(token_bytes(KEY_SIZE))
     sealer = Encryptor(keyring, Suite.GCM)
     spool = Spool()
-    runs: list[tuple[int, bool]] = []  # lengths of what was written, and whether it is atomic
+    runs: list[tuple[int, bool]] = []  # length of each run written, and whether it is atomic
     try:
         for piece in pieces:
             if piece is None:
@@ -234,7 +238,7 @@ def _spooled(
         spool.write(sealer.finalize())
         held = open_encrypted(spool.finish(), keyring)
     except BaseException:
-        # Whatever ends the request: nobody else knows of the spool yet.
+        # On any exception: nothing else has a reference to the spool yet.
         spool.close()
         raise
     return RewrittenBody(pipeline, _replay(held, runs), deque(), pipeline.produced, environ, (held, spool))

@@ -1,11 +1,11 @@
-"""The length that is announced for a body before it is known: never too small, and close enough to be filled up.
+"""An upper bound on the length of a new body, announced before the body is known.
 
 The app must be told a Content-Length when only the start of the body was read. :class:`Bound`
-counts what there was, and says how long the rest can become: data grows by the tags of its
-segments, each file that may still come has its overhead, and each part a header that may be longer
-than the client's. What the bound is too long by is filled with line ends behind the closing
-boundary, where parsers skip them. Limits keep that filling short; a body for which it would be too
-long is held instead. No I/O.
+counts what has been read, and computes how long the rest can become: data grows by the tags of its
+segments, each file that may still follow has its overhead, and each part a header that may be
+longer than the client's. The bound is never too small. Its excess is filled with line ends after
+the closing boundary, where parsers skip them. Limits keep that filling short; a body that would
+need more filling is held instead. No I/O.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Bound"]
 
 # Bytes of fields in a streamed body: each MiB of them costs 1 KiB of filling.
 STREAMED_FIELD_BYTES: Final = 32 * 1024 * 1024
-# Bytes by which our part headers may be longer than a terse client's.
+# Bytes by which the new part headers may be longer than a terse client's.
 HEADER_GROWTH: Final = 8 * 1024
 # Bytes of the longest metadata that a part's header gives but for its name: a type, each character
 # of it escaped.
@@ -36,13 +36,13 @@ METADATA_SIZE: Final = len(encode_metadata({"name": "", "type": ""})) + 2 * MAX_
 
 
 class Bound:
-    """What one multipart body has held so far, and how long the new one can become.
+    """Counts the parts of one multipart body; computes how long the new body can become.
 
-    :param overhead: the most bytes that a file has beyond its data, given the bytes of its
-        metadata.
-    :param boundary: the new boundary's length in bytes. :param longer: by how much it is longer
-        than the client's.
-    :ivar parts: how many parts were begun.
+    :param overhead: returns the most bytes that a file has beyond its data, from the size of its
+        metadata in bytes.
+    :param boundary: the new boundary's length in bytes.
+    :param longer: by how many bytes it is longer than the client's.
+    :ivar parts: the number of parts that were begun.
     """
 
     def __init__(self, policy: Policy, overhead: Callable[[int], int], *, boundary: int, longer: int) -> None:
@@ -50,29 +50,32 @@ class Bound:
         self._overhead = overhead
         self._boundary, self._longer = boundary, longer
         self._files = self._fields = 0
-        self._grown = 0  # bytes by which our headers were longer than the client's
+        self._grown = 0  # bytes by which the new headers were longer than the client's
         self._field_bytes = 0  # since the length was announced
         self._announced = False
 
     @property
     def parts(self) -> int:
-        """How many parts were begun."""
+        """The number of parts that were begun."""
         return self._files + self._fields
 
     def add_file(self) -> None:
-        """Count a file; raise :class:`LimitExceededError` where there are too many."""
+        """Count a file; raise :class:`LimitExceededError` if there are too many."""
         self._files += 1
         if self._files > self._policy.max_files:
             raise LimitExceededError(f"more than {self._policy.max_files} files")
 
     def add_field(self) -> None:
-        """Count a field; raise :class:`LimitExceededError` where there are too many."""
+        """Count a field; raise :class:`LimitExceededError` if there are too many."""
         self._fields += 1
         if self._fields > self._policy.max_fields:
             raise LimitExceededError(f"more than {self._policy.max_fields} fields")
 
     def add_header(self, size: int, theirs: int) -> None:
-        """Count a part's header of ``size`` bytes, the client's having ``theirs``; raise where the bound does not hold."""
+        """Count a part's header of ``size`` bytes; raise if the bound does not hold.
+
+        :param theirs: the size in bytes of the client's header.
+        """
         self._grown += max(0, size - theirs - self._longer)
         if self._announced and self._grown > HEADER_GROWTH:
             raise LimitExceededError(
@@ -80,35 +83,37 @@ class Bound:
             )
 
     def add_field_bytes(self, size: int) -> None:
-        """Count bytes of a field; raise where the bound does not hold."""
+        """Count bytes of a field; raise if the bound does not hold."""
         self._field_bytes += size if self._announced else 0
         if self._field_bytes > STREAMED_FIELD_BYTES:
             raise LimitExceededError("too many bytes of fields to stream; Policy(spool=True) takes them")
 
     def announce(self, rest: int, file: SealedFile | None) -> int:
-        """Return the most bytes that may still come of ``rest`` bytes of the client's body. Limits hold from now on.
+        """Return the most bytes that can result from ``rest`` more bytes of the client's body.
 
-        :param file: the file whose data is under way, if any.
+        From this call on the limits apply.
+
+        :param file: the file whose data is being read, if any.
         """
         self._announced = True
         if file is None:
             return rest + growth(rest) + self._of_parts_to_come
-        # As if all the rest were data of that file: of bytes of any kind, those grow the most.
+        # The rest is counted as data of that file, because that data grows the most.
         data = file.taken + rest
         return data + growth(data) - file.given + self._file_overhead + self._of_parts_to_come
 
     def is_close(self) -> bool:
-        """Return whether the filling that :meth:`announce` may lead to is short enough."""
+        """Return whether the filling after :meth:`announce` is sure to be short enough."""
         return self._of_parts_to_come + growth(STREAMED_FIELD_BYTES) <= MAX_EPILOGUE
 
     @property
     def _file_overhead(self) -> int:
-        # A name's own bytes, each of them escaped.
+        # The bytes of a name, each of them escaped.
         return self._overhead(METADATA_SIZE + 2 * self._policy.max_filename)
 
     @property
     def _of_parts_to_come(self) -> int:
-        """Bytes by which the rest of the body may grow beyond its data, if it holds as many parts as it may."""
+        """The most bytes by which parts still to come enlarge the body, beyond their data."""
         files = self._policy.max_files - self._files
         parts = files + self._policy.max_fields - self._fields
         return files * self._file_overhead + parts * self._longer + HEADER_GROWTH + self._boundary

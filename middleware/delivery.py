@@ -1,8 +1,8 @@
-"""One file on its way to the client: what is sent of it, in which order it is verified, recorded and handed out.
+"""One file on its way to the client: ranges, order of verification, records, chunks.
 
-A delivery is an iterable of chunks. Its start is in the journal before its first byte, its outcome
-before its last segment is released; what fails after the status line breaks the connection off, so
-that no client can take the part for the whole.
+A delivery is an iterable of chunks. The journal has a record of its start before its first byte is
+sent, and of its outcome before its last segment is released. A failure after the status line aborts
+the connection, so that no client can take the part for the whole.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ KEPT: Final = 1024 * 1024  # bytes of plaintext that may wait in memory for the 
 class Delivery:
     """The plaintext of one file on its way to the client, as an iterable of chunks.
 
-    :ivar status: the status line that replaces the app's, None where its own stands.
+    :ivar status: the status line that replaces the app's, None to keep the app's.
     :ivar about: the file, for the journal.
-    :ivar passed_over: (number, key id) of its slots that somebody planted.
+    :ivar passed_over: (number, key id) of its planted slots.
     """
 
     status: str | None = None
@@ -77,14 +77,14 @@ class Delivery:
             record_failure(self._exchange, error, self.about, None)
             raise
         except Exception:
-            # The app's generator may raise anything: the record must have an outcome, and the
-            # server its error.
+            # The app's generator may raise anything: the record still needs an outcome, and the
+            # server gets the error.
             self._give_up()
             raise
         return data
 
     def _give_up(self) -> None:
-        """Record that the app's own body failed, with an error that is none of ours."""
+        """Record that the app's own body failed, with an error outside securefs."""
         self._open = False
         self._record("failure", Reason.IO_ERROR)
 
@@ -97,23 +97,25 @@ class Delivery:
         raise NotImplementedError  # pragma: no cover  # abstract
 
     def headers(self, headers: Headers) -> Headers:
-        """Return the app's headers as they are true of what is sent."""
+        """Return the app's headers, corrected for what is sent."""
         stale = STALE | {name.lower() for name, _ in self._restored}
         return [*without(headers, stale), *self._restored]
 
     def restore(self) -> None:
-        """Take the file's type and name from its sealed metadata. It is offered for saving, never shown inline."""
+        """Take the file's type and name from its sealed metadata.
+
+        The file is offered for saving, never shown inline.
+        """
         name, media_type = self._metadata.get("name"), self._metadata.get("type")
         if is_media_type(media_type):
             self._restored.append(("Content-Type", media_type))
         if isinstance(name, str) and name:
             self._restored.append(("Content-Disposition", attachment(name)))
-        # The type was the uploader's claim: a browser must not find another one by looking at the
-        # bytes.
+        # The type is the uploader's claim: a browser must not sniff another one from the bytes.
         self._restored.append(("X-Content-Type-Options", "nosniff"))
 
     def begin(self, limit: int | None) -> None:
-        """Record that the operation starts, then verify what will be sent, up to ``limit`` bytes (None: all).
+        """Record the start, then verify what will be sent, up to ``limit`` bytes (None: all).
 
         :raises JournalError: it can't be recorded. :raises IntegrityError: it must not be sent.
         """
@@ -122,8 +124,8 @@ class Delivery:
         try:
             self._verify(limit)
         except (SecureFSError, OSError, Refusal):
-            # It is recorded with its reason. Nothing was sent: close() must not call it a client
-            # that went away.
+            # The caller records it with its reason. Nothing was sent, so close() must not report a
+            # client that went away.
             self._open = False
             raise
         except Exception:
@@ -135,10 +137,10 @@ class Delivery:
         raise NotImplementedError  # pragma: no cover  # abstract
 
     def close(self) -> None:
-        """Note that the client went away, where the last byte was not handed out."""
+        """Record that the client went away, if the last byte was not handed out."""
         if self._open:
             self._open = False
-            # Nothing more is released, so a journal that fails here holds nothing back.
+            # Nothing more is released, so a failure of the journal can be ignored here.
             with suppress(JournalError):
                 self._record("failure", Reason.CLIENT_GONE)
 
@@ -147,7 +149,10 @@ class Delivery:
 
 
 class FileDelivery(Delivery):
-    """From a source that can seek, or was held: its end is known to be there before its first byte goes out."""
+    """From a source that can seek, or was held.
+
+    Its end is verified before its first byte is sent.
+    """
 
     def __init__(self, exchange: Exchange, file: EncryptedFile) -> None:
         about: dict[str, str | int] = {"key_id": file.key_id, "format": file.format, "size": file.size}
@@ -172,9 +177,9 @@ class FileDelivery(Delivery):
         selection = self._selection
         length = selection.length
         if length <= KEPT:
-            # What is short is read once, to be verified and to be sent. Pieces that are not small
-            # stay apart: to join them is a copy into memory that comes fresh from the kernel, and
-            # takes as long as decrypting them.
+            # A short selection is read once, for verifying and for sending. Larger pieces are not
+            # joined: the joined copy would be in memory that is fresh from the kernel, and take as
+            # long as decrypting them.
             kept = []
             while selection.plan:
                 kept.append(self._read()[0])
@@ -194,22 +199,22 @@ class FileDelivery(Delivery):
 
 
 class StreamDelivery(Delivery):
-    """From a source that comes once and is too long to hold: each segment goes out when it is verified.
+    """From a source that can be read once and is too long to hold: sent segment by segment.
 
     Only the final segment proves where the file ends, and it comes last. Until then the end is a
-    claim of the app's Content-Length, and a file that was cut has a Content-Length, too. So nothing
+    claim of the app's Content-Length, and a truncated file has a Content-Length, too. So nothing
     tells a client that a part is the whole:
 
-    - No total is named before: no ``Content-Range`` has one, no range is answered 416, HEAD gets no
-        Content-Length.
-    - A closed range that ends before the claimed end is served. For any other, and for several, the
-      whole file is sent, and the connection is broken off where its end fails.
-    - The byte that fills a Content-Length is sent after the final segment was verified.
+    - No total is named before: no ``Content-Range`` has one, no range gets status 416, and a HEAD
+      response has no Content-Length.
+    - A closed range that ends before the claimed end is served. For any other range, and for
+      several, the whole file is sent, and the connection is aborted if its end fails verification.
+    - The byte that completes a Content-Length is sent after the final segment was verified.
 
-    The segments before a range are passed over unopened, and those behind it are not asked for.
+    The segments before a range are skipped unopened, and those after it are not requested.
 
-    :param length: what the app announced as the ciphertext's length in bytes, None where it
-        announced none.
+    :param length: the ciphertext's length in bytes that the app announced, None if it announced
+        none.
     """
 
     def __init__(
@@ -225,7 +230,7 @@ class StreamDelivery(Delivery):
             drawn += len(chunk)
         unlocked = decryptor.unlocked
         if unlocked is None:
-            # The body ended inside its header: let the parser say where.
+            # The body ended inside its header: the parser reports where.
             decryptor.finalize()
             raise IntegrityError("it is cut", Reason.TRUNCATED)  # pragma: no cover  # raised above
         header = unlocked.header
@@ -233,18 +238,20 @@ class StreamDelivery(Delivery):
         super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)
         self.passed_over = unlocked.planted
         self._segment_size = header.suite.segment_size
-        # Suite 1 pads: its size is claimed but for the last four bits.
+        # Suite 1 pads: the ciphertext's length leaves the last four bits of the size open.
         self._least, most = (0, None) if length is None else header.plaintext_bounds(length)
         self._size = most if most == self._least else None
-        self._due = (length or 0) - drawn  # bytes of ciphertext that were announced and did not come yet
+        self._due = (length or 0) - drawn  # bytes of ciphertext announced and still to come
         self._span: range | None = None
         self._added: Headers = []
-        self._position = 0  # in the plaintext, of what comes next
+        self._position = 0  # offset in the plaintext of the next byte
 
-    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:  # noqa: ARG002  # the interface's
-        """See :meth:`Delivery.select`. Nobody selects for HEAD, so no length is named there."""
+    # The limit is the interface's.
+    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:  # noqa: ARG002
+        """See :meth:`Delivery.select`. It is not called for HEAD, so no length is named there."""
         try:
-            # One range: of several, the ones that were left out would tell where the file ends.
+            # One range only: of several, those left out as unsatisfiable would reveal where the
+            # file ends.
             spans = requested(response, asked, self._least, 1)
         except UnsatisfiableRangeError:
             spans = None
@@ -253,8 +260,8 @@ class StreamDelivery(Delivery):
         elif self._size is not None:
             self._added = [("Content-Length", str(self._size))]
         if self._added:
-            # These headers, and the place that a segment has in the plaintext, are true of a body
-            # of that length alone.
+            # These headers, and the position of a segment in the plaintext, are correct only for a
+            # body of that length.
             self._chunks = _exactly(self._due, self._chunks)
 
     def _select_part(self, span: range) -> None:
@@ -271,7 +278,7 @@ class StreamDelivery(Delivery):
         return [*super().headers(headers), *self._added]
 
     def _verify(self, limit: int | None) -> None:  # noqa: ARG002  # the interface's
-        # What fails in its first segment is still a clean 500.
+        # A failure in the first segment is still a clean 500.
         self._ahead = self._read()
 
     def _read(self) -> tuple[bytes, bool]:
@@ -281,7 +288,7 @@ class StreamDelivery(Delivery):
         return self._next_of_all() if self._span is None else self._next_of(self._span)
 
     def _next(self) -> tuple[bytes, bool]:
-        """Return the next bytes of the plaintext, and whether they end at the final segment, which is then verified."""
+        """Return the next bytes of the plaintext, and whether the final segment is verified."""
         data, self._ready = self._ready, b""
         ended = False
         while not data and not ended:
@@ -293,7 +300,7 @@ class StreamDelivery(Delivery):
 
     def _next_of_all(self) -> tuple[bytes, bool]:
         data, ended = self._next()
-        # Where the final segment is empty, the last byte is in the one before it: the two go out
+        # If the final segment is empty, the last byte is in the segment before it: the two are sent
         # together.
         while not ended and self._size is not None and self._position >= self._size:
             more, ended = self._next()
@@ -301,7 +308,10 @@ class StreamDelivery(Delivery):
         return data, ended
 
     def _next_of(self, span: range) -> tuple[bytes, bool]:
-        """Return the next bytes of ``span``, none only at its end, and whether they are the last."""
+        """Return the next bytes of ``span``, and whether they are the last.
+
+        They are empty only at the end of the span.
+        """
         while True:
             start = self._position
             data, ended = self._next()
@@ -312,7 +322,7 @@ class StreamDelivery(Delivery):
 
 
 def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield ``chunks``; raise :class:`IntegrityError` where they are not ``size`` bytes in all."""
+    """Yield ``chunks``; raise :class:`IntegrityError` unless they are ``size`` bytes in all."""
     for chunk in chunks:
         size -= len(chunk)
         if size < 0:
@@ -325,7 +335,9 @@ def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
 def record_passed_over(
     exchange: Exchange, about: Mapping[str, str | int], passed_over: tuple[tuple[int, str], ...]
 ) -> None:
-    """Record slots that do not fit the contents: the file is served by another one, but one of the keys is in the wrong hands.
+    """Record slots that do not fit the contents.
+
+    The file is served by another slot, but one of the keys is compromised.
 
     :raises JournalError: it can't be recorded.
     """
@@ -344,11 +356,15 @@ def record_failure(
     about: dict[str, str | int],
     status: int | None,
 ) -> Refusal:
-    """Record why a file is not served; return the refusal to answer with, 503 where that can't be recorded."""
+    """Record why a file is not served; return the refusal to answer with.
+
+    It is 503 if the failure can't be recorded.
+    """
     if isinstance(error, JournalError):
         return Refusal.of(error)
     if isinstance(error, (Refusal, SourceError)):
-        # A body that can't be held, or that the app gives in an odd way: no fault of the file's.
+        # A body that can't be held, or that the app returns in a wrong form, is no fault of the
+        # file.
         refusal = error if isinstance(error, Refusal) else Refusal.of(error)
         status = status and refusal.status
         event = "file.decrypt"

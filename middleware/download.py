@@ -1,10 +1,10 @@
 """Downloads: ciphertext from the app in, verified plaintext out.
 
-No byte leaves before the tag over it was verified. What is to be sent, up to
-``Policy.verify_first`` bytes of it, is verified whole before the status line, so that a tampered
-file is a clean 500 with no byte of it. What is longer is sent segment by segment. Here it is
-decided where the ciphertext is read from, and whether it may be served at all;
-:mod:`securefs.middleware.delivery` does the rest.
+Every byte is verified before it is sent. If at most ``Policy.verify_first`` bytes are to be sent,
+all of them are verified before the status line, so that a tampered file results in a clean 500
+without one of its bytes. More than that is sent segment by segment. This module decides where the
+ciphertext is read from, and whether it may be served; :mod:`securefs.middleware.delivery` does the
+rest.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["deliver"]
 
-# Response headers by which an app leaves the sending of a stored file to the proxy in front.
+# Response headers by which an app delegates the sending of a stored file to the proxy in front.
 _OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
 
 
 def deliver(transit: Transit) -> Iterable[bytes]:
-    """Return what the server gets: plaintext of a ciphertext, everything else as it is.
+    """Return the body for the server: the plaintext of a ciphertext, everything else unchanged.
 
-    :raises Refusal: the answer must not be sent; the journal has the reason.
+    :raises Refusal: the response must not be sent; the journal has the reason.
     """
     if not _is_ciphertext(transit):
         return _head_alone(transit) if transit.is_head else _unchanged(transit)
@@ -58,7 +58,10 @@ def deliver(transit: Transit) -> Iterable[bytes]:
 
 
 def _is_ciphertext(transit: Transit) -> bool:
-    """Return whether the body is to be decrypted; raise :class:`Refusal` for plaintext where there must be none."""
+    """Return whether the body must be decrypted.
+
+    :raises Refusal: it is plaintext, where plaintext must not be served.
+    """
     if transit.response.started:
         return False
     has_magic = transit.head.startswith(MAGIC)
@@ -71,7 +74,7 @@ def _is_ciphertext(transit: Transit) -> bool:
     if transit.response.status.startswith("204"):
         return False
     if transit.format == 1:
-        # It has no magic: its tag will tell.
+        # It has no magic: its tag decides.
         return True
     raise _not_encrypted(transit, "the body is not encrypted")
 
@@ -81,7 +84,7 @@ def _not_encrypted(transit: Transit, detail: str) -> Refusal:
 
 
 def _unchanged(transit: Transit) -> Iterable[bytes]:
-    """Return the app's answer as it is, but for ranges of plain files, which the app never heard of."""
+    """Return the app's response unchanged, except for ranges of plain files."""
     response, body = transit.response, transit.body
     if not response.started:
         if (selected := _select_of_plain_file(transit)) is not None:
@@ -94,7 +97,7 @@ def _unchanged(transit: Transit) -> Iterable[bytes]:
         if isinstance(body, RewrittenBody):
             body.close()
         return result
-    # An app may read the request while it answers: the upload ends when the answer does.
+    # An app may read the request while it responds: the upload ends when the response does.
     return Closing(_while_accepted(result, body), transit.close, transit.record_late)
 
 
@@ -102,7 +105,7 @@ def _head_alone(transit: Transit) -> Iterable[bytes]:
     response = transit.response
     length = response.known_length()
     if length is not None and response.header("content-length") is None:
-        # Servers take the length of an empty answer for the answer's length.
+        # Servers take the length of an empty body for the response's length.
         response.headers.append(("Content-Length", str(length)))
     if not response.started:
         response.begin()
@@ -111,29 +114,29 @@ def _head_alone(transit: Transit) -> Iterable[bytes]:
 
 
 def _begin(transit: Transit, status: str | None, headers: Headers) -> None:
-    """Tell the server of an answer that is not just the app's; ``status`` None is the app's."""
+    """Tell the server of a response other than the app's own; ``status`` None is the app's."""
     transit.response.status = status or transit.response.status
     transit.response.headers = headers
     transit.response.begin()
 
 
 def _while_accepted(result: Iterable[bytes], body: RewrittenBody | GuardedInput) -> Iterator[bytes]:
-    """Yield what the app answers until its request is refused: then break off, whatever the app makes of that."""
+    """Yield the app's response until its request is refused; then abort the connection."""
     for chunk in result:
         if body.refusal is not None:
             break
         yield chunk
     if body.refusal is not None:
-        raise BodyRefusedError("the request body was refused when the answer had begun")
+        raise BodyRefusedError("the request body was refused after the response had begun")
 
 
 def _open(transit: Transit) -> Delivery:
-    """Return the plaintext of the app's answer, verified as far as the policy asks, its start recorded.
+    """Return the plaintext of the app's response, verified as far as the policy asks.
 
-    For a HEAD request only what the headers need is read, and nothing is recorded: no content goes
-    out.
+    Its start is recorded. For a HEAD request only what the headers need is read, and nothing is
+    recorded, because no content is sent.
 
-    :raises Refusal: the answer must not be sent; the journal has the reason.
+    :raises Refusal: the response must not be sent; the journal has the reason.
     """
     download = _Download(transit)
     try:
@@ -143,7 +146,7 @@ def _open(transit: Transit) -> Delivery:
 
 
 class _Download:
-    """A ciphertext from the app on its way to be a delivery.
+    """A ciphertext from the app, until it becomes a delivery.
 
     :ivar about: what is known of the file so far, for the record of a failure: first what it
         claims, then what was verified.
@@ -191,7 +194,7 @@ class _Download:
         return FileDelivery(transit.exchange, file)
 
     def _source(self) -> tuple[SeekableFile | None, Iterator[bytes]]:
-        """Return the body as a file where it can seek or is held, else all of it as chunks."""
+        """Return the body as a file if it can seek or is held, else all of it as chunks."""
         source = self._response.seekable_file()
         if source is not None:
             return source, iter(())
@@ -201,23 +204,26 @@ class _Download:
         return _hold(self._response.spool(), chunks, most)
 
     def _most_held(self) -> tuple[int | None, Iterator[bytes]]:
-        """Return how many bytes of ciphertext are held before they are sent in a stream, None: all; and the body."""
+        """Return (how many bytes of ciphertext are held before streaming, the body).
+
+        None stands for all bytes.
+        """
         chunks = self._response.chunks()
-        # Format 1 can be verified as a whole only.
+        # Format 1 can only be verified as a whole.
         most = None if self._transit.format == 1 else self._policy.verify_first
         if self._transit.is_head or shows_breaks(self._transit.environ):
             return most, chunks
-        # Its length is what tells the client that nothing is missing: hold what has none before it
-        # is whole.
+        # Only the length tells the client that nothing is missing, so a body without one is held
+        # until it is complete.
         known, chunks = _length_is_known(chunks, self._announced)
         return most if known else None, chunks
 
 
 def _select_of_plain_file(transit: Transit) -> tuple[Selection, Iterator[bytes]] | None:
-    """Return the ranges of a plain file that the request asks for; None where the app's answer goes out as it is.
+    """Return the ranges of a plain file that the request asks for; None if there are none.
 
-    The app never sees a Range, so it can't serve one, though it would without us: of a file that
-    can seek, and whose Content-Length says that all of it is the body, the ranges are taken here.
+    The app never sees a Range header, so it can't serve ranges as it would without the middleware.
+    They are served here for a file that can seek and whose size equals the Content-Length.
     """
     response = transit.response
     file = response.seekable_file()
@@ -247,19 +253,19 @@ def _selected(selection: Selection, file: SeekableFile) -> Iterator[bytes]:
 
 
 def _check_servable(response: Response) -> None:
-    """Refuse what would make the client take plaintext for something that it is not."""
+    """Refuse responses whose plaintext a client would misinterpret."""
     if response.status.startswith("206"):
         raise FormatError(
-            "the app answered a part of a ciphertext; ranges are ours to serve", Reason.BAD_HEADER
+            "the app returned a part of a ciphertext; the middleware serves ranges itself", Reason.BAD_HEADER
         )
     if not is_identity(response.header("content-encoding")):
         raise FormatError("the app put a Content-Encoding on a ciphertext", Reason.BAD_HEADER)
 
 
 def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool, Iterator[bytes]]:
-    """Return whether the plaintext's length follows from the ciphertext's before its end, and ``chunks`` again.
+    """Return whether the length of the plaintext is known before its end; and ``chunks`` again.
 
-    Suite 1 pads: only its last segment tells.
+    It follows from the ciphertext's length in suite 2. Suite 1 pads: only its final segment tells.
     """
     start = b""
     while len(start) < PREAMBLE_SIZE and (chunk := next(chunks, None)) is not None:
@@ -271,9 +277,9 @@ def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool,
 def _hold(
     spool: Spool, chunks: Iterator[bytes], limit: int | None
 ) -> tuple[SeekableFile | None, Iterator[bytes]]:
-    """Hold a body that ends within ``limit`` bytes of ciphertext and return it as a file.
+    """Hold a body that ends within ``limit`` bytes of ciphertext; return it as a file.
 
-    A longer one comes back as an iterator over all of it.
+    A longer body is returned as an iterator over all of it.
     """
     size = 0
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""One request and its response: ``environ["securefs"]``, and what the journal is told of it."""
+"""One request and its response: ``environ["securefs"]``, and its journal records."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Upload:
 
 
 class Exchange:
-    """What the wrapped app may use and say: ``environ["securefs"]``.
+    """The interface of the wrapped app to the middleware: ``environ["securefs"]``.
 
-    :ivar principal: who asks, for the journal; set by ``authorize``, or by an app that does its own
-        login.
+    :ivar principal: the user who makes the request, for the journal; set by ``authorize``, or by an
+        app that does its own login.
     :ivar uploads: the file parts of this request, each from the moment that its last byte was
-        encrypted. An app has them all when it has read its request body.
+        encrypted. The list is complete once the app has read its request body.
     :ivar request_id: the id in this request's journal records and problem responses.
     """
 
@@ -52,15 +52,16 @@ class Exchange:
         self._expected: str | None = None
 
     def expect(self, object_id: str) -> None:
-        """Say which file this response must be: one with another object id is refused, and so is plaintext.
+        """Declare the object id of the file that this response must be; refuse any other content.
 
-        Catches a stored file that was swapped for another, or rolled back to an older one.
+        A file with another object id is refused, and so is plaintext. This catches a stored file
+        that was swapped for another, or rolled back to an older version.
         """
         self._expected = object_id
 
     @property
     def expected(self) -> str | None:
-        """What :meth:`expect` was told, None if nothing."""
+        """The object id given to :meth:`expect`, None if none was given."""
         return self._expected
 
     def record(
@@ -72,9 +73,9 @@ class Exchange:
         status: int | None = None,
         about: Mapping[str, str | int | None] = MappingProxyType({}),
     ) -> None:
-        """Write a record of this exchange; raise :class:`JournalError` where it can't be written.
+        """Write a record of this exchange; raise :class:`JournalError` if it can't be written.
 
-        ``about`` describes the object; what is None, or empty, is left out.
+        ``about`` describes the object; members that are None or empty are omitted.
         """
         http: dict[str, str | int] = {"method": self._method, "path": self.path}
         if status is not None:

@@ -3,7 +3,7 @@ r"""File names from clients: the last component only, and never a hidden file.
 Whether a name is a Windows path is decided once, on the whole name. In a Windows path both ``/``
 and ``\`` separate components. In any other name only ``/`` does: a backslash is a character of the
 name, as it is for browsers on Linux. Some parsers cut a Windows path at its last backslash, as
-Internet Explorer 6 needed it; the result is the same whether one of them came before or not.
+Internet Explorer 6 required; the result is the same whether such a parser ran before or not.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 __all__ = ["attachment", "decode", "normalise"]
 
-# Behind any dots: C:name, \name, \\server\name, or ?:\name, since parsers that cut a path take any
-# character for a drive; or ..\ anywhere. They decode browsers' percent escapes first.
+# After any dots: C:name, \name, \\server\name, or ?:\name, because parsers that cut a path accept
+# any character as a drive; or ..\ anywhere. They decode browsers' percent escapes first.
 _WINDOWS_PATH: Final = re.compile(r"\.*(?:[A-Za-z]:|\\|(?:%22|%0D|%0A|.):\\)|.*\.\.\\", re.DOTALL)
 _SEPARATOR: Final = re.compile(r"[/\\]")
 _DRIVES_AND_DOTS: Final = re.compile(r"(?:[A-Za-z]:|\.)*")
@@ -25,8 +25,7 @@ _NAMELESS: Final = "unnamed"
 def normalise(filename: str) -> str:
     r"""Return the last component of ``filename`` without drive and leading dots, else ``unnamed``.
 
-    What it returns it would not change: a component that is a Windows path, as in ``a/C:\b``, is
-    cut again.
+    The result is stable: a component that is itself a Windows path, as in ``a/C:\b``, is cut again.
     """
     while (name := _last_component(filename)) != filename:
         filename = name
@@ -39,12 +38,12 @@ def _last_component(path: str) -> str:
 
 
 def decode(filename: str) -> str:
-    """Return the name that a person gave the file: browsers write a double quote as %22 (WHATWG HTML)."""
+    """Return the file name without browsers' escape %22 for a double quote (WHATWG HTML)."""
     return filename.replace("%22", '"')
 
 
 def attachment(name: str) -> str:
-    """Return the Content-Disposition that offers a download for saving as ``name`` (RFC 6266, RFC 8187)."""
+    """Return the Content-Disposition for saving a download as ``name`` (RFC 6266, RFC 8187)."""
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
     encoded = quote(name, safe="!#$&+-.^_`|~", errors="replace")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"

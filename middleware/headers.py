@@ -1,4 +1,4 @@
-"""Header fields of requests and responses: reading one, replacing some, and what a Content-Length may be. No I/O."""
+"""Header fields of requests and responses: reading, replacing, Content-Length. No I/O."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ STALE: Final = frozenset(
         "content-range",
     }
 )
-_MAX_DIGITS: Final = 19  # of a Content-Length; int() fails at 4,301
+_MAX_DIGITS: Final = 19  # digits of a Content-Length; int() fails at 4,301
 
 
 def value_of(headers: Headers, name: str) -> str | None:
-    """Return the first value of header ``name`` (lower case), None where there is none."""
+    """Return the first value of header ``name`` (lower case), None if there is none."""
     return next((value for key, value in headers if key.lower() == name), None)
 
 
@@ -49,19 +49,19 @@ def values_of(headers: Headers, name: str) -> list[str]:
 
 
 def without(headers: Headers, names: Container[str]) -> Headers:
-    """Return the headers but for ``names`` (lower case)."""
+    """Return the headers except ``names`` (lower case)."""
     return [(name, value) for name, value in headers if name.lower() not in names]
 
 
 def is_identity(coding: str | None) -> bool:
-    """Return whether a Content-Encoding changes nothing: there is none, or it says so (RFC 9110 section 8.4)."""
+    """Return whether a Content-Encoding is absent or ``identity`` (RFC 9110 section 8.4)."""
     return (coding or "identity").strip(" \t").lower() == "identity"
 
 
 def length_in(text: object) -> int | None:
-    """Return what a Content-Length says (RFC 9110 section 8.6: ``1*DIGIT``), None where it is no length in bytes.
+    """Return a Content-Length in bytes (RFC 9110 section 8.6: ``1*DIGIT``), None if invalid.
 
-    Neither a sign nor an underscore, which int() would take.
+    A sign and an underscore are refused, although int() accepts them.
     """
     if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
         return int(text)
@@ -69,7 +69,10 @@ def length_in(text: object) -> int | None:
 
 
 def content_length(environ: Mapping[str, object]) -> int | None:
-    """Return the request's Content-Length in bytes, None where it has none; refuse what is not a number."""
+    """Return the request's Content-Length in bytes, None if it has none.
+
+    :raises Refusal: it is not a number, or there is a Transfer-Encoding too.
+    """
     text = environ.get("CONTENT_LENGTH")
     if text is None or text == "":
         return None
@@ -79,8 +82,8 @@ def content_length(environ: Mapping[str, object]) -> int | None:
             raise Refusal(413, Reason.LIMIT, f"a Content-Length of {len(text)} digits")
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "the Content-Length is not a number")
     if "HTTP_TRANSFER_ENCODING" in environ:
-        # RFC 9112 section 6.3: two lengths are an attempt at request smuggling. A body whose
-        # Content-Length is 0 would not be looked at.
+        # RFC 9112 section 6.3: two lengths are an attempt at request smuggling. A body with a
+        # Content-Length of 0 would not be inspected.
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Length beside a Transfer-Encoding")
     return length
 
@@ -90,6 +93,7 @@ def has_body(environ: Mapping[str, object]) -> bool:
     length = environ.get("CONTENT_LENGTH", "")
     if length not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ:
         return True
-    # In HTTP/1 neither header means no body (RFC 9112 section 6.3). In later versions it means
-    # nothing: a form without a Content-Length would go to the app as it is, and be stored as it is.
+    # In HTTP/1 the absence of both headers means no body (RFC 9112 section 6.3). In later versions
+    # it means nothing: a form without a Content-Length would reach the app, and be stored, in
+    # plaintext.
     return length == "" and not str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1")

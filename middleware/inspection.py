@@ -1,15 +1,16 @@
-"""Looking at uploads before they are accepted: ``SecureFS(app, inspect=…)``.
+"""Inspection of uploads before they are accepted: ``SecureFS(app, inspect=…)``.
 
 An inspector is called with each file part and an iterator over its plaintext, as it arrives. It may
-read as little of it as it likes. While it looks, the ciphertext is held back (in memory to 1 MiB,
-then in a temporary file), so that the app sees no byte of a file that is refused. It refuses by
-raising :class:`FileRefusedError`; any other error is the service's own failure (503), and the file
+read as little of it as it likes. Meanwhile the ciphertext is held (in memory up to 1 MiB, then in a
+temporary file), so that the app sees no byte of a refused file. An inspector refuses a file by
+raising :class:`FileRefusedError`. Any other error is a failure of the service (503), and the file
 is not accepted either.
 
-:class:`FileRules` checks size and type, :class:`ClamAV` asks a virus scanner; rules can hand on to
-    a scanner::
+:class:`FileRules` checks size and type, :class:`ClamAV` asks a virus scanner. Rules can pass a file
+on to a scanner::
 
-    SecureFS(app, inspect=FileRules(types=("image/png", "application/pdf"), max_size=10_000_000, then=ClamAV()))
+    rules = FileRules(types=("image/png", "application/pdf"), max_size=10_000_000, then=ClamAV())
+    app = SecureFS(app, inspect=rules)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClamAV", "FileRefusedError", "FileRules", "ScannerError"]
 
-# How files of a type begin: (offset, bytes), any of them. From each format's own specification.
+# The first bytes of each type, from its specification: (offset, bytes), one of them must match.
 _BEGINNINGS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "image/png": ((0, b"\x89PNG\r\n\x1a\n"),),
     "image/jpeg": ((0, b"\xff\xd8\xff"),),
@@ -44,28 +45,28 @@ _BEGINNINGS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "audio/mpeg": ((0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"), (0, b"\xff\xf2")),
     "audio/wav": ((8, b"WAVE"),),
 }
-_LOOK: Final = max(offset + len(magic) for each in _BEGINNINGS.values() for offset, magic in each)  # bytes
+# Bytes at the beginning of a file that are needed to check its type.
+_LOOK: Final = max(offset + len(magic) for each in _BEGINNINGS.values() for offset, magic in each)
 
 
 class FileRefusedError(Exception):
-    """Raised by an inspector: this file is not to be accepted. The message goes to no client."""
+    """Raised by an inspector to refuse a file. No client gets the message."""
 
 
 class ScannerError(Exception):
-    """The scanner did not give a verdict, so nothing is accepted."""
+    """The scanner gave no verdict, so the file is not accepted."""
 
 
 class FileRules:
-    """Accepts files of some types, told by how they begin, up to a size.
+    """Accepts files of some types, recognised by their first bytes, up to a maximum size.
 
-    A beginning proves little (a file can be two things at once); it keeps honest mistakes and lazy
-    attacks out.
+    The first bytes prove little (a file can be two types at once); they keep out mistakes and
+    simple attacks.
 
-    :param types: media types that are allowed, of those that are known here; the part's
-        Content-Type must be one of them and the content must begin as that type does. Empty: any.
-    :param max_size: the most bytes of plaintext that a file may have. None: no limit but the
-        policy's.
-    :param then: an inspector that sees what passes these rules.
+    :param types: the allowed media types, from those known here. The part's Content-Type must be
+        one of them, and the content must begin as that type does. Empty: any.
+    :param max_size: the most bytes of plaintext in a file. None: no limit but the policy's.
+    :param then: an inspector for the files that pass these rules.
     :raises ConfigurationError: for a type that is not known here.
     """
 
@@ -80,7 +81,7 @@ class FileRules:
         self._then = then
 
     def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:
-        """Read the file; raise :class:`FileRefusedError` where it breaks a rule."""
+        """Read the file; raise :class:`FileRefusedError` if it breaks a rule."""
         checked = self._checked(part, chunks)
         if self._then is not None:
             self._then(part, checked)
@@ -111,13 +112,13 @@ def _check_beginning(media_type: str, start: bytes) -> None:
 
 
 class ClamAV:
-    """Has clamd look at every file, over its INSTREAM command (clamd(8)).
+    """Passes every file to clamd with its INSTREAM command (clamd(8)).
 
-    Its StreamMaxLength must be as much as a file may have, and its MaxFileSize and MaxScanSize no
-    less: what is longer than MaxFileSize it calls clean without a look, unless AlertExceedsMax is
-    set.
+    clamd's StreamMaxLength must be at least the largest allowed file, and its MaxFileSize and
+    MaxScanSize no less: clamd calls a file longer than MaxFileSize clean without a scan, unless
+    AlertExceedsMax is set.
 
-    :param address: the path of clamd's socket, or (host, port). The plaintext goes there: use a
+    :param address: the path of clamd's socket, or (host, port). The plaintext is sent there: use a
         socket of this machine.
     :param timeout: seconds for each step of the conversation.
     """
@@ -128,8 +129,12 @@ class ClamAV:
         self._address = address
         self._timeout = timeout
 
-    def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:  # noqa: ARG002  # the interface's
-        """Send the file; raise :class:`FileRefusedError` where clamd finds something, :class:`ScannerError` on failure."""
+    # The part is the interface's.
+    def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:  # noqa: ARG002
+        """Send the file to clamd.
+
+        :raises FileRefusedError: clamd found something. :raises ScannerError: it gave no verdict.
+        """
         try:
             verdict = self._ask(chunks)
         except OSError as error:
@@ -150,25 +155,29 @@ class ClamAV:
                 answer += more
         answer = answer.removesuffix(b"\0")
         if not taken and not answer.endswith(b" FOUND"):
-            # Whatever it says of what it has, it has not seen the rest.
+            # clamd has not seen the rest of the file, whatever it says of the part that it has.
             raise ScannerError(f"clamd hung up before the end of the file: {answer[:80]!a}")
         return answer
 
 
 def _send(connection: socket.socket, chunks: Iterator[bytes]) -> bool:
-    """Send a file; return whether clamd took all of it. It says why and hangs up where StreamMaxLength is exceeded."""
+    """Send a file; return whether clamd took all of it.
+
+    If StreamMaxLength is exceeded, clamd says so and closes the connection.
+    """
     for data in _frames(chunks):
+        # Not around the loop: an error of the chunks would then be taken for one of clamd.
         try:
             connection.sendall(data)
-        except ConnectionError:  # noqa: PERF203  # around the loop, it would take an error of the chunks' own for clamd's
+        except ConnectionError:  # noqa: PERF203
             return False
     return True
 
 
 def _frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    # "z": commands and answers end in a zero byte. Each chunk goes behind its length, an empty one
-    # is the end: one that another inspector hands on must not be, or the rest of the file would
-    # pass unseen.
+    # "z": commands and answers end in a zero byte. Each chunk follows its length, and an empty
+    # chunk ends the stream. So an empty chunk from another inspector is dropped, or the rest of the
+    # file would pass unscanned.
     yield b"zINSTREAM\0"
     for chunk in filter(None, chunks):
         yield len(chunk).to_bytes(4, "big")

@@ -1,8 +1,8 @@
-"""The request body: what the app may read in its place.
+"""The request body: chooses what the app reads in its place.
 
-A form is parsed and written anew with every file encrypted, a raw upload is one file, and anything
-else goes on as it is unless it starts like a container of ours. Which of them a body is, its path
-and its Content-Type decide.
+A form is parsed and written anew with every file encrypted. A raw upload is one file. Any other
+body is passed on unless it starts like an encrypted file. The path and the Content-Type decide
+which of these a body is.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["receive"]
 
 
 def receive(transit: Transit) -> None:
-    """Put what the app may read in the place of the request body.
+    """Replace the request body by the body for the app.
 
-    :raises Refusal: the body is refused already, before the app runs.
+    :raises Refusal: the body is refused before the app runs.
     """
     if has_body(transit.inner):
         transit.body = transit.inner["wsgi.input"] = _rewritten(transit)
@@ -43,7 +43,7 @@ def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
     media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
     if "multipart/form-data" in media_type:
         # Not only at the beginning: frameworks strip what Python takes for white space, and servers
-        # join fields.
+        # join header fields.
         return _rewritten_form(transit)
     if "multipart/" in media_type or media_type.strip().startswith("multipart"):
         # Some frameworks read forms, and files, from any multipart type: docs/multipart.md.
@@ -66,7 +66,7 @@ def _rewritten_form(transit: Transit) -> RewrittenBody:
 
 
 def _rewritten_file(transit: Transit) -> RewrittenBody:
-    """Encrypt a body that is itself a file; its name is not known, its type is what the request says."""
+    """Encrypt a body that is itself a file; it has the type of the request, and no name."""
     source = _source(transit)
     media_type = transit.inner.get("CONTENT_TYPE", "")
     try:

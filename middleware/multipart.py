@@ -1,10 +1,11 @@
-"""A strict parser for ``multipart/form-data`` that does no I/O: feed bytes, take events (RFC 7578, RFC 2046 section 5.1).
+"""A strict, sans-IO parser for ``multipart/form-data`` (RFC 7578, RFC 2046 section 5.1).
 
-It accepts what browsers and the common clients send and refuses the rest, because parsers disagree
-on the rest: what one calls a field another calls a file, and a file that this one took for a field
-would be stored in plaintext. Refused are line ends other than CRLF, anything before the first
-boundary or after the last, folded or repeated headers, white space before a colon, control
-characters, names that are not UTF-8, and every way of writing a file name but ``filename=``.
+It takes bytes and yields events. It accepts what browsers and common clients send and refuses
+everything else, because parsers disagree on the rest: one takes for a field what another takes for
+a file, and a file that this parser took for a field would be stored in plaintext. It refuses line
+ends other than CRLF, bytes before the first boundary or after the last, folded or repeated headers,
+white space before a colon, control characters, names that are not UTF-8, and every way of writing a
+file name but ``filename=``.
 
 The table of states::
 
@@ -38,14 +39,14 @@ __all__ = [
 
 
 class MalformedBodyError(SecureFSError):
-    """The body is not a multipart body that every parser reads alike. The message says where it deviates."""
+    """Not every parser would read this body alike. The message says where it deviates."""
 
     reason = Reason.MALFORMED_MULTIPART
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The header of a part. ``name`` and ``filename`` are as between the quotes, percent escapes left alone.
+    """The header of a part. ``name`` and ``filename`` are undecoded: percent escapes stay.
 
     ``filename`` is None for a field; ``size`` is the length in bytes of the part's delimiter line
     and header block.
@@ -59,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Some of a part's content, never empty. The view is good until the next event is asked for."""
+    """A piece of a part's content, never empty. The view is valid until the next event is taken."""
 
     data: memoryview
 
@@ -81,17 +82,17 @@ _TYPE_PARAMETER: Final = re.compile(rf'[ \t]*;[ \t]*({_TCHARS})=(?:"([^"\\]*)"|(
 _FORM_DATA: Final = re.compile(r"multipart/form-data", re.IGNORECASE)
 
 # field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such
-# names as are in use. White space is stripped and not matched: where two repetitions can share it,
-# the time to find no match grows with the square of the header.
+# names as are in use. White space is stripped, not matched: if two repetitions can share it, the
+# time to find no match grows with the square of the header.
 _HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
 # A value between quotes ends at the first quote that no backslash precedes (RFC 2183 quoted-pair,
 # as old curl writes) ...
 _QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
-# ... unless browsers' reading is the only one: there a backslash is a character like others (WHATWG
-# HTML, form-data).
+# ... unless only the browsers' reading is possible: there a backslash is an ordinary character
+# (WHATWG HTML, form-data).
 _QUOTED_PLAIN: Final = r'"([^"]*)"'
 _NAME: Final = r" *; *([A-Za-z0-9_\-*]+)"
-# What is not quoted is a token: parsers disagree on where anything else ends.
+# An unquoted value must be a token: parsers disagree on where anything else ends.
 _PARAMETERS: Final = tuple(
     re.compile(rf"{_NAME}(?:=(?:{quoted}|({_TCHARS})))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
 )
@@ -115,7 +116,7 @@ class _State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What a state made of the buffer: events, where it stopped, and whether it needs more bytes to go on."""
+    """The result of one step: events, the position reached, and whether it needs more bytes."""
 
     events: tuple[Event, ...]
     position: int
@@ -123,12 +124,19 @@ class _Step:
 
 
 def is_media_type(text: object) -> TypeGuard[str]:
-    """Return whether ``text`` is a media type that is sealed with a file and restored: ASCII, at most 127 characters."""
+    """Return whether ``text`` is a media type of at most 127 ASCII characters.
+
+    Only such types are sealed with a file and restored.
+    """
     return isinstance(text, str) and len(text) <= MAX_MEDIA_TYPE and bool(_MEDIA_TYPE.fullmatch(text))
 
 
 def parse_boundary(content_type: str) -> bytes:
-    """Return the boundary that a ``Content-Type: multipart/form-data`` names; raise :class:`MalformedBodyError`."""
+    """Return the boundary of a ``Content-Type: multipart/form-data``.
+
+    :raises MalformedBodyError: the type is another one, or does not name exactly one valid
+        boundary.
+    """
     text = content_type.strip(" \t")
     start = _FORM_DATA.match(text)
     position = start.end() if start else 0
@@ -153,17 +161,17 @@ def parse_boundary(content_type: str) -> bytes:
 class MultipartParser:
     """Turns the bytes of one body into events.
 
-    :param boundary: as :func:`parse_boundary` gives it.
-    :param max_header: the most bytes that one part's header block may have.
+    :param boundary: the result of :func:`parse_boundary`.
+    :param max_header: the most bytes of one part's header block.
     """
 
     def __init__(self, boundary: bytes, max_header: int) -> None:
         self._delimiter = b"\r\n--" + boundary
         self._max_header = max_header
-        # With a line end before it, the first delimiter is one like the others.
+        # With a line end before it, the first delimiter is like the others.
         self._held = b"\r\n"
         self._state = _State.START
-        self._began = False  # whether an empty line was passed over
+        self._began = False  # whether an empty line was skipped
         self._steps: dict[_State, Callable[[bytes, int], _Step]] = {
             _State.START: self._start,
             _State.HEADER: self._header,
@@ -173,16 +181,16 @@ class MultipartParser:
 
     @property
     def held(self) -> int:
-        """Bytes that were fed and of which no event has told yet."""
+        """Bytes that were fed and are not yet part of an event."""
         return len(self._held)
 
     @property
     def complete(self) -> bool:
-        """Whether the closing delimiter has come."""
+        """Whether the closing delimiter has arrived."""
         return self._state is _State.EPILOGUE
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """Take bytes, yield events. The iterator must be used up before the next call.
+        """Take bytes; yield events. Exhaust the iterator before the next call.
 
         :raises MalformedBodyError: the body deviates from the grammar.
         :raises LimitExceededError: a part's header is longer than allowed.
@@ -199,13 +207,13 @@ class MultipartParser:
                 return
 
     def close(self) -> None:
-        """Say that the body ended; raise :class:`MalformedBodyError` where it must not end here."""
+        """End the body; raise :class:`MalformedBodyError` if it must not end here."""
         if not self.complete:
             raise MalformedBodyError("the body ends before its closing boundary")
 
     def _start(self, buffer: bytes, start: int) -> _Step:
         if not self._began and buffer[start : start + 3] == b"\r\n\r":
-            # One empty line before the first boundary, as some test clients send it.
+            # One empty line before the first boundary is accepted: some test clients send it.
             self._began = len(buffer) > start + 3
             return _Step((), start + 2 * self._began, starved=not self._began)
         if not self._delimiter.startswith(buffer[start : start + len(self._delimiter)]):
@@ -228,8 +236,8 @@ class MultipartParser:
         end = buffer.find(self._delimiter, start)
         found = end >= 0
         if not found:
-            # A delimiter holds one CR, its first byte: only the last CR in the buffer can begin one
-            # that is cut off.
+            # A delimiter holds one CR, its first byte: only the last CR in the buffer can begin an
+            # incomplete delimiter.
             end = buffer.rfind(b"\r", max(start, len(buffer) - len(self._delimiter) + 1))
             if end < 0 or not self._delimiter.startswith(buffer[end:]):
                 end = len(buffer)
@@ -247,7 +255,7 @@ class MultipartParser:
         return _Step((), len(buffer))
 
     def _behind_delimiter(self, buffer: bytes, start: int) -> _Step:
-        """Look at the two bytes behind the delimiter at ``start``, and change state accordingly."""
+        """Check the two bytes after the delimiter at ``start``; change state accordingly."""
         end = start + len(self._delimiter)
         tail = buffer[end : end + 2]
         if tail in {b"", b"\r", b"-"}:
@@ -257,8 +265,7 @@ class MultipartParser:
         elif tail == b"--":
             self._state = _State.EPILOGUE
         else:
-            # White space, or a longer boundary that begins with this one: parsers disagree on what
-            # either is.
+            # White space, or a longer boundary that begins with this one: parsers disagree on both.
             raise MalformedBodyError("a boundary is followed by other bytes than a line end or two hyphens")
         return _Step((), end + 2)
 
@@ -292,7 +299,7 @@ def _parse_header(block: bytes, size: int) -> Part:
         # Some frameworks drop a part with an empty name, some don't.
         raise MalformedBodyError("a part has no name")
     if parameters["name"].endswith("\\") or parameters.get("filename", "").endswith("\\"):
-        # Doubled or not: some frameworks take the closing quote for an escaped one, and the file
+        # Doubled or not: some frameworks take the closing quote for an escaped one, and so the file
         # for a field.
         raise MalformedBodyError("a part's name or file name ends in a backslash")
     content_type = headers.get(b"content-type", "")
@@ -304,7 +311,7 @@ def _parse_header(block: bytes, size: int) -> Part:
 
 
 def _parse_disposition(text: str) -> dict[str, str]:
-    """Return the parameters of ``form-data; name="…"; filename="…"``, each in the one form that we send on."""
+    """Return the parameters of ``form-data; name="…"; filename="…"``, each as it is sent on."""
     if text[:9].lower() != "form-data":
         raise MalformedBodyError("a part's disposition is not form-data")
     readings = [
@@ -316,7 +323,7 @@ def _parse_disposition(text: str) -> dict[str, str]:
 
 
 def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | None:
-    """Return the parameters in ``text`` under one of the two readings of quotes, None where it has none."""
+    """Return the parameters under one of the two readings of quotes; None if it fits neither."""
     parameters: dict[str, str] = {}
     position, end = len("form-data"), len(text)
     while position < end:
@@ -327,8 +334,8 @@ def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | N
         name, quoted, token = match[1].lower(), match[2], match[3]
         value = token if quoted is None else quoted
         if value is None or "*" in name or name in parameters:
-            # filename*, filename*0, a bare filename, a second name: each is read differently
-            # somewhere.
+            # filename*, filename*0, a bare filename, a second name: parsers read each of these
+            # differently.
             raise MalformedBodyError(
                 f"a part's Content-Disposition has an unusable or repeated {name[:40]!r}"
             )
@@ -337,5 +344,8 @@ def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | N
 
 
 def _one_form(value: str) -> str:
-    """Return ``value`` as current browsers write it: a quote as %22, where old clients put a backslash before it."""
+    """Return ``value`` as current browsers write it: an escaped quote becomes %22.
+
+    Old clients put a backslash before the quote.
+    """
     return re.sub(r"\\(.)", lambda pair: "%22" if pair[1] == '"' else pair[0], value)

@@ -1,4 +1,4 @@
-"""What the middleware allows: every limit and choice in one frozen dataclass, each with its unit."""
+"""The policy of the middleware: every limit and choice in one frozen dataclass, with its unit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Policy:
     Paths are patterns of :mod:`fnmatch` (``*`` also matches ``/``), compared with ``SCRIPT_NAME`` +
     ``PATH_INFO``.
 
-    :raises ConfigurationError: for a value that makes no sense.
+    :raises ConfigurationError: for an impossible value.
     """
 
     max_body: int = 10 * GIB  # bytes of a whole multipart request
@@ -40,25 +40,25 @@ class Policy:
     max_filename: int = 255  # bytes of UTF-8, after normalising
     body_timeout: float = 300.0  # seconds for a whole request body
     min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
-    # request bodies under way at once in a process that had to be waited for; None: any number.
-    # Fewer than the server's threads, so that some are left; what is more takes the place of one
-    # that dawdles, or is 503. Only where the server shows the connection: docs/servers.md.
+    # Request bodies per process that may be waited for at once; None: any number. Use fewer than
+    # the server's threads, so that some stay free. A further body takes the place of a slow one, or
+    # is refused with 503. It applies only if the server shows the connection: docs/servers.md.
     max_waiting: int | None = None
-    verify_first: int | None = (
-        64 * MIB
-    )  # bytes of ciphertext verified whole before the status line; None: always all
-    max_ranges: int = 16  # ranges in one request; who asks for more gets the whole file
-    raw_uploads: tuple[str, ...] = ()  # the body of PUT and POST there is itself a file, whatever its type
-    restore_metadata: bool = (
-        False  # set Content-Type and Content-Disposition of downloads from the sealed metadata
-    )
+    # Bytes of ciphertext that are verified whole before the status line; None: always all.
+    verify_first: int | None = 64 * MIB
+    max_ranges: int = 16  # ranges in one request; a request for more gets the whole file
+    # The body of PUT and POST on these paths is itself a file, whatever its type.
+    raw_uploads: tuple[str, ...] = ()
+    # Set Content-Type and Content-Disposition of downloads from the sealed metadata.
+    restore_metadata: bool = False
     suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
     format: int = 2  # of new files: 1 or 2
-    format_1_paths: tuple[str, ...] = ()  # responses there may be Format 1, and must be encrypted
-    # Format 1 binds no context. Beside SecureFS(context=…) it needs this word: such files open
-    # under every context.
+    # Responses on these paths may be Format 1, and must be encrypted.
+    format_1_paths: tuple[str, ...] = ()
+    # Format 1 binds no context: such files open under every context. With SecureFS(context=…),
+    # Format 1 is refused unless this is True.
     unbound_format_1: bool = False
-    protected_paths: tuple[str, ...] = ()  # successful responses there must be encrypted
+    protected_paths: tuple[str, ...] = ()  # successful responses on these paths must be encrypted
     spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app
 
     def __post_init__(self) -> None:
@@ -125,5 +125,5 @@ def _suite(label: str) -> Suite:
 
 
 def matches(path: str, patterns: tuple[str, ...]) -> bool:
-    """Return whether ``path`` matches one of ``patterns``, letter case included."""
+    """Return whether ``path`` matches one of ``patterns``, case-sensitively."""
     return any(fnmatchcase(path, pattern) for pattern in patterns)

@@ -1,8 +1,8 @@
-"""Byte ranges of a plaintext (RFC 9110 section 14): what a client asks for, as spans of a file of known size.
+"""Byte ranges of a plaintext (RFC 9110 section 14), as spans of a file of known size.
 
 Pure functions. A header that is malformed, or asks for more ranges than allowed, is ignored, as the
-RFC lets a server do: the client then gets the whole file. Ranges that overlap are merged, so no
-header makes a byte be read twice.
+RFC permits: the client then gets the whole file. Overlapping ranges are merged, so no header causes
+a byte to be read twice.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from typing import Final
 
 __all__ = ["UnsatisfiableRangeError", "if_range_holds", "parse_ranges"]
 
-# ranges-specifier = range-unit "=" range-set, the unit's letter case being of no matter
+# ranges-specifier = range-unit "=" range-set; the unit is case-insensitive
 _SPECIFIER: Final = re.compile(r"bytes=(.*)", re.IGNORECASE | re.DOTALL)
 # int-range = first-pos "-" [ last-pos ] / suffix-range = "-" suffix-length; 19 digits hold any
 # 63-bit number
 _RANGE: Final = re.compile(r"[ \t]*(?:([0-9]{1,19})-([0-9]{1,19})?|-([0-9]{1,19}))[ \t]*")
-_EMPTY_ELEMENT: Final = re.compile(
-    r"[ \t]*"
-)  # RFC 9110 section 5.6.1.2: recipients must accept empty list elements
+# RFC 9110 section 5.6.1.2: recipients must accept empty list elements.
+_EMPTY_ELEMENT: Final = re.compile(r"[ \t]*")
 
 
 class UnsatisfiableRangeError(ValueError):
-    """The ranges are well-formed, and none of them holds a byte of the file: status 416."""
+    """The ranges are well-formed, but none of them holds a byte of the file: status 416."""
 
 
 def parse_ranges(header: str, size: int, limit: int) -> list[range] | None:
-    """Return the spans that ``header`` asks for, merged where they overlap; None where it is to be ignored.
+    """Return the spans that ``header`` asks for, overlaps merged; None if it must be ignored.
 
-    :param size: the file's, in bytes.
-    :param limit: the most ranges that may be asked for.
+    :param size: the file's size in bytes.
+    :param limit: the most ranges that may be requested.
     :raises UnsatisfiableRangeError: none of them lies within the file.
     """
     specifier = _SPECIFIER.fullmatch(header)
@@ -60,7 +59,7 @@ def parse_ranges(header: str, size: int, limit: int) -> list[range] | None:
 
 
 def _merge(spans: list[range], span: range) -> None:
-    """Add ``span`` to ``spans``, in the place of the first that it overlaps or touches."""
+    """Add ``span`` to ``spans``, in the place of the first one that it overlaps or touches."""
     position = len(spans)
     for index in reversed(range(len(spans))):
         other = spans[index]
@@ -72,7 +71,7 @@ def _merge(spans: list[range], span: range) -> None:
 
 
 def if_range_holds(condition: str | None, etag: str | None, last_modified: str | None) -> bool:
-    """Return whether ``If-Range`` (RFC 9110 section 13.1.5) lets a range be served; it does where there is none."""
+    """Return whether ``If-Range`` (RFC 9110 section 13.1.5) permits a range; True without one."""
     if condition is None:
         return True
     condition = condition.strip(" \t")

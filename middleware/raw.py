@@ -1,7 +1,8 @@
-"""Uploads that are the request body itself: PUT and POST on ``Policy.raw_uploads`` paths, whatever their type.
+"""Uploads whose request body is itself the file: PUT and POST on ``Policy.raw_uploads`` paths.
 
-The length of the encrypted body follows from the Content-Length, so the app gets an exact one and
-nothing is held; a chunked body is held as ciphertext until its length is known.
+The type of the body does not matter. The length of the encrypted body follows from the
+Content-Length, so the app gets an exact length and nothing is held. A chunked body is held as
+ciphertext until its length is known.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ __all__ = ["RawPipeline"]
 
 
 class RawPipeline:
-    """One raw body on its way to the app: see :class:`securefs.middleware.upload.UploadPipeline`."""
+    """One raw body on its way to the app.
+
+    See :class:`securefs.middleware.upload.UploadPipeline`.
+    """
 
     def __init__(self, source: BodySource, file: SealedFile) -> None:
         self.parts = 1
@@ -31,10 +35,10 @@ class RawPipeline:
         self._file = file
 
     def pieces(self) -> Generator[Piece | None, None, None]:
-        """Yield the new body, and None whenever more input must be read to go on.
+        """Yield the new body, and None whenever more input must be read.
 
-        :raises Refusal: the body is over a limit, too slow, refused by the inspector, or can't be
-            recorded.
+        :raises Refusal: the body exceeds a limit, is too slow, is refused by the inspector, or
+            can't be recorded.
         """
         try:
             for piece in self._file.pieces(self._content()):
@@ -48,6 +52,6 @@ class RawPipeline:
     def _content(self) -> Iterator[memoryview | None]:
         while data := self._source.read():
             yield memoryview(data)
-            # As in UploadPipeline: what is done with is not kept while the client is waited for.
+            # As in UploadPipeline: processed input is not kept while the client is waited for.
             del data
             yield None

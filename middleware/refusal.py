@@ -1,7 +1,7 @@
-"""Saying no over HTTP: what the client may know (a status, a request id) and what only the journal gets (the reason).
+"""HTTP refusals: the client gets a status and a request id, only the journal gets the reason.
 
-Bodies are ``application/problem+json`` (RFC 9457). They never say why a file failed: whoever
-tampers with stored files would learn from it.
+Bodies are ``application/problem+json`` (RFC 9457). They never say why a file failed, so that they
+are no decryption oracle for an attacker who tampers with stored files.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _STATUS: Final = {
     503: ("503 Service Unavailable", "The service cannot do this now. Nothing was done."),
 }
 
-# What a proxy or a client may name a request: letters that need no escaping anywhere, of a length
-# that fits a log line.
+# The request ids that are accepted from a proxy or a client: characters that need no escaping
+# anywhere, at a length that fits a log line.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
-class Refusal(Exception):  # noqa: N818  # not an error of ours: an answer
-    """A request is answered by us and not by the app.
+class Refusal(Exception):  # noqa: N818  # an answer, not an error
+    """The middleware answers a request in the app's place.
 
     :param status: the HTTP status, one of 400, 401, 408, 413, 500, 503, 507.
     :param reason: the journal's code.
-    :param detail: what happened, for whoever debugs; never sent.
-    :param recorded: whether the journal knows of it already, or can't be told.
+    :param detail: what happened, for debugging; never sent.
+    :param recorded: whether the journal has a record of it already, or can't have one.
     """
 
     def __init__(self, status: int, reason: Reason | None, detail: str, *, recorded: bool = False) -> None:
@@ -54,17 +54,17 @@ class Refusal(Exception):  # noqa: N818  # not an error of ours: an answer
 
     @classmethod
     def of(cls, error: SecureFSError) -> Refusal:
-        """Return what an error of the core means to a client: a file that fails is 500, a journal that does 503."""
+        """Return the refusal for an error of the core: 500 for a file, 503 for the journal."""
         if isinstance(error, JournalError):
             return cls(503, Reason.JOURNAL_ERROR, str(error), recorded=True)
         return cls(500, error.reason or Reason.IO_ERROR, str(error))
 
 
 class BodyRefusedError(OSError):
-    """Raised into an app that reads a request body which was refused.
+    """Raised into an app that reads a refused request body.
 
-    An :class:`OSError`, since that is what frameworks expect of a connection that fails while a
-    body is read. What the app makes of it does not matter: its response is replaced.
+    It is an :class:`OSError`, because frameworks expect one if a connection fails while a body is
+    read. The app's reaction does not matter: its response is replaced.
     """
 
 
@@ -77,7 +77,7 @@ def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], byte
         ("Content-Type", "application/problem+json"),
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store"),
-        # It stands where a file was asked for: no browser is to take it for anything else, nor to
+        # The response replaces a requested file: a browser must not take it for another type, nor
         # let another site load it.
         ("X-Content-Type-Options", "nosniff"),
         ("Content-Security-Policy", "sandbox; default-src 'none'"),
@@ -92,6 +92,6 @@ def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], byte
 
 
 def request_id(environ: Mapping[str, object]) -> str:
-    """Return the request's id: the client's ``X-Request-ID`` where it is well-formed, a random one elsewhere."""
+    """Return the client's ``X-Request-ID`` if it is well-formed, else a random id."""
     given = environ.get("HTTP_X_REQUEST_ID")
     return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else token_hex(16)

@@ -1,9 +1,9 @@
-"""What the app answers, held back until its first bytes tell whether it is ciphertext (PEP 3333).
+"""The app's response, held until its first bytes tell whether it is ciphertext (PEP 3333).
 
-:class:`Response` stands between the app and the server. Nothing has gone out until the first eight
-    bytes of the body are
-known. A body that is none of our containers then goes on as the very object that the app gave, so
-that the server's own optimisations (a length for one-item lists, ``sendfile``) work as before.
+:class:`Response` stands between the app and the server. It sends nothing before the first eight
+bytes of the body are known. A body that is not a container then goes to the server as the object
+that the app returned, so that the server's own optimisations (a length for one-item lists,
+``sendfile``) work as before.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SEND_SIZE", "Closing", "FileWrapper", "Response"]
 
-SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite, and small enough to stay in the cache
+SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite that stay in the cache
 
 
 class FileWrapper:
     """``wsgi.file_wrapper`` as the app sees it.
 
-    A class of ours, so that no server recognises its own by isinstance and sends the file's raw
-    bytes with ``sendfile``.
+    It is a separate class, so that no server recognises its own wrapper by isinstance and sends the
+    file's stored bytes with ``sendfile``.
     """
 
     def __init__(self, file: Any, block_size: int = 8192) -> None:
@@ -52,14 +52,14 @@ class FileWrapper:
 
     def __next__(self) -> bytes:
         with as_a_file():
-            # A file that has nothing yet says None: it is not at its end.
+            # A file with nothing to read yet returns None: it is not at its end.
             data = _as_bytes(self.file.read(self.block_size))
         if data:
             return data
         raise StopIteration
 
     def seekable_file(self) -> SeekableFile | None:
-        """Return the file where it can seek and stands at its beginning, else None."""
+        """Return the file if it can seek and is at its beginning, else None."""
         try:
             at_start = self.file.seekable() and self.file.tell() == 0
         except (AttributeError, OSError, ValueError):
@@ -68,7 +68,7 @@ class FileWrapper:
 
 
 class Closing:
-    """An iterable of body chunks for the server, with what must happen when it is done."""
+    """An iterable of body chunks for the server, with actions to run at its end."""
 
     def __init__(self, chunks: Iterable[bytes], *on_close: Callable[[], None]) -> None:
         self._chunks = iter(chunks)
@@ -78,7 +78,7 @@ class Closing:
         return self._chunks
 
     def close(self) -> None:
-        """Run each thing to do once, the later ones also where an earlier one fails."""
+        """Run each action once; run the later ones even if an earlier one fails."""
         try:
             while self._on_close:
                 self._on_close.pop(0)()
@@ -90,10 +90,10 @@ class Closing:
 class Response:
     """One response of the app.
 
-    :param hold: tells whether to keep all that the app writes, whatever it begins with, until the
-        app returns: where plaintext is refused.
+    :param hold: tells whether everything that the app writes must be held until the app returns,
+        however it begins: this is so if plaintext is refused.
     :param is_head: the client asked for headers only.
-    :ivar refusal: why what the app wrote can't be held, None while it can.
+    :ivar refusal: why the output of the app can't be held, None while it can.
     """
 
     def __init__(self, start_response: StartResponse, *, hold: Callable[[], bool], is_head: bool) -> None:
@@ -115,9 +115,9 @@ class Response:
     def start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
-        """Be the app's ``start_response``."""
+        """Handle the app's ``start_response``."""
         if self.started:
-            # Too late for another answer, unless the server finds that nothing has gone out yet.
+            # Too late for another response, unless the server finds that nothing was sent yet.
             self._server_write = self._start_response(status, headers, exc_info)
         elif self.status and not exc_info:
             raise AssertionError("start_response was called twice without exc_info (PEP 3333)")
@@ -126,22 +126,25 @@ class Response:
         return self.write
 
     def begin(self) -> None:
-        """Call the server's ``start_response`` with :attr:`status` and :attr:`headers` as they are now."""
+        """Call the server's ``start_response`` with the present :attr:`status` and headers."""
         self._server_write = self._start_response(self.status, self.headers)
 
     @property
     def started(self) -> bool:
-        """Whether the server was told of the response."""
+        """Whether the server's ``start_response`` was called."""
         return self._server_write is not None
 
     def write(self, data: bytes) -> None:
-        """Be the app's ``write``: pass plaintext on, keep what may be ciphertext until the app returns."""
+        """Handle the app's ``write``.
+
+        Plaintext is passed on at once. Possible ciphertext is held until the app returns.
+        """
         if self._server_write is not None:
             self._write_through(data)
             return
         data = _as_bytes(data)
         if self._note(data) and self._head != MAGIC and not self._hold():
-            # Plaintext after all: from here on everything goes straight through.
+            # It is plaintext: from here on everything is passed on at once.
             self.begin()
             for held in self._replay_written():
                 self._write_through(held)
@@ -155,7 +158,7 @@ class Response:
         try:
             self._written.write(data)
         except Refusal as refusal:
-            # Whatever the app makes of it: its answer is not all there.
+            # However the app handles this, its response is incomplete.
             self.refusal = self.refusal or refusal
             raise BodyRefusedError("the response can't be held; another will be sent") from None
 
@@ -164,10 +167,11 @@ class Response:
             self._server_write(data)
 
     def receive(self, result: Iterable[bytes]) -> bytes:
-        """Take what the app returned; return the first eight bytes of the body, fewer where they tell enough.
+        """Take what the app returned; return the first eight bytes of the body, or fewer.
 
-        They are those behind its Content-Encoding: compressed ciphertext is ciphertext. Of a
-        generator no more is drawn than that takes: mostly one chunk.
+        Fewer are returned if they are enough to identify the body. They are the bytes inside the
+        Content-Encoding: compressed ciphertext is still ciphertext. From a generator only as much
+        is drawn as is needed, mostly one chunk.
         """
         self._result = result
         if self.started:
@@ -186,20 +190,20 @@ class Response:
         return self._head
 
     def seekable_file(self) -> SeekableFile | None:
-        """Return the body as a file that can seek, None where the app gave none."""
+        """Return the body as a file that can seek, None if the app returned none."""
         if self._written is not None or not isinstance(self._result, FileWrapper):
             return None
         return self._result.seekable_file()
 
     def chunks(self) -> Iterator[bytes]:
-        """Return the whole body from its first byte, to be drawn once."""
+        """Return the whole body from its first byte, as an iterator to be used once."""
         rest = self._result if self._rest is None else self._rest
         for chunk in chain(self._replay_written(), self._pulled, rest):
-            # PEP 3333 allows bytes alone. Of anything else nobody knows what it stands for.
+            # PEP 3333 allows only bytes. The meaning of any other object is unknown.
             yield _as_bytes(chunk)
 
     def unchanged(self, server_wrapper: Callable[[Any, int], Iterable[bytes]] | None) -> Iterable[bytes]:
-        """Return the body for the server where it is none of ours: the app's own object where that is possible."""
+        """Return a body that is not ciphertext: the app's own object if possible."""
         if isinstance(self._result, FileWrapper) and self._rest is None and server_wrapper is not None:
             return server_wrapper(self._result.file, self._result.block_size)
         if self._written is None and self._rest is None:
@@ -207,21 +211,21 @@ class Response:
         return Closing(self.chunks(), self.close)
 
     def spool(self) -> Spool:
-        """Return a spool that lives as long as this response."""
+        """Return a spool that is closed with this response."""
         self._spools.append(Spool())
         return self._spools[-1]
 
     def header(self, name: str) -> str | None:
-        """Return the app's header ``name`` (lower case), None where it set none."""
+        """Return the app's header ``name`` (lower case), None if it set none."""
         return value_of(self.headers, name)
 
     @property
     def announced_length(self) -> int | None:
-        """The Content-Length in bytes that the app set, None where it set none, or no number."""
+        """The app's Content-Length in bytes, None if it set none or an invalid one."""
         return length_in(self.header("content-length"))
 
     def _note(self, chunk: bytes) -> bool:
-        """Add to the first bytes of the body; return whether they tell what it is."""
+        """Add to the first bytes of the body; return whether they are enough to identify it."""
         if self._decode is None:
             self._decode = _decoder(self.header("content-encoding"))
         if missing := len(MAGIC) - len(self._head):
@@ -235,7 +239,7 @@ class Response:
         return None
 
     def close(self) -> None:
-        """Close what the app returned, and what was held of it."""
+        """Close what the app returned, and the spools."""
         for spool in self._spools:
             spool.close()
         close = getattr(self._result, "close", None)
@@ -252,15 +256,18 @@ def _as_bytes(chunk: object) -> bytes:
 
 
 def _decoder(encoding: str | None) -> Callable[[bytes, int], bytes]:
-    """Return what gives up to so many bytes of what is behind a Content-Encoding, where zlib knows it."""
+    """Return a function that decodes the first bytes of a body in a Content-Encoding of zlib.
+
+    It takes a chunk and returns at most the requested number of bytes.
+    """
     if (encoding or "").lower() not in {"gzip", "x-gzip", "deflate"}:
         return lambda chunk, size: chunk[:size]
-    decompressor = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # told by the header: gzip or zlib
+    decompressor = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # the data tells: gzip or zlib
 
     def decode(chunk: bytes, size: int) -> bytes:
         try:
             return decompressor.decompress(chunk, size)
         except zlib.error:
-            return chunk[:size]  # not compressed, whatever it says: looked at as it is
+            return chunk[:size]  # not compressed, whatever the header says: inspected as it is
 
     return decode

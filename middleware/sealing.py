@@ -1,7 +1,8 @@
 """One file of a request on its way to the app: sealed, inspected, recorded.
 
-The journal has its start before its first byte goes on, and its outcome before its last segment
-does. With an inspector, no byte goes on before the inspector has accepted all of it.
+The journal has a record of its start before its first byte is passed on, and of its outcome before
+its last segment is. With an inspector, no byte is passed on before the inspector has accepted the
+whole file.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Piece", "SealedFile", "Sealing"]
 
-# Bytes sealed at a time: pieces that stay in the processor's cache. Whole MiBs made suite 1 a third
+# Bytes sealed at a time: such pieces stay in the processor's cache. With 1 MiB, suite 1 was a third
 # slower.
 STEP: Final = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes for the app. An atomic one (a boundary, a part's header) must not be split between two reads."""
+    """Bytes for the app. An atomic piece (a boundary, a part's header) must be read whole.
+
+    It must not be split between two reads.
+    """
 
     data: Bytes
     atomic: bool = False
@@ -42,10 +46,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """How the files of one request are sealed, looked at and recorded.
+    """The settings by which the files of one request are sealed, inspected and recorded.
 
-    :ivar context: returns what they are bound to; asked for each file.
-    :ivar inspect: looks at each file before any of it goes on, if given.
+    :ivar context: returns the context that a file is bound to; called for each file.
+    :ivar inspect: inspects each file before any of it is passed on, if given.
     """
 
     new: NewFiles
@@ -56,7 +60,7 @@ class Sealing:
     def begin(
         self, content_type: str, metadata: dict[str, str], *, field: str = "", name: str = ""
     ) -> SealedFile:
-        """Return one file, its start recorded.
+        """Return a new file; record its start.
 
         :raises JournalError: it can't be recorded.
         """
@@ -67,7 +71,7 @@ class Sealing:
 
 @dataclass
 class _Looked:
-    """How far an inspector's input came: to its end, or to an error that is not the inspector's."""
+    """How an inspector's input ended: at its end, or with an error that is not the inspector's."""
 
     error: Exception | None = None
     whole: bool = False
@@ -76,7 +80,7 @@ class _Looked:
 class SealedFile:
     """The stored form of one file, piece by piece.
 
-    :ivar taken: bytes of plaintext so far. :ivar given: stored bytes so far, handed on or held.
+    :ivar taken: bytes of plaintext so far. :ivar given: stored bytes so far, passed on or held.
     """
 
     def __init__(self, upload: Upload, sealer: FileSealer, sealing: Sealing) -> None:
@@ -87,17 +91,17 @@ class SealedFile:
         self._record("started")
 
     def stored_length(self, size: int) -> int:
-        """Return how many bytes the file has if ``size`` bytes of plaintext go into it."""
+        """Return the size in bytes of the stored file for ``size`` bytes of plaintext."""
         return self._sealer.stored_length(size)
 
     def pieces(
         self, content: Iterable[memoryview | None], header: Piece | None = None
     ) -> Generator[Piece | None, None, None]:
-        """Yield ``header``, then the stored bytes of ``content``, and None whenever more input must be read to go on.
+        """Yield ``header``, then the stored bytes of ``content``; None if more input must be read.
 
         :raises Refusal: the inspector refuses the file, or the journal can't record it.
         """
-        # What it means when this generator is closed: the app stopped reading.
+        # The reason if this generator is closed: the app stopped reading.
         reason: Reason | None = Reason.IO_ERROR
         try:
             inspect = self._sealing.inspect
@@ -141,21 +145,21 @@ class SealedFile:
     def _look(self, content: Iterable[memoryview | None], inspect: Inspector, held: Spool) -> None:
         """Seal all of ``content`` into ``held`` while the inspector reads it.
 
-        What the inspector makes of an error in its input does not matter, nor whether it closes it:
-        a part of a file is never taken for the file.
+        An error in the input counts even if the inspector suppresses it, and so does an input that
+        it closes early: a part of a file is never taken for the whole.
         """
         looked = _Looked()
         chunks = self._plaintext(content, held, looked)
         try:
             inspect(self._upload, chunks)
-            # It may have looked at the beginning only.
+            # The inspector may have read only the beginning.
             for _ in chunks:
                 pass
         except FileRefusedError as error:
             raise Refusal(400, Reason.INSPECTION, f"the inspector refused a file: {error}") from None
         except Exception as error:
             if looked.error is None:
-                # An inspector that fails has accepted nothing, whatever its failure is.
+                # Fail closed: an inspector that fails in any way has accepted nothing.
                 raise Refusal(503, Reason.INSPECTION, f"the inspector failed: {error!r}") from error
         if looked.error is not None:
             raise looked.error
@@ -165,7 +169,7 @@ class SealedFile:
     def _plaintext(
         self, content: Iterable[memoryview | None], held: Spool, looked: _Looked
     ) -> Iterator[bytes]:
-        """Yield the plaintext, each piece when it was sealed into ``held``."""
+        """Yield the plaintext, each piece after it was sealed into ``held``."""
         try:
             for data in _steps(content):
                 if data is not None:

@@ -1,8 +1,8 @@
-"""What is sent of a file: all of it, a range, or several of them as ``multipart/byteranges`` (RFC 9110 section 14).
+"""The part of a file that is sent: all of it, one range or several (RFC 9110 section 14).
 
-No I/O: :class:`Selection` plans which bytes go out, and what the headers say of them. It serves the
-plaintext of encrypted files, and the app's plain files too, since the app never sees that a part
-was asked for.
+Several ranges are sent as ``multipart/byteranges``. No I/O: :class:`Selection` plans which bytes
+are sent, and what the headers say of them. It serves the plaintext of encrypted files and also the
+app's plain files, because the app never sees a Range header.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ UNSATISFIABLE: Final = "416 Range Not Satisfiable"
 
 
 def requested(response: Response, asked: Mapping[str, Any], size: int, limit: int) -> list[range] | None:
-    """Return the spans of ``size`` bytes that the request asks for; None where all are to be sent.
+    """Return the spans of ``size`` bytes that the request asks for; None for all.
 
     :param response: the app's; only one with status 200 may be sent in part.
     :param asked: the server's environ, with the headers that the app never saw.
-    :param limit: the most ranges that may be asked for.
+    :param limit: the most ranges that may be requested.
     :raises UnsatisfiableRangeError: none of them lies within the file.
     """
     header = asked.get("HTTP_RANGE")
@@ -46,7 +46,7 @@ def requested(response: Response, asked: Mapping[str, Any], size: int, limit: in
 class Selection:
     """The bytes that are sent of one file of ``size`` bytes.
 
-    :ivar status: the status line that replaces the app's, None where its own stands.
+    :ivar status: the status line that replaces the app's, None to keep the app's.
     :ivar plan: spans of the file, and bytes between them, in the order in which they are sent.
     """
 
@@ -59,11 +59,14 @@ class Selection:
 
     @property
     def length(self) -> int:
-        """Bytes that are still to be sent."""
+        """The number of bytes still to be sent."""
         return sum(map(len, self.plan))
 
     def choose(self, response: Response, asked: Mapping[str, Any], limit: int, types: list[str]) -> None:
-        """Choose what the request asks for: see :func:`requested`. ``types`` is the file's Content-Type, if any."""
+        """Choose the ranges that the request asks for: see :func:`requested`.
+
+        :param types: the file's Content-Type, if any.
+        """
         try:
             spans = requested(response, asked, self._size, limit)
         except UnsatisfiableRangeError:
@@ -80,7 +83,7 @@ class Selection:
             self._plan_parts(spans, types)
 
     def _plan_parts(self, spans: list[range], types: list[str]) -> None:
-        """Plan a ``multipart/byteranges`` answer (RFC 9110 section 14.6)."""
+        """Plan a ``multipart/byteranges`` response (RFC 9110 section 14.6)."""
         boundary = token_hex(16)
         self.plan = []
         for span in spans:
@@ -91,14 +94,17 @@ class Selection:
         self._media_type = f"multipart/byteranges; boundary={boundary}"
 
     def headers(self, headers: Headers) -> Headers:
-        """Return ``headers``, which speak of no length or range yet, with those of what is sent."""
+        """Return ``headers``, which have no length or range yet, with those of the selection."""
         if self._media_type is not None:
             headers = without(headers, {"content-type"})
             headers.append(("Content-Type", self._media_type))
         return [*headers, *self._added, ("Accept-Ranges", "bytes"), ("Content-Length", str(self.length))]
 
     def take(self, size: int) -> range | bytes:
-        """Take what is to be sent next off the plan: up to ``size`` bytes of the file, or all of what is between."""
+        """Take the next item off the plan.
+
+        It is up to ``size`` bytes of the file, or all of the bytes between two spans.
+        """
         item = self.plan.pop(0)
         if isinstance(item, bytes):
             return item
@@ -108,6 +114,9 @@ class Selection:
 
 
 def content_range(span: range, size: int | None) -> str:
-    """Return the value of ``Content-Range``: of no bytes for an empty span; the file's size is None where it is not known."""
+    """Return the value of ``Content-Range``; an empty span stands for no bytes.
+
+    :param size: the file's size in bytes, None if it is unknown.
+    """
     where = f"{span.start}-{span.stop - 1}" if span else "*"
     return f"bytes {where}/{'*' if size is None else size}"

@@ -1,8 +1,8 @@
-"""What particular servers and frameworks do, as far as it decides anything here. No other module knows their names.
+"""What particular servers and frameworks do; no other module knows their names.
 
-Each fact says whom it was seen with. ``docs/servers.md`` and ``docs/matrix.md`` show the
-measurements, and tests hold them against the versions that are installed. What a server does not
-show is taken for the worse of the two answers.
+Each fact names the software in which it was observed. ``docs/servers.md`` and ``docs/matrix.md``
+show the measurements, and tests check them against the installed versions. If a server does not
+show a fact, the worse of the two answers is assumed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class InputStream(Protocol):
-    """``wsgi.input`` (PEP 3333), as far as it is used here."""
+    """The part of ``wsgi.input`` (PEP 3333) that is used here."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes."""
@@ -50,31 +50,35 @@ class InputStream(Protocol):
 # Bytes of a request body read at a time: smaller reads make gunicorn copy its read-ahead buffer
 # again and again.
 UPLOAD_READ: Final = 1024 * 1024
-# Bytes that gunicorn waits for at least, however few are asked for.
+# The fewest bytes that gunicorn waits for, however few are requested.
 LEAST_READ: Final = 1024
-# The body of an answer without content: wsgiref takes an empty iterable without a length for a
+# The body of a response without content: wsgiref takes an empty iterable without a length for a
 # length of zero.
 EMPTY_BODY: Final = (b"",)
 
-# SERVER_SOFTWARE of those that send a body of unknown length in chunks, and no last chunk where it
-# breaks off.
+# SERVER_SOFTWARE of servers that send a body of unknown length in chunks, and omit the last chunk
+# if the body is aborted.
 _CHUNKING: Final = ("gunicorn/", "waitress", "Cheroot/")
-# Of those that read what the app left of a chunked body before the next request. cheroot takes it
-# for that request.
+# SERVER_SOFTWARE of servers that read the rest of a chunked body before the next request. cheroot
+# takes the rest for that request.
 _DRAINING: Final = ("gunicorn/", "waitress")
 
 
 def shows_breaks(environ: Mapping[str, Any]) -> bool:
-    """Return whether a client can tell a response without Content-Length that broke off from a whole one.
+    """Return whether a client can detect an aborted response without Content-Length.
 
-    Without chunks such a body ends with its connection, and looks whole wherever that is (RFC 9112
-    section 8): to every client of HTTP/1.0, and from every server that is not known to send chunks.
+    Without chunks, such a body ends with its connection, and looks complete wherever that happens
+    (RFC 9112 section 8): to every client of HTTP/1.0, and from every server that is not known to
+    send chunks.
     """
     return environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and _is_one_of(environ, _CHUNKING)
 
 
 def drains(environ: Mapping[str, Any]) -> bool:
-    """Return whether the server reads what was left of a chunked body, so that no client can smuggle a request in it."""
+    """Return whether the server reads the rest of a chunked body before the next request.
+
+    If not, a client could smuggle a request in it.
+    """
     return _is_one_of(environ, _DRAINING)
 
 
@@ -84,25 +88,26 @@ def _is_one_of(environ: Mapping[str, Any], names: tuple[str, ...]) -> bool:
 
 
 def connection(environ: Mapping[str, Any]) -> socket.socket | None:
-    """Return the client's connection, where the server shows it: gunicorn does."""
+    """Return the client's connection if the server shows it, as gunicorn does."""
     sock: socket.socket | None = environ.get("gunicorn.socket")
     return sock
 
 
 def arrived(stream: InputStream, sock: socket.socket) -> int | None:
-    """Return how many bytes of a body can be read without waiting; None where that can't be known.
+    """Return how many bytes of a body can be read without waiting; None if that is unknown.
 
-    That is so for chunks, whose framing counts among the bytes; for TLS, whose records come whole;
-    under gevent, where waiting is cheap. gunicorn shows the connection but not its own buffers.
-    Where those change, bodies are read as on servers that show nothing.
+    It is unknown for chunks, whose framing counts among the bytes; for TLS, whose records arrive
+    whole; and under gevent, where waiting is cheap. gunicorn shows the connection but not its own
+    buffers. If those change, bodies are read as on servers that show nothing.
     """
     if type(sock).__module__ != "socket":
         return None
     try:
-        reader = stream.reader  # type: ignore[attr-defined]  # gunicorn's, which has no types
+        # gunicorn has no types.
+        reader = stream.reader  # type: ignore[attr-defined]
         if not isinstance(reader.length, int):
             return None
-        read_ahead = int(stream.buf.tell() + reader.unreader.buf.getbuffer().nbytes)  # type: ignore[attr-defined]  # the same
+        read_ahead = int(stream.buf.tell() + reader.unreader.buf.getbuffer().nbytes)  # type: ignore[attr-defined]
     except AttributeError:
         return None
     waiting = array.array("i", [0])
@@ -117,19 +122,19 @@ MAX_EPILOGUE: Final = 128 * 1024
 
 
 def least_opening(boundary: bytes) -> int:
-    """Return how many bytes behind a part's header must come with it in one read.
+    """Return how many bytes after a part's header must arrive with it in one read.
 
-    Werkzeug 3.1.5 and 3.1.6 take the end of the header for data where a read ends within a
-    boundary's length behind it.
+    Werkzeug 3.1.5 and 3.1.6 take the end of the header for data if a read ends within a boundary's
+    length after it.
     """
     return len(boundary) + len(b"\r\n--")
 
 
 def copies_before_parsing(environ: Mapping[str, object]) -> bool:
-    """Return whether the body is copied as a whole before it is parsed, with full reads: WebOb does.
+    """Return whether the body is copied whole, with full reads, before it is parsed (WebOb).
 
-    It takes a short read for a broken connection. To such a parser it does not matter where reads
-    end. WebOb leaves a trace in the environ when it has put its own reader before ours, before the
-    first read.
+    WebOb takes a short read for a broken connection; the position at which a read ends does not
+    matter to it. WebOb leaves a trace in the environ once it has put its own reader in front of
+    this one, before the first read.
     """
     return "webob._body_file" in environ

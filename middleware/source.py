@@ -1,8 +1,7 @@
-"""Reading a request body from the server: large reads, an exact length, a deadline and a minimum rate.
+"""Reads a request body from the server: large reads, exact length, deadline, minimum rate.
 
-:class:`BodySource` is for bodies that we parse. :class:`GuardedInput` is for all others: it hands
-    the body on as it comes,
-unless it begins like one of our containers.
+:class:`BodySource` is for bodies that are parsed. :class:`GuardedInput` is for all others: it
+passes the body on unchanged, unless it begins like an encrypted file.
 """
 
 from __future__ import annotations
@@ -30,16 +29,19 @@ _ODD_INPUT: Final = "the server's input gave text, nothing (None), or more than 
 
 
 def _as_asked(data: object, wanted: int | None) -> bool:
-    """Tell whether a stream gave bytes, and no more than it was asked for: what is behind is the next request's, or nobody's."""
+    """Return whether a stream returned bytes, and at most as many as requested.
+
+    Bytes beyond that belong to the next request, or to none.
+    """
     return isinstance(data, bytes) and (wanted is None or len(data) <= wanted)
 
 
 class BodySource:
     """The body of one request, as pieces of up to 1 MiB.
 
-    :param length: what Content-Length announced, None for a chunked body.
-    :param sock: the connection, where the server tells: see :mod:`securefs.middleware.waiting`.
-    :param room: where clients are waited for; one of its own, without an end, unless given.
+    :param length: the Content-Length, None for a chunked body.
+    :param sock: the connection, if the server shows it: see :mod:`securefs.middleware.waiting`.
+    :param room: the clients that are waited for; an unbounded room of its own unless given.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class BodySource:
             self._client = Client(stream, sock, self._pace, room or WaitingRoom(None))
 
     def read(self) -> bytes:
-        """Return the next bytes, none at the end; raise :class:`Refusal` where the body is not as announced."""
+        """Return the next bytes, none at the end; raise :class:`Refusal` for a faulty body."""
         wanted = UPLOAD_READ if self.length is None else min(UPLOAD_READ, self.length - self.received)
         if not wanted:
             return b""
@@ -76,7 +78,7 @@ class BodySource:
             raise
         except TimeoutError:
             raise Refusal(408, Reason.TIMEOUT, "the request body stalled") from None
-        except Exception as error:  # noqa: BLE001  # each server has errors of its own for a body that it can't read
+        except Exception as error:  # noqa: BLE001  # each server has its own errors for a bad body
             raise Refusal(
                 400, Reason.CLIENT_GONE, f"the request body broke off: {type(error).__name__}"
             ) from None
@@ -92,19 +94,19 @@ class BodySource:
         return data
 
     def close(self) -> None:
-        """Say that no more will be read."""
+        """End the reading of this body."""
         if self._client is not None:
             self._client.close()
 
 
 class GuardedInput(io.BufferedIOBase):
-    """A request body that goes to the app as it came, unless it starts with our magic.
+    """A request body that is passed to the app unchanged, unless it starts with the magic.
 
-    An app that stores such bytes as they are would have us decrypt them at the next download, for
-    whoever posted them: a stolen ciphertext could be opened that way. Nothing is read before the
-    app reads.
+    An app that stores such bytes as they are would turn this middleware into a decryption oracle:
+    the next download would decrypt a stolen ciphertext for the client that posted it. Nothing is
+    read before the app reads.
 
-    :ivar refusal: why reading failed, None while it did not.
+    :ivar refusal: why reading failed, None while it has not.
     """
 
     def __init__(self, stream: InputStream, length: int | None) -> None:
@@ -115,7 +117,7 @@ class GuardedInput(io.BufferedIOBase):
         self.refusal: Refusal | None = None
 
     def _take_head(self) -> bytes:
-        """Return what was read to look at and not handed on yet."""
+        """Return the bytes that were read for inspection and not yet passed on."""
         if self.refusal is not None:
             raise BodyRefusedError("the request body was refused; the response will say so")
         if self._head is None:
@@ -144,8 +146,8 @@ class GuardedInput(io.BufferedIOBase):
         if len(head) > size:
             self._head = head[size:]
             return head[:size]
-        # Many apps read their body with one read(CONTENT_LENGTH) and never ask again: give what the
-        # server's stream would.
+        # Many apps read their body with one read(CONTENT_LENGTH) and never read again: return what
+        # the server's stream would.
         wanted = size - len(head)
         return head + self._given(self._stream.read(wanted), wanted) if wanted else head
 
@@ -169,7 +171,10 @@ class GuardedInput(io.BufferedIOBase):
         return line + self._given(self._stream.readline(wanted), wanted)
 
     def _given(self, data: object, wanted: int | None = None) -> bytes:
-        """Return what the server's stream gave; refuse what no stream may give, since nothing is known of the rest."""
+        """Return what the server's stream returned; refuse what no stream may return.
+
+        After such a fault nothing is known of the rest.
+        """
         if isinstance(data, bytes) and _as_asked(data, wanted):
             return data
         self.refusal = Refusal(400, Reason.CLIENT_GONE, _ODD_INPUT)

@@ -1,8 +1,8 @@
-"""The one place that holds a body until all of it is there: an upload, what an inspector looks at, a download, what ``write()`` gave.
+"""Temporary storage for a whole body: uploads, inspector input, downloads, ``write()`` output.
 
-Up to 1 MiB is held in memory, what is more in a temporary file without a name. Where that takes no
-more, the request is refused in one way, whatever was to be held: 507 where there is no room, 500
-for any other failure, ``io_error`` in the journal.
+No other module holds a body. Up to 1 MiB is held in memory, more in a temporary file without a
+name. If that fails, every request is refused in the same way: 507 if there is no room, 500 for any
+other failure, ``io_error`` in the journal.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Spool"]
 
-HELD_IN_MEMORY: Final = 1024 * 1024  # bytes; what is more goes to a temporary file
+HELD_IN_MEMORY: Final = 1024 * 1024  # bytes; a larger body is in a temporary file
 PIECE: Final = 256 * 1024  # bytes read back at a time
 
 
 class Spool:
-    """A body that is being held. Whoever made it closes it."""
+    """A held body. Its creator closes it."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed by close()
+        # Closed by close().
+        self._file: IO[bytes] = SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115
 
     def write(self, data: Bytes) -> None:
-        """Take the next bytes; raise :class:`Refusal` where they can't be held."""
+        """Take the next bytes; raise :class:`Refusal` if they can't be held."""
         with _refusing():
             self._file.write(data)
 
     def finish(self) -> IO[bytes]:
-        """Return all that was written as a file that stands at its beginning."""
+        """Return everything that was written, as a file at its beginning."""
         with _refusing():
             self._file.seek(0)
         return self._file
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield all that was written."""
+        """Yield everything that was written."""
         file = self.finish()
         while True:
             with _refusing():
@@ -54,7 +55,7 @@ class Spool:
             yield data
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the temporary file."""
         self._file.close()
 
 

@@ -1,9 +1,9 @@
-"""One request in flight: what the server gave, what the app may see of it, and what became of both.
+"""One request in flight: the server's side, the app's side, and the outcome of both.
 
-Requests are received by :mod:`securefs.middleware.intake`, answers are delivered by
-:mod:`securefs.middleware.download`. Where a step raises :class:`Refusal`, :meth:`Transit.refuse`
-answers in the app's place. What was opened on the way is closed once: with the body that the server
-gets, or by :meth:`Transit.close`.
+:mod:`securefs.middleware.intake` receives request bodies, and :mod:`securefs.middleware.download`
+delivers responses. If a step raises :class:`Refusal`, :meth:`Transit.refuse` answers in the app's
+place. Everything that was opened on the way is closed once: with the body that the server gets, or
+by :meth:`Transit.close`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "Transit"]
 
-# A part of the ciphertext is nothing that anyone could verify, so the app never hears of ranges.
+# A part of a ciphertext can't be verified, so the app never sees Range headers.
 _HIDDEN: Final = ("HTTP_RANGE", "HTTP_IF_RANGE")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds for every request of one :class:`SecureFS`: its arguments, and what follows from them."""
+    """The settings of one :class:`SecureFS`: its arguments, and what follows from them."""
 
     keyring: Keyring
     journal: Journal
@@ -53,7 +53,10 @@ class Settings:
     inspect: Inspector | None
 
     def format_of(self, path: str) -> int | None:
-        """Return the format that successful answers to GET on this path must have (2: either), None where any may pass."""
+        """Return the format that successful responses to GET on this path must have.
+
+        2 stands for either format; None means that any response may pass.
+        """
         if matches(path, self.policy.format_1_paths):
             return 1
         return 2 if matches(path, self.policy.protected_paths) else None
@@ -62,13 +65,14 @@ class Settings:
 class Transit:
     """One request.
 
-    :ivar settings: of the middleware.
-    :ivar environ: the server's. :ivar inner: the app's: without ranges, and with GET for HEAD.
-    :ivar exchange: what the app may use and say.
-    :ivar body: what the app reads in the place of the request body, None where there is none.
-    :ivar response: the app's. :ivar head: the first bytes of its body.
-    :ivar format: what the answer must be: see :meth:`Settings.format_of`. Decided from the server's
-        environ alone.
+    :ivar settings: the settings of the middleware.
+    :ivar environ: the server's environ. :ivar inner: the app's: without ranges, and with GET for
+        HEAD.
+    :ivar exchange: the app's interface to the middleware.
+    :ivar body: what the app reads in the place of the request body, None if there is none.
+    :ivar response: the app's response. :ivar head: the first bytes of its body.
+    :ivar format: the format that the response must have: see :meth:`Settings.format_of`. It is
+        decided from the server's environ alone.
     """
 
     def __init__(self, settings: Settings, environ: Environ, start_response: Callable[..., Any]) -> None:
@@ -81,27 +85,30 @@ class Transit:
         self.response = Response(start_response, hold=lambda: self.wants_ciphertext, is_head=self.is_head)
         self._start_response = start_response
         self.body: RewrittenBody | GuardedInput | None = None
-        self.head = b""  # the first bytes of the app's answer
+        self.head = b""  # the first bytes of the app's response
         self.inner = inner = {name: value for name, value in environ.items() if name not in _HIDDEN}
         inner["securefs"] = exchange
         inner["wsgi.file_wrapper"] = FileWrapper
         if self.is_head:
-            # Only a GET shows whether the answer is ciphertext, and so how long the plaintext is.
+            # Only a GET shows whether the response is ciphertext, and so how long the plaintext is.
             inner["REQUEST_METHOD"] = "GET"
 
     @property
     def wants_ciphertext(self) -> bool:
-        """Whether a successful answer must be ciphertext: the path is declared so, or the app expects a file."""
+        """Whether a successful response must be ciphertext.
+
+        It must be if the path is declared so, or if the app expects a file.
+        """
         return self.format is not None or self.exchange.expected is not None
 
     @property
     def context(self) -> bytes:
-        """What the files of this request are bound to."""
+        """The context that the files of this request are bound to."""
         context = self.settings.context
         return b"" if context is None else context(self.inner)
 
     def admit(self) -> None:
-        """Let the request in, or refuse it (401)."""
+        """Authorize the request, or refuse it (401)."""
         authorize = self.settings.authorize
         if authorize is None:
             return
@@ -110,12 +117,12 @@ class Transit:
             raise Refusal(401, None, "no principal")
 
     def run(self, app: WSGIApp) -> None:
-        """Run the app, up to the first bytes of its answer."""
+        """Run the app, up to the first bytes of its response."""
         try:
             self.head = self.response.receive(app(self.inner, self.response.start))
         except Exception:
-            # Whatever an app makes of a body that was refused, and be it an error of its own: we
-            # answer.
+            # If the body was refused, any error of the app follows from that: the refusal is the
+            # response.
             refusal = self._refusal
             if refusal is None:
                 raise
@@ -124,11 +131,14 @@ class Transit:
             raise refusal
 
     def refuse(self, refusal: Refusal) -> Iterable[bytes]:
-        """Close what is open, record the refusal, and answer in the app's place; break off where its answer has begun."""
+        """Close what is open, record the refusal, and answer in the app's place.
+
+        If the app's response has begun, abort the connection.
+        """
         self.close()
         refusal = self._recorded(refusal)
         if self.response.started:
-            raise BodyRefusedError("the request body was refused when the answer had begun") from None
+            raise BodyRefusedError("the request body was refused after the response had begun") from None
         status, headers, document = problem(refusal.status, self.exchange.request_id)
         self._start_response(status, headers)
         content = () if self.is_head else (document,)
@@ -137,7 +147,7 @@ class Transit:
         return content
 
     def close(self) -> None:
-        """Close the app's answer, and the request body with it."""
+        """Close the app's response and the request body."""
         try:
             self.response.close()
         finally:
@@ -146,7 +156,7 @@ class Transit:
 
     @property
     def _refusal(self) -> Refusal | None:
-        """Why the request body, or what the app wrote, is refused."""
+        """The refusal of the request body, or of what the app wrote."""
         return (self.body.refusal if self.body is not None else None) or self.response.refusal
 
     def _recorded(self, refusal: Refusal) -> Refusal:
@@ -170,17 +180,17 @@ class Transit:
         return refusal
 
     def record_late(self) -> None:
-        """Record a refusal that came when the app had begun to answer; the connection was broken off then."""
+        """Record a refusal after the response had begun; the connection was then aborted."""
         if self.body is not None and self.body.refusal is not None:
             self._recorded(self.body.refusal)
 
 
 def _then_close(content: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield all of the answer, then end the connection in the only way that an app has.
+    """Yield the whole response, then end the connection in the only way that an app has.
 
-    A server that does not drain the body takes what is left of it for the next request, so a client
-    could smuggle one in.
+    A server that does not drain the body takes the rest of it for the next request, so a client
+    could use it for request smuggling.
     """
     yield from content
-    # Of all errors the one that servers take for a client's departure, and do not log.
+    # This is the error that servers take for a client's departure, and do not log.
     raise ConnectionResetError(errno.ECONNRESET, "the rest of the request was not read")

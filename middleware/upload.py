@@ -1,9 +1,9 @@
-"""Uploads: a multipart body in, the same body out with every file encrypted, while it streams.
+"""Uploads: a multipart body in, the same body out with every file encrypted, as a stream.
 
-The client's body is parsed once, strictly, and written anew: a boundary of ours, one
-Content-Disposition a part, one Content-Type a file, CRLF line ends. Nothing else of the client's
-framing reaches the app, so every parser behind us has one reading of it, and what it takes for a
-file is what was encrypted.
+The client's body is parsed once, strictly, and written anew: with a new boundary, one
+Content-Disposition per part, one Content-Type per file, and CRLF line ends. No other framing of the
+client reaches the app. So every parser behind the middleware reads the body in one way, and every
+part that it takes for a file is encrypted.
 
 The app must be told a length before the body is known: see :mod:`securefs.middleware.bound`.
 """
@@ -40,18 +40,18 @@ class UploadPipeline:
     """One multipart body on its way to the app."""
 
     def __init__(self, source: BodySource, boundary: bytes, policy: Policy, sealing: Sealing) -> None:
-        # At least as long as the client's, so that short boundaries are no way to make bodies grow,
-        # and seldom longer.
+        # At least as long as the client's boundary, so that short boundaries can't make bodies
+        # grow; seldom longer.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
-        self.produced = 0  # bytes handed on
+        self.produced = 0  # bytes passed on
         self._source = source
         self._parser = MultipartParser(boundary, policy.max_part_header)
         self._policy = policy
         self._sealing = sealing
         size = len(self.boundary)
         self._bound = Bound(policy, sealing.new.most_overhead, boundary=size, longer=size - len(boundary))
-        self._open: SealedFile | None = None  # the file part under way
-        self._unsent = 0  # bytes of a part's header that was parsed and not handed on yet
+        self._open: SealedFile | None = None  # the file part that is being sealed
+        self._unsent = 0  # bytes of a part's header that was parsed and not yet passed on
 
     @property
     def length(self) -> int | None:
@@ -60,13 +60,13 @@ class UploadPipeline:
 
     @property
     def parts(self) -> int:
-        """How many parts were begun."""
+        """The number of parts that were begun."""
         return self._bound.parts
 
     def pieces(self) -> Generator[Piece | None, None, None]:
-        """Yield the new body, and None whenever more input must be read to go on.
+        """Yield the new body, and None whenever more input must be read.
 
-        :raises Refusal: the body is malformed, over a limit, too slow, or can't be recorded.
+        :raises Refusal: the body is malformed, exceeds a limit, is too slow, or can't be recorded.
         """
         try:
             yield from _whole_openings(self._parts(), self.boundary.encode("ascii"))
@@ -80,7 +80,7 @@ class UploadPipeline:
             self._source.close()
 
     def upper_bound(self) -> int:
-        """Return a length in bytes that the whole new body will not exceed, from what was read so far."""
+        """Return an upper bound on the new body's length in bytes, from what was read so far."""
         rest = (self._source.length or 0) - self._source.received + self._parser.held
         return self.produced + self._unsent + self._bound.announce(rest, self._open)
 
@@ -91,8 +91,7 @@ class UploadPipeline:
     def _events(self) -> Iterator[Event | None]:
         while data := self._source.read():
             yield from self._parser.feed(data)
-            # What is done with is not kept while the client is waited for: a mebibyte for each
-            # upload under way.
+            # Processed input is not kept while the client is waited for: it is 1 MiB per upload.
             del data
             yield None
         self._parser.close()
@@ -118,8 +117,8 @@ class UploadPipeline:
             if first is None:
                 yield None
         self._unsent = 0
-        # A browser's empty file input is filename="" without content, and goes on as it is. With
-        # content it is a file.
+        # A browser's empty file input is filename="" without content, and is passed on as it is.
+        # With content it is a file.
         is_file = bool(part.filename) or (part.filename is not None and isinstance(first, Data))
         content = _content(first, events)
         yield from self._file(part, content) if is_file else self._field(part, content)
@@ -147,7 +146,8 @@ class UploadPipeline:
             self._bound.add_field_bytes(len(data))
             start += bytes(data[: len(MAGIC) - len(start)])
             if start == MAGIC:
-                # Stored as it is, it would be decrypted for whoever posts it: see GuardedInput.
+                # Stored as it is, it would be decrypted for the client that posted it: see
+                # GuardedInput.
                 raise Refusal(400, Reason.CIPHERTEXT_INJECTION, "a field starts like an encrypted file")
             yield Piece(data)
 
@@ -167,16 +167,15 @@ class UploadPipeline:
 
 
 def _whole_openings(pieces: Iterable[Piece | None], boundary: bytes) -> Iterator[Piece | None]:
-    """Yield the same bytes, with each part's header and the least beginning of its data in one atomic piece.
+    """Yield the same bytes; join each part's header and the first bytes of its data.
 
-    Where a part is shorter than that beginning, the next boundary's line is in the piece, too.
-    Behind such a line a read may end, so that the next part's header begins a piece of its own.
+    They form one atomic piece. If a part is shorter than those first bytes, the piece also holds
+    the line of the next boundary. A read may end after such a line, so the header of the next part
+    begins a piece of its own.
     """
     least = least_opening(boundary)
-    opening, missing = (
-        bytearray(),
-        0,
-    )  # a header and what there is of the data behind it; bytes that are not there yet
+    # A header with the data after it so far; the number of bytes still missing.
+    opening, missing = bytearray(), 0
     for piece in pieces:
         if piece is None:
             yield None
@@ -197,7 +196,7 @@ def _whole_openings(pieces: Iterable[Piece | None], boundary: bytes) -> Iterator
 
 
 def _after_boundary(data: bytes, boundary: bytes) -> tuple[bytes, bytes]:
-    """Split a header of ours behind its boundary's line; behind the last boundary nothing follows."""
+    """Split a new header after its boundary line; nothing follows the last boundary."""
     end = data.index(boundary) + len(boundary) + len(b"\r\n")
     return (data, b"") if data[:end].endswith(b"--") else (data[:end], data[end:])
 

@@ -1,10 +1,10 @@
-"""Waiting for clients that send a request body slower than it is read: for how long, and for how many at once.
+"""Bounds on waiting for slow request bodies: for how long, and for how many at once.
 
-A thread that waits for one client serves no other. Where the server shows what has arrived (mostly:
-bodies with a Content-Length), it waits here and never inside the server's own read: the time in all
-and the average rate then hold to the moment, and a client that is not worth its place can be made
-to give it up. Where it shows the connection alone, a timer shuts that for reading when the time is
-up. On other servers the limits are checked between reads.
+A thread that waits for one client serves no other. If the server shows what has arrived (mostly for
+bodies with a Content-Length), the thread waits here and never inside the server's own read: the
+total time and the average rate are then enforced exactly, and a slow client can be evicted. If the
+server shows only the connection, a timer shuts it down for reading when the time is over. On other
+servers the limits are checked between reads.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Pace", "WaitingRoom"]
 
 _GRACE: Final = 5.0  # seconds before the minimum rate counts: connections start slowly
-_FIRST_SECOND: Final = 1.0  # seconds in which nobody is put out, however full it is
-_SILENCE: Final = 2.0  # seconds without a byte after which a client may be put out where others want in
-_TRICKLE: Final = 0.05  # seconds until a client that sends too few bytes to be read is asked again
+_FIRST_SECOND: Final = 1.0  # seconds in which no client is evicted, even from a full room
+_SILENCE: Final = 2.0  # seconds without a byte after which a client may be evicted for another
+_TRICKLE: Final = 0.05  # seconds until a client that sends too few bytes to read is polled again
 _ENDED: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
-_BLIND_READ: Final = 256 * 1024  # bytes read at a time where what has arrived can't be seen
+_BLIND_READ: Final = 256 * 1024  # bytes read at a time if it is unknown how many have arrived
 
 
 class Pace:
-    """How long one body may take: in all, and by its average rate after the first five seconds."""
+    """The time limits of one body: a total, and an average rate after the first five seconds."""
 
     def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout, self._rate = policy.body_timeout, policy.min_rate
@@ -50,35 +50,35 @@ class Pace:
         return self._clock() - self._start
 
     def left(self, received: int) -> float:
-        """Return after how many seconds a body that has ``received`` bytes now is too late."""
+        """Return the seconds until a body that has ``received`` bytes now is too late."""
         by_rate = _GRACE + received / self._rate if self._rate else math.inf
         return min(self._timeout, by_rate) - self.elapsed()
 
     def deadline(self) -> float:
-        """Return the seconds until the time in all is over."""
+        """Return the seconds until the total time is over."""
         return self._timeout - self.elapsed()
 
     def is_slow(self, received: int) -> bool:
-        """Return whether the average rate is too low, were there no grace."""
+        """Return whether the average rate is too low, without the grace period."""
         return received < self._rate * self.elapsed()
 
     def check(self, received: int) -> None:
-        """Raise :class:`Refusal` where a body that has ``received`` bytes now is too late."""
+        """Raise :class:`Refusal` if a body that has ``received`` bytes now is too late."""
         if self.elapsed() > self._timeout:
             raise self.too_late()
         if self.left(received) < 0:
             raise Refusal(408, Reason.TIMEOUT, f"the body came slower than {self._rate} bytes a second")
 
     def too_late(self) -> Refusal:
-        """Return what a body that takes longer than it may is answered with."""
+        """Return the refusal of a body that takes longer than allowed."""
         return Refusal(408, Reason.TIMEOUT, f"the body took longer than {self._timeout} seconds")
 
 
 class WaitingRoom:
-    """The clients that had to be waited for, each from then until its body ends.
+    """The clients that are waited for, each from its first wait until its body ends.
 
-    :param places: how many there may be, so that some of the server's threads are left for others;
-        None: any number.
+    :param places: how many there may be, so that some of the server's threads stay free; None: any
+        number.
     """
 
     def __init__(self, places: int | None) -> None:
@@ -87,7 +87,7 @@ class WaitingRoom:
         self._inside: set[Client] = set()
 
     def enter(self, client: Client) -> None:
-        """Let a client in. In a full room one that dawdles goes for it; without one it is refused (503)."""
+        """Admit a client. A full room evicts a slow client; if none is slow, it refuses (503)."""
         with self._lock:
             if client in self._inside:
                 return
@@ -107,7 +107,7 @@ class WaitingRoom:
 
 
 class Client:
-    """Who sends one request body, behind a server that shows us the connection.
+    """The sender of one request body, behind a server that shows the connection.
 
     :param sock: the connection: see :func:`securefs.middleware.servers.connection`.
     """
@@ -124,9 +124,11 @@ class Client:
         self._put_out = threading.Event()
 
     def read(self, wanted: int) -> bytes:
-        """Return up to ``wanted`` bytes as soon as some are there (a KiB, or the last of them), none at the end.
+        """Return up to ``wanted`` bytes as soon as some have arrived, none at the end.
 
-        :raises Refusal: they did not come in time, or there is no place to wait for them.
+        It waits for a KiB, or for the last bytes of the body.
+
+        :raises Refusal: they did not arrive in time, or there is no place to wait for them.
         """
         try:
             if self._ready() is None:
@@ -134,8 +136,7 @@ class Client:
             else:
                 data = self._stream.read(self._wait(wanted))
         except (Refusal, TimeoutError):
-            # Servers read on, and wait, for the rest of a body before they close. There is nothing
-            # to wait for.
+            # Before they close, servers wait for the rest of a body. This ends that wait.
             self._shut()
             raise
         self._received += len(data)
@@ -143,13 +144,13 @@ class Client:
         return data
 
     def close(self) -> None:
-        """Say that no more will be read."""
+        """End the reading of this body."""
         self._room.leave(self)
         if self._timer is not None:
             self._timer.cancel()
 
     def dawdles(self) -> bool:
-        """Return whether it may be put out in favour of another: it is silent, or slower than the minimum rate."""
+        """Return whether it may be evicted: it is silent, or slower than the minimum rate."""
         silent = self.silent_for() >= _SILENCE
         return self._pace.elapsed() >= _FIRST_SECOND and (silent or self._pace.is_slow(self._received))
 
@@ -158,16 +159,16 @@ class Client:
         return self._pace.elapsed() - self._heard
 
     def put_out(self) -> None:
-        """End its body: whoever waits for it wakes up, and answers 408."""
+        """Evict it: the thread that waits for it wakes up and answers 408."""
         self._put_out.set()
         self._shut()
 
     def _ready(self) -> int | None:
-        """Return how many bytes can be read without waiting; None where that can't be known."""
+        """Return how many bytes can be read without waiting; None if that is unknown."""
         return arrived(self._stream, self._socket)
 
     def _wait(self, wanted: int) -> int:
-        """Return how many of the ``wanted`` bytes to read, which will then not have to wait."""
+        """Return how many of the ``wanted`` bytes can then be read without waiting."""
         enough = min(wanted, LEAST_READ)
         ready = self._ready() or 0
         if ready >= enough:
@@ -177,18 +178,18 @@ class Client:
         poll.register(self._socket, select.POLLIN | _ENDED)
         while ready < enough:
             if self._connection_ended(poll, some=ready > 0):
-                # Nothing more will come: a read returns what there is.
+                # No more bytes will arrive: a read returns those that are there.
                 return wanted
             self._pace.check(self._received)
             ready = self._ready() or 0
         return min(wanted, ready)
 
     def _connection_ended(self, poll: select.poll, *, some: bool) -> bool:
-        """Wait until bytes come, the time is over, or the connection ends; return whether that was it.
+        """Wait for bytes, the time limit or the end of the connection; return whether it ended.
 
-        :param some: bytes are there, but too few to be read. They wake each poll at once, so more
-            get time to come.
-        :raises Refusal: the client was put out meanwhile.
+        :param some: too few bytes to read are there. They wake each poll at once, so a short delay
+            lets more arrive.
+        :raises Refusal: the client was evicted meanwhile.
         """
         events = poll.poll(max(0.0, 1000 * self._pace.left(self._received)) + 1)
         if events and some:
@@ -209,7 +210,7 @@ class Client:
         try:
             data = self._stream.read(wanted)
         except Exception:
-            # Each server has errors of its own for a body that ends early.
+            # Each server has its own errors for a body that ends early.
             self._check_ended()
             raise
         finally:
@@ -224,7 +225,10 @@ class Client:
             raise _put_out() from None
 
     def _expire(self) -> None:
-        """End a read that waits: a byte now and then satisfies every socket timeout and never fills the read."""
+        """End a read that waits.
+
+        A byte now and then satisfies every socket timeout and never fills the read.
+        """
         self._late.set()
         self._shut()
 

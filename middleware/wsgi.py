@@ -1,9 +1,9 @@
 """The middleware itself: ``app = SecureFS(app)``.
 
-A request passes four gates, and each may answer in the app's place: who asks (``authorize``), what
-is uploaded (:mod:`securefs.middleware.upload`), what the app made of it, and what is served
-(:mod:`securefs.middleware.download`). Whatever is neither an upload nor ciphertext goes through
-untouched. :mod:`securefs.middleware.transit` is one request on this way.
+A request passes four gates, and each may answer in the app's place: authorization (``authorize``),
+the upload (:mod:`securefs.middleware.upload`), the app's response, and the download
+(:mod:`securefs.middleware.download`). A body that is neither an upload nor ciphertext passes
+unchanged. :mod:`securefs.middleware.transit` is one request on this way.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ __all__ = ["SecureFS"]
 
 
 class SecureFS:
-    """Encrypts what is uploaded to a WSGI app and decrypts what the app serves of it.
+    """Encrypts the uploads to a WSGI app, and decrypts the stored files that the app serves.
 
     :param app: any WSGI application.
     :param keyring: the file keys; from ``FILE_KEY_BASE64`` and its relatives unless given.
-    :param journal: the audit journal; from ``SECUREFS_AUDIT_DIR`` unless given, on standard error
-        without that.
+    :param journal: the audit journal; unless given, from ``SECUREFS_AUDIT_DIR``, or on standard
+        error if that is not set.
     :param policy: limits and choices; from ``SECUREFS_SUITE`` and its relatives unless given.
     :param context: ``context(environ) -> bytes`` is bound into every file, e.g. the tenant: a file
-        that was written under one context does not open under another. Called when a file is sealed
-        or opened. Format 1 binds none: with it, the policy must say ``unbound_format_1``.
-    :param authorize: ``authorize(environ) -> str | None`` names the principal; None is a 401 before
-        the app runs.
+        that was written in one context does not open in another. It is called when a file is sealed
+        or opened. Format 1 binds no context: with Format 1, the policy must set
+        ``unbound_format_1``.
+    :param authorize: ``authorize(environ) -> str | None`` names the principal; None results in a
+        401 before the app runs.
     :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees
         its ciphertext, and may refuse it: :mod:`securefs.middleware.inspection`.
-    :raises ConfigurationError: where one of them is unusable. There is no fallback to plaintext.
+    :raises ConfigurationError: one of them is unusable. There is no fallback to plaintext.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class SecureFS:
         journal = journal or Journal.from_env()
         policy = policy or Policy.from_env()
         new_files = NewFiles(keyring, policy.format, policy.suite)
-        # A key that can't seal is found now and not at the first upload, as is a ring without a key
+        # A key that can't seal is detected now, not at the first upload; so is a ring without a key
         # that opens Format 1.
         new_files.check()
         if policy.format_1_paths:
@@ -86,14 +87,16 @@ class SecureFS:
         except Refusal as refusal:
             return transit.refuse(refusal)
         except BaseException:
-            # The app's own error, or one of ours: the server reports it, and what is open is closed
-            # as after any response.
+            # The server reports the error; everything that is open is closed as after any response.
             transit.close()
             raise
 
 
 def _check_bound(policy: Policy) -> None:
-    """Refuse a context beside Format 1, which would ignore it: one tenant's file would open for every other."""
+    """Refuse a context together with Format 1, which would ignore it.
+
+    Otherwise one tenant's file would open for every other.
+    """
     if policy.unbound_format_1 or (policy.format != 1 and not policy.format_1_paths):
         return
     setting = (

@@ -7,15 +7,15 @@ Around a web app::
 
 With files and streams::
 
-    from securefs import Encryptor, Keyring, decrypt_file, encrypt_file, open_encrypted, rewrap, verify
+    from securefs import Encryptor, Keyring, decrypt_file, encrypt_file
+    from securefs import open_encrypted, rewrap, verify
 
-Keys are 32 random bytes that live in the environment, never in code. Every file has a key of its
-own, wrapped under the file key, so keys rotate without touching contents. What was changed by one
-bit is refused: verification raises and nothing that failed it is returned. A file that one release
-wrote, every later release reads.
+A key is 32 random bytes and lives in the environment, never in code. Each file has a data
+encryption key of its own, wrapped under the file key, so that keys rotate without touching
+contents. A file in which one bit was changed is refused: verification raises, and no byte that
+failed it is returned. Every later release reads the files that an earlier release wrote.
 
-The formats are specified in docs/format.md; what is defended against, and what is not, in
-SECURITY.md.
+docs/format.md specifies the formats. SECURITY.md says what is defended against and what is not.
 """
 
 from securefs._version import __version__

@@ -1,9 +1,8 @@
-"""The same primitives through OpenSSL, where pyca ``cryptography`` 50 or later is installed (extra ``fast``).
+"""OpenSSL primitives, used if pyca ``cryptography`` 50 or later is installed (extra ``fast``).
 
-This is the only module that imports it. Importing this module fails with ImportError where the
-library is missing or older;
-:func:`securefs.backend.default_primitives` then stays with PyCryptodome. Which of the two ran can't
-    be seen in a file.
+This is the only module that imports that library. Importing this module fails with ImportError if
+the library is missing or older; :func:`securefs.backend.default_primitives` then uses PyCryptodome.
+A file does not show which of the two wrote it.
 """
 
 from __future__ import annotations
@@ -70,5 +69,5 @@ class OpenSSL:
         return _OpenSSLGcm(key)
 
     def cobblestone_sealer(self, key: bytes, context: bytes) -> StreamSealer | None:
-        """Return pyca's own Cobblestone-256 writer; it draws its salt itself, from the system."""
+        """Return pyca's own Cobblestone-256 writer, which draws its salt from the system."""
         return Cobblestone256Encryptor(key, context)

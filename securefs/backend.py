@@ -1,4 +1,4 @@
-"""Which implementation of the primitives runs: OpenSSL where it is installed, PyCryptodome everywhere else."""
+"""Chooses the implementation of the primitives: OpenSSL if installed, else PyCryptodome."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["default_primitives"]
 
 @cache
 def default_primitives() -> Primitives:
-    """Return the fastest implementation that is installed. Both write and read the same bytes."""
+    """Return the fastest installed implementation. All write and read the same bytes."""
     try:
-        from securefs.accelerated import OpenSSL  # noqa: PLC0415  # optional: its import is the test for it
+        # Optional: the import itself tells whether it is installed.
+        from securefs.accelerated import OpenSSL  # noqa: PLC0415
     except ImportError:
         return PyCryptodome()
     return OpenSSL()

@@ -1,9 +1,9 @@
-"""The floor: how files and folders are put on a disk.
+"""Writes files and folders to disk; the lowest layer.
 
 A new file is private (mode 0600) and never replaces another (:func:`create_private`).
-:func:`write_new` and :func:`write_atomically` flush a file and its name to disk. Whatever goes
-wrong before that (a full disk, a failed verification, a signal) removes what was begun and leaves
-an existing target as it was.
+:func:`write_new` and :func:`write_atomically` flush a file and its name to disk. Any failure before
+that (a full disk, a failed verification, a signal) removes the new file and leaves an existing
+target as it was.
 """
 
 from __future__ import annotations
@@ -54,21 +54,24 @@ def is_full(error: OSError) -> bool:
 
 
 def make_private_folder(path: Path) -> os.stat_result:
-    """Make the folder ``path``, mode 0700, where there is none; return its status, whoever made it.
+    """Create the folder ``path`` with mode 0700 if it is missing; return its status in any case.
 
-    :raises OSError: it can't be made, or there is something else in its place.
+    :raises OSError: it can't be created, or there is something else in its place.
     """
     path.mkdir(PRIVATE_FOLDER, exist_ok=True)
     return path.stat()
 
 
 def others_can_write(status: os.stat_result) -> bool:
-    """Tell whether users other than its owner can write to a file or folder."""
+    """Return whether users other than the owner can write to a file or folder."""
     return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def flush_folder(directory: Path) -> None:
-    """Flush a folder's names to disk: without it a power cut may take a new file's name, or bring an old one back."""
+    """Flush the names in a folder to disk.
+
+    Without it, a power cut may remove the name of a new file, or bring an old name back.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -88,7 +91,7 @@ def create_private(path: StrPath, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def write_new(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new private file, on the disk with its name when the block ends, and removed if it fails.
+    """Yield a new private file. It is on the disk when the block ends, and removed if it fails.
 
     :raises FileExistsError: there is something at ``path``.
     """
@@ -107,7 +110,7 @@ def write_new(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes ``target`` when the block ends without an error, and else vanishes.
+    """Yield a binary file that becomes ``target`` if the block ends without an error.
 
     :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`,
         also where another process creates the target in the meantime.
@@ -147,19 +150,21 @@ def _named(temporary: Path, path: Path) -> Iterator[None]:
 def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         try:
-            # link() fails where the target exists, in one step with the check; rename() would
-            # replace it.
+            # link() fails if the target exists, in one step with the check; rename() would replace
+            # the target.
             os.link(temporary, path)
         except FileExistsError:
             raise _exists(path) from None
         except OSError as error:
             if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
                 raise
-            # This file system has no hard links: the check above must do.
+            # This file system has no hard links: the check above has to suffice.
         else:
             return
     temporary.replace(path)
 
 
 def _exists(path: Path) -> ConfigurationError:
-    return ConfigurationError(f"{path} exists already: choose another name, or say that it may be replaced")
+    return ConfigurationError(
+        f"{path} exists already: choose another name, or allow it to be replaced (overwrite=True, --force)"
+    )

@@ -1,8 +1,8 @@
-"""The error tree: every way in which securefs says no.
+"""The error tree: every error that securefs raises on purpose.
 
 All errors descend from :class:`SecureFSError`. No message and no attribute carries key bytes or
-plaintext, so all of them may be logged. What a client of a server may see is less: the middleware
-tells it only that an operation failed, and writes the reason to the audit journal.
+plaintext, so all of them may be logged. A client of a server sees less: the middleware tells it
+only that an operation failed, and writes the reason to the audit journal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Reason(str, Enum):
-    """Why an operation failed: a closed list, the ``reason`` field of the audit journal."""
+    """The reason of a failure: a closed list, the ``reason`` field of the audit journal."""
 
     TAG_MISMATCH = "tag_mismatch"
     COMMITMENT_MISMATCH = "commitment_mismatch"
@@ -58,7 +58,7 @@ class ConfigurationError(SecureFSError):
 
 
 class FormatError(SecureFSError):
-    """The input is not a file of the format that was asked for; nothing in it was trusted."""
+    """The input is not a file of the requested format; nothing in it was trusted."""
 
     def __init__(self, message: str, reason: Reason = Reason.BAD_HEADER) -> None:
         super().__init__(message)
@@ -66,11 +66,11 @@ class FormatError(SecureFSError):
 
 
 class IntegrityError(SecureFSError):
-    """The file is not what was written: changed, cut, extended, moved or opened in the wrong context.
+    """The file failed verification: it was changed, cut, extended, moved or is in another context.
 
-    :param message: what did not hold, in words that may be logged.
+    :param message: which check failed, in words that may be logged.
     :param reason: the journal's code for it.
-    :param segment: the index of the segment concerned, None where it is not one segment.
+    :param segment: the index of the segment concerned; None if it is not one segment.
     :param digest: hex SHA-256 of that **ciphertext** segment as it was read (never of plaintext).
     """
 
@@ -89,7 +89,7 @@ class IntegrityError(SecureFSError):
 
 
 class UnknownKeyError(SecureFSError):
-    """No key of the keyring is named by the file. :attr:`key_ids` are the ids (hex) that the file names."""
+    """The file names no key of the keyring. :attr:`key_ids` are the ids (hex) that it names."""
 
     reason: Reason = Reason.UNKNOWN_KEY
 
@@ -105,7 +105,7 @@ class LimitExceededError(SecureFSError):
 
 
 class SourceError(SecureFSError):
-    """What is read from does not behave as a binary file or stream: it gave text, nothing (None), or too much."""
+    """The source is not a binary file or stream: it gave text, nothing (None) or too much."""
 
     reason: Reason = Reason.IO_ERROR
 
@@ -116,5 +116,5 @@ class JournalError(SecureFSError):
     reason: Reason = Reason.JOURNAL_ERROR
 
 
-# What these say is about a file; all other errors are about what was asked for, or about this machine.
+# These errors are about a file; all others are about the command or this machine.
 VERDICTS: Final = (FormatError, IntegrityError, LimitExceededError, UnknownKeyError)

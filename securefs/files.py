@@ -1,7 +1,7 @@
 """Whole files: encrypt, decrypt, verify.
 
-What is written appears whole, or not at all (:mod:`securefs.disk`). Everything streams: memory does
-not depend on a file's size.
+A target file appears whole or not at all (:mod:`securefs.disk`). Everything streams: memory use
+does not depend on the size of a file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = [
     "verify",
 ]
 
-# Bytes read at a time. With whole MiBs encryption took 1.4 to 1.7 times as long: buffers of that
-# size come fresh from the kernel.
+# Bytes read at a time. With 1 MiB and more, encryption took 1.4 to 1.7 times as long, because the
+# kernel supplies buffers of that size anew.
 COPY_SIZE: Final = 256 * 1024
 
 
@@ -41,8 +41,7 @@ COPY_SIZE: Final = 256 * 1024
 class FileInfo:
     """What is known of an encrypted file that verified. ``size`` is the plaintext's, in bytes.
 
-    :ivar passed_over: as of :class:`EncryptedFile`: where it is not empty, a file key is in the
-        wrong hands.
+    :ivar passed_over: as in :class:`EncryptedFile`: if it is not empty, a file key is compromised.
     """
 
     object_id: str
@@ -55,20 +54,20 @@ class FileInfo:
 
     @classmethod
     def of(cls, file: EncryptedFile) -> FileInfo:
-        """Return what ``file`` tells of itself."""
+        """Return the information about the open file ``file``."""
         return cls(
             file.object_id, file.key_id, file.format, file.suite, file.size, file.metadata, file.passed_over
         )
 
 
 def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int:
-    """Seal all that ``source`` gives into ``target``; return the plaintext's size in bytes.
+    """Seal everything from ``source`` into ``target``; return the plaintext's size in bytes.
 
-    :raises SourceError: it gives something else than bytes.
+    :raises SourceError: the source does not return bytes.
     """
     size = 0
-    # A source that has nothing yet says None: to take that for its end would store a part as the
-    # whole.
+    # A source with nothing to read yet returns None. Taking that for the end would store a part as
+    # the whole.
     while data := _read(source):
         size += len(data)
         target.write(sealer.update(data))
@@ -98,9 +97,11 @@ def encrypt_file(
     overwrite: bool = False,
     primitives: Primitives | None = None,
 ) -> str:
-    """Encrypt the file ``source`` into the new file ``target`` (mode 0600); return its object id, "" for Format 1.
+    """Encrypt the file ``source`` into the new file ``target`` (mode 0600).
 
-    :param suite, context, metadata: as for :class:`Encryptor`; Format 1 knows none of them.
+    Return the object id, "" for Format 1.
+
+    :param suite, context, metadata: as for :class:`Encryptor`; Format 1 has none of them.
     :param format_1: write the original layout instead of Format 2.
     :raises ConfigurationError: the target exists and ``overwrite`` is false, or an argument is
         unusable.
@@ -123,7 +124,9 @@ def decrypt_file(
     overwrite: bool = False,
     primitives: Primitives | None = None,
 ) -> FileInfo:
-    """Decrypt the file ``source`` into the new file ``target`` (mode 0600), which appears only if all of it verified.
+    """Decrypt the file ``source`` into the new file ``target`` (mode 0600).
+
+    The target appears only if every byte of the source verifies.
 
     :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as
         :func:`securefs.open_encrypted`; the target is then as it was.
@@ -145,7 +148,9 @@ def verify(
     format_1: bool = False,
     primitives: Primitives | None = None,
 ) -> FileInfo:
-    """Verify every byte of an encrypted file and return what it is. What does not hold raises, nothing is returned.
+    """Verify every byte of an encrypted file; return what is known of it.
+
+    A file that fails verification raises, and nothing is returned.
 
     :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as
         :func:`securefs.open_encrypted`.

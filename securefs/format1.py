@@ -1,9 +1,11 @@
-"""Format 1, the original layout: ``IV[16] ‖ AES-CBC(K, IV, PKCS#7(plaintext)) ‖ HMAC-SHA256(K, IV ‖ ciphertext)[32]``.
+"""Format 1, the original layout: IV, AES-CBC ciphertext, HMAC-SHA256 tag.
 
-Read and written exactly as first specified (docs/format.md, "Format 1"). It has no magic and no key
-id, and one key serves for cipher and tag, so it is handled only where the caller asked for it and
-never guessed. The tag covers the whole file: nothing is decrypted before the last byte has been
-seen and the tag compared, in constant time.
+``IV[16] ‖ AES-CBC(K, IV, PKCS#7(plaintext)) ‖ HMAC-SHA256(K, IV ‖ ciphertext)[32]``
+
+It is read and written exactly as first specified (docs/format.md, "Format 1"). It has no magic and
+no key id, and uses one key for cipher and tag, so it is used only if the caller asks for it and is
+never guessed. The tag covers the whole file: no byte is decrypted before the last byte has been
+read and the tag compared, in constant time.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ def sealed_length(size: int) -> int:
 
 
 def ciphertext_size(length: int) -> int:
-    """Return the bytes of ciphertext in a file of ``length`` bytes; raise :class:`FormatError` for an odd length."""
+    """Return the bytes of ciphertext in a file of ``length`` bytes.
+
+    :raises FormatError: no Format 1 file has this length.
+    """
     size = length - OVERHEAD
     if size < BLOCK_SIZE or size % BLOCK_SIZE:
         raise FormatError(
@@ -48,15 +53,16 @@ def ciphertext_size(length: int) -> int:
 
 
 def most_overhead() -> int:
-    """Return how many bytes a file has at most beyond its plaintext."""
+    """Return the largest number of bytes that a file has beyond its plaintext."""
     return OVERHEAD + BLOCK_SIZE
 
 
 class Format1Sealer:
-    """Seals one file as it streams by. Deterministic: the IV (16 bytes, random, never used twice) is an argument.
+    """Seals one file as a stream. Deterministic: the IV is an argument.
 
-    :param key_id: the key's name in hex, for who keeps records: the file has no place for it.
-    :ivar object_id: empty. The file has no id of its own.
+    :param iv: 16 random bytes, never used twice.
+    :param key_id: the key's name in hex, for records: the file has no place for it.
+    :ivar object_id: empty, because the file has no id of its own.
     """
 
     object_id = ""
@@ -70,13 +76,13 @@ class Format1Sealer:
         self._tail = b""  # less than a block of plaintext
 
     def stored_length(self, size: int) -> int:
-        """Return how many bytes the whole file has if ``size`` bytes of plaintext go into it."""
+        """Return the size in bytes of the whole file for ``size`` bytes of plaintext."""
         return sealed_length(size)
 
     def update(self, data: Bytes) -> bytes:
-        """Take plaintext of any length, return the stored bytes that are ready.
+        """Take plaintext of any length; return the stored bytes that are ready.
 
-        :raises ValueError: after :meth:`finalize`. :raises SourceError: these are no bytes.
+        :raises ValueError: after :meth:`finalize`. :raises SourceError: the data is not bytes.
         """
         if self._spent:
             raise ValueError("this sealer is finalized: make a new one for every file")
@@ -86,7 +92,7 @@ class Format1Sealer:
         return self._emit(plaintext[:whole])
 
     def finalize(self) -> bytes:
-        """Return the last stored bytes, the tag among them. The sealer is spent after this."""
+        """Return the last stored bytes, which include the tag. The sealer cannot be used again."""
         if self._spent:
             raise ValueError("this sealer is finalized: make a new one for every file")
         self._spent = True
@@ -100,18 +106,21 @@ class Format1Sealer:
 
 
 class Format1Verifier:
-    """Finds, in one pass over ``IV ‖ ciphertext``, which of several keys, given by their names, made a file's tag."""
+    """Finds which of several named keys made a file's tag, in one pass over ``IV ‖ ciphertext``."""
 
     def __init__(self, keys: Mapping[bytes, bytes]) -> None:
         self._macs = [(name, hmac.new(key, digestmod=hashlib.sha256)) for name, key in keys.items()]
 
     def update(self, data: Bytes) -> None:
-        """Take the next bytes of the file, its last 32 excepted."""
+        """Take the next bytes of the file, without its last 32 (the tag)."""
         for _, mac in self._macs:
             mac.update(data)
 
     def find_key(self, tag: bytes) -> bytes:
-        """Return the name of the key whose tag this is; raise :class:`IntegrityError` where it is none's."""
+        """Return the name of the key that made this tag.
+
+        :raises IntegrityError: no key made it.
+        """
         found = [name for name, mac in self._macs if hmac.compare_digest(mac.digest(), tag)]
         if not found:
             raise IntegrityError("the file's tag matches under no key of the keyring", Reason.TAG_MISMATCH)

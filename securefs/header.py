@@ -1,10 +1,10 @@
 """The header of a Format 2 file: preamble, slot table, metadata (docs/format.md, "Format 2").
 
-Pure functions over bytes, which know no key: what is in a slot is for :mod:`securefs.keys.slots`,
-what is in the metadata for :mod:`securefs.metadata`. Parsing allocates nothing that a header's own
-numbers ask for before they are checked against the format's limits; a header is at most 98,360
-bytes. What parses is only well-formed: it is trusted from the moment that a slot unwraps, since
-every key derived from the data encryption key (DEK) has the preamble bound into it.
+These are pure functions over bytes and know no key: :mod:`securefs.keys.slots` handles the content
+of a slot, and :mod:`securefs.metadata` the metadata. The sizes in a header are checked against the
+format's limits before anything is allocated for them; a header is at most 98,360 bytes. A parsed
+header is only well-formed. It is trusted once a slot unwraps, because the preamble is bound into
+every key that is derived from the data encryption key (DEK).
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ __all__ = [
     "slot_table",
 ]
 
-MAGIC: Final = bytes.fromhex(
-    "8953465332 0D0A1A"
-)  # an eighth bit, "SFS2", CR LF and SUB: any text-mode copy breaks it
+# A byte with the eighth bit set, "SFS2", CR LF and SUB: any copy in text mode breaks it.
+MAGIC: Final = bytes.fromhex("8953465332 0D0A1A")
 VERSION: Final = 2
 FILE_ID_SIZE: Final = 32  # bytes
 PREAMBLE_SIZE: Final = 48  # bytes
@@ -61,7 +60,7 @@ MIN_META_SIZE: Final = GCM_TAG_SIZE + 1  # bytes; sealed
 MAX_META_SIZE: Final = MAX_TEXT + GCM_TAG_SIZE  # 65,536 bytes; sealed
 DEFAULT_SLOTS: Final = 2  # one in use, one free for a rewrap in place
 DEFAULT_SLOT_SIZE: Final = 160  # bytes
-SLOT_ALIGNMENT: Final = 4  # bytes; so many at a slot's start are written whole or not at all
+SLOT_ALIGNMENT: Final = 4  # bytes; the first four bytes of a slot are written whole or not at all
 
 KIND_EMPTY: Final = 0
 KIND_FILE_KEY: Final = 1
@@ -73,8 +72,8 @@ KIND_NAMES: Final = {
     KIND_HPKE: "hpke recipient",
 }
 _KIND_1_PAYLOAD: Final = 32 + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes: salt, DEK, tag
-# Payload bytes, least and most, of each kind. Kind 2: a length byte, a provider name, a ciphertext;
-# kind 3: enc and ct.
+# Payload size of each kind, minimum and maximum, in bytes. Kind 2: a length byte, a provider name,
+# a ciphertext; kind 3: enc and ct.
 _PAYLOAD_SIZES: Final = {
     KIND_FILE_KEY: (_KIND_1_PAYLOAD, _KIND_1_PAYLOAD),
     KIND_KEY_SERVICE: (3, MAX_SLOT_SIZE),
@@ -84,7 +83,7 @@ _PAYLOAD_SIZES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One non-empty slot: who can open the file."""
+    """One non-empty slot, which lets one key open the file."""
 
     index: int  # its place in the table
     kind: int
@@ -96,7 +95,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A well-formed header. ``length`` is the offset at which the body starts, in bytes."""
+    """A well-formed header. ``length`` is the offset in bytes at which the body starts."""
 
     preamble: bytes
     suite: Suite
@@ -113,7 +112,7 @@ class Header:
         return self.file_id.hex()
 
     def plaintext_bounds(self, file_size: int) -> tuple[int, int]:
-        """Return the least and the most bytes of plaintext that a file of this header and size may hold."""
+        """Return the minimum and maximum bytes of plaintext in a file of ``file_size`` bytes."""
         return self.suite.plaintext_bounds(file_size - self.length - len(TRAILER))
 
     def may_be_whole(self, file_size: int) -> bool:
@@ -121,12 +120,15 @@ class Header:
         return self.suite.may_be_whole(file_size - self.length - len(TRAILER))
 
     def slot_offset(self, index: int) -> int:
-        """Return where in the file the slot at ``index`` of the table begins, in bytes."""
+        """Return the offset in the file, in bytes, of the slot at ``index`` of the table."""
         return FIXED_SIZE + index * self.slot_size
 
 
 def header_length(start: bytes) -> int:
-    """Return the header's length in bytes, from its first 56 bytes, or raise :class:`FormatError`."""
+    """Return the header's length in bytes, from its first 56 bytes.
+
+    :raises FormatError: they are not the start of a Format 2 header.
+    """
     if start[: len(MAGIC)] != MAGIC:
         raise FormatError(
             "not a securefs file: it does not start with the Format 2 magic", Reason.NOT_ENCRYPTED
@@ -153,7 +155,10 @@ def header_length(start: bytes) -> int:
 
 
 def parse_header(data: bytes) -> Header:
-    """Return the header at the start of ``data``, which must hold all of it; raise :class:`FormatError` otherwise."""
+    """Return the header at the start of ``data``.
+
+    :raises FormatError: ``data`` does not hold the whole of a well-formed header.
+    """
     length = header_length(data)
     if len(data) < length:
         raise FormatError(
@@ -182,7 +187,7 @@ def parse_header(data: bytes) -> Header:
 
 
 def may_have_payload(kind: int, size: int) -> bool:
-    """Return whether a slot of this kind may have a payload of so many bytes."""
+    """Return whether a slot of this kind may have a payload of ``size`` bytes."""
     least, most = _PAYLOAD_SIZES.get(kind, (1, 0))
     return least <= size <= min(most, MAX_SLOT_SIZE - SLOT_HEAD_SIZE)
 
@@ -199,7 +204,8 @@ def _parse_slot(index: int, data: bytes) -> Slot | None:
     if data[1] or payload_end > len(data) or any(data[payload_end:]):
         raise FormatError("a slot's reserved byte, payload length or filling is wrong")
     if not may_have_payload(kind, payload_size):
-        # Without this, one flipped bit would turn an empty slot into one that no writer makes.
+        # Without this check, one flipped bit would turn an empty slot into one that no writer
+        # makes.
         raise FormatError(f"a slot of kind {kind} can't have a payload of {payload_size} bytes")
     return Slot(
         index=index,
@@ -212,32 +218,44 @@ def _parse_slot(index: int, data: bytes) -> Slot | None:
 
 
 def build_preamble(suite: Suite, file_id: bytes, metadata_size: int) -> bytes:
-    """Return the preamble of a file whose metadata text has so many bytes; none means that it has no metadata."""
+    """Return the preamble of a file whose metadata text has ``metadata_size`` bytes.
+
+    0 means that the file has no metadata.
+    """
     sealed_size = metadata_size + GCM_TAG_SIZE if metadata_size else 0
     return b"".join((MAGIC, bytes([VERSION, suite.value, 0, 0]), sealed_size.to_bytes(4, "big"), file_id))
 
 
 def slot_head(kind: int, payload_size: int, generation: int, key_id: bytes) -> bytes:
-    """Return a slot's first 24 bytes, which are bound into what is wrapped in it."""
+    """Return a slot's first 24 bytes, which are bound into the wrap of its key."""
     return b"".join(
         (bytes([kind, 0]), payload_size.to_bytes(2, "big"), generation.to_bytes(4, "big"), key_id)
     )
 
 
 def fitting_slot_size(payload_size: int, least: int | None = None) -> int:
-    """Return the slot size, in bytes, of a table with room for such a payload: aligned, at least ``least`` or the usual size."""
+    """Return a slot size, in bytes, with room for a payload of ``payload_size`` bytes.
+
+    It is aligned, and at least ``least``, or the usual size if that is None.
+    """
     size = max(DEFAULT_SLOT_SIZE if least is None else least, SLOT_HEAD_SIZE + payload_size)
     return size + -size % SLOT_ALIGNMENT
 
 
 def new_header_size(payload_size: int, metadata_size: int) -> int:
-    """Return the size in bytes of a new file's header, from the sizes of its one slot's payload and of its metadata text."""
+    """Return the size in bytes of a new file's header.
+
+    It follows from the payload size of its one slot and from the size of its metadata text.
+    """
     sealed = metadata_size + GCM_TAG_SIZE if metadata_size else 0
     return FIXED_SIZE + DEFAULT_SLOTS * fitting_slot_size(payload_size) + sealed
 
 
 def claimed_suite(start: bytes) -> Suite | None:
-    """Return the suite that a file claims in its first bytes; None where they are too few, or name none."""
+    """Return the suite that a file claims in its first bytes.
+
+    Return None if they are too few or name no suite.
+    """
     try:
         return Suite(start[SUITE_AT]) if start[: len(MAGIC)] == MAGIC else None
     except (IndexError, ValueError):
@@ -245,9 +263,9 @@ def claimed_suite(start: bytes) -> Suite | None:
 
 
 def claimed_object_id(start: bytes) -> str | None:
-    """Return the object id (64 hex digits) that a stored file claims; None where it is no Format 2 file.
+    """Return the object id (64 hex digits) that a stored file claims; None if not Format 2.
 
-    Nothing of it is verified: for apps that name what they store. See ``docs/format.md``,
+    The id is not verified. It is for apps that name stored files by it. See ``docs/format.md``,
     "Preamble".
 
     :param start: the file's first :data:`PREAMBLE_SIZE` bytes, or more.
@@ -258,6 +276,6 @@ def claimed_object_id(start: bytes) -> str | None:
 
 
 def slot_table(slots: Sequence[bytes], count: int, slot_size: int) -> bytes:
-    """Return a table of ``count`` slots of ``slot_size`` bytes: ``slots``, and empty ones."""
+    """Return a table of ``count`` slots of ``slot_size`` bytes: ``slots``, then empty ones."""
     head = bytes([count, 0]) + slot_size.to_bytes(2, "big") + bytes(4)
     return head + b"".join(slot.ljust(slot_size, b"\0") for slot in slots).ljust(count * slot_size, b"\0")

@@ -1,12 +1,12 @@
-"""The metadata of a Format 2 file as text (docs/format.md, "Metadata"): one JSON object, spelled so that every reader agrees.
+"""The metadata of a Format 2 file (docs/format.md, "Metadata"): one strict JSON object.
 
-JSON readers differ in what else they take: a byte order mark, UTF-16, ``NaN``, a name that occurs
+JSON readers differ in what else they accept: a byte order mark, UTF-16, ``NaN``, a name that occurs
 twice, half of a surrogate pair, nesting as deep as their stack. Each of these is refused here, when
-it is written and when it is read, so that no file opens in one program and not in another. Pure
-functions over bytes.
+metadata is written and when it is read, so that no file opens in one program and not in another.
+These are pure functions over bytes.
 
-Sealed, it is one AES-GCM message under a key that is derived from the file's data key (DEK) and its
-preamble.
+Sealed metadata is one AES-GCM message under a key that is derived from the file's data encryption
+key (DEK) and its preamble.
 """
 
 from __future__ import annotations
@@ -34,19 +34,22 @@ __all__ = [
     "seal_metadata",
 ]
 
-MAX_TEXT: Final = 65_520  # bytes; sealed, with the tag of 16 bytes, they are the 65,536 that a header holds
+MAX_TEXT: Final = 65_520  # bytes; with the 16-byte tag, the 65,536 that a header holds
 MAX_DEPTH: Final = 32  # levels of objects and arrays; the outermost object is the first
-MAX_NUMBER: Final = 64  # characters of a number: readers differ in how long a one they take
+MAX_NUMBER: Final = 64  # characters of a number: readers differ in the length that they accept
 
 _META_INFO: Final = b"securefs/2 meta\0"
-# RFC 8259 section 7, whatever it escapes. A string without an end reaches to the text's: what could
-# fail there would be tried again from each quote.
+# A string of RFC 8259 section 7, with any escapes. An unterminated string extends to the end of the
+# text; otherwise the match would be tried again from each quote.
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.?)*"?', re.DOTALL)
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 
 
 def seal_metadata(text: bytes, dek: bytes, file_id: bytes, preamble: bytes, primitives: Primitives) -> bytes:
-    """Return the sealed text, nothing for no text. Only once under one DEK: key and nonce are derived from it."""
+    """Return the sealed text, or nothing for no text.
+
+    Use it only once for each DEK, because key and nonce are derived from it.
+    """
     if not text:
         return b""
     key, nonce = _keys(dek, file_id, preamble)
@@ -56,10 +59,10 @@ def seal_metadata(text: bytes, dek: bytes, file_id: bytes, preamble: bytes, prim
 def open_metadata(
     sealed: bytes, dek: bytes, file_id: bytes, preamble: bytes, primitives: Primitives
 ) -> dict[str, object]:
-    """Return the sealed metadata, an empty dict where there is none.
+    """Return the sealed metadata; an empty dict if there is none.
 
-    :raises IntegrityError: it was changed. :raises FormatError: its tag is good, and it is no
-        metadata all the same.
+    :raises IntegrityError: it was changed.
+    :raises FormatError: its tag is valid, and it is still not metadata.
     """
     if not sealed:
         return {}
@@ -73,10 +76,10 @@ def _keys(dek: bytes, file_id: bytes, preamble: bytes) -> tuple[bytes, bytes]:
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> bytes:
-    """Return the metadata text, at most 65,520 bytes of UTF-8; none for an empty mapping.
+    """Return the metadata text, at most 65,520 bytes of UTF-8; empty for an empty mapping.
 
-    :raises ConfigurationError: for what the format can't hold, so that no file is written that no
-        reader opens.
+    :raises ConfigurationError: the format can't hold it. So no file is written that no reader
+        opens.
     """
     if not metadata:
         return b""
@@ -89,19 +92,22 @@ def encode_metadata(metadata: Mapping[str, object]) -> bytes:
     try:
         decode_metadata(text)
     except FormatError as error:
-        raise ConfigurationError(f"metadata that could be written and not read: {error}") from None
+        raise ConfigurationError(f"no reader would accept this metadata: {error}") from None
     return text
 
 
 def decode_metadata(text: bytes) -> dict[str, object]:
-    """Return the object in a metadata text; raise :class:`FormatError` for any other spelling than the format's."""
+    """Return the object in a metadata text.
+
+    :raises FormatError: the text is not in the format's form.
+    """
     try:
         characters = text.decode("utf-8")
         _check_depth(characters)
         metadata = _DECODER.decode(characters)
         if "\\u" in characters:
-            # An escaped half of a surrogate pair is no character. Python keeps it, and can't write
-            # it as UTF-8.
+            # An escaped half of a surrogate pair is not a character. Python keeps it, and can't
+            # write it as UTF-8.
             json.dumps(metadata, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise _refused("it is not JSON in UTF-8") from None
@@ -115,7 +121,7 @@ def _refused(why: str) -> FormatError:
 
 
 def _check_depth(text: str) -> None:
-    """Refuse what is nested too deeply, before a parser that recurses sees it."""
+    """Refuse text that is nested too deeply, before a parser that recurses sees it."""
     depth = 0
     for bracket in _BRACKET.findall(_STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1
@@ -145,7 +151,8 @@ def _constant(text: str) -> NoReturn:
     raise _refused(f"it holds {text}")
 
 
-# Made once: a file's metadata is a few words, and making them takes longer than their work.
+# Made once: the metadata of a file is a few words, and making these objects takes longer than using
+# them.
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_distinct, parse_int=_integer, parse_float=_number, parse_constant=_constant

@@ -1,9 +1,9 @@
-"""The primitives that both formats are made of, on PyCryptodome and the standard library.
+"""The primitives of both formats, from PyCryptodome and the standard library.
 
-Nothing here knows a file, a key's origin or a format. :class:`Primitives` is the small interface
-behind which a second implementation may stand (:mod:`securefs.accelerated`, OpenSSL); the tests
-prove the two equal. HMAC-SHA256 always comes from the standard library, which is OpenSSL
-underneath, and so does HKDF, which is two short loops over it.
+This module knows no file, no origin of a key and no format. :class:`Primitives` is a small
+interface that a second implementation can provide (:mod:`securefs.accelerated`, OpenSSL); tests
+show that the two are equal. HMAC-SHA256 always comes from the standard library, which uses OpenSSL.
+HKDF is two short loops over it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Final, Protocol
 
-from Crypto.Cipher import AES  # nosec B413  # PyCryptodome, which took over the name of the dead pyCrypto
-from Crypto.Util.Padding import pad  # nosec B413  # the same
+# This is PyCryptodome, which took over the package name of the abandoned pyCrypto.
+from Crypto.Cipher import AES  # nosec B413
+from Crypto.Util.Padding import pad  # nosec B413
 
 from securefs.errors import IntegrityError, Reason, SourceError
 
@@ -51,7 +52,10 @@ class Gcm(Protocol):
     """AES-256-GCM under one key, with empty associated data."""
 
     def seal(self, nonce: bytes, plaintext: Bytes) -> bytes:
-        """Return ciphertext and its 16-byte tag. A nonce (12 bytes) must never repeat under one key."""
+        """Return ciphertext and its 16-byte tag.
+
+        A nonce (12 bytes) must never repeat under one key.
+        """
         ...
 
     def open(self, nonce: bytes, sealed: Bytes) -> bytes:
@@ -59,18 +63,19 @@ class Gcm(Protocol):
         ...
 
     def open_into(self, nonce: bytes, sealed: Bytes, out: memoryview) -> int:
-        """Write the plaintext to the beginning of ``out`` and return its size in bytes.
+        """Write the plaintext to the beginning of ``out``; return its size in bytes.
 
-        :raises IntegrityError: the tag does not match; what ``out`` then holds must not be used.
+        :raises IntegrityError: the tag does not match; the content of ``out`` must then not be
+            used.
         """
         ...
 
 
 class StreamSealer(Protocol):
-    """Something that seals a stream: any number of updates, then one finalize."""
+    """Seals a stream: any number of updates, then one finalize."""
 
     def update(self, data: Bytes) -> bytes:
-        """Take plaintext, return what ciphertext is ready."""
+        """Take plaintext; return the ciphertext that is ready."""
         ...
 
     def finalize(self) -> bytes:
@@ -79,18 +84,18 @@ class StreamSealer(Protocol):
 
 
 class Primitives(Protocol):
-    """What an implementation offers."""
+    """The interface of an implementation."""
 
     name: str
 
     def cbc_encryptor(self, key: bytes, iv: bytes) -> Callable[[Bytes], bytes]:
-        """Return a function that encrypts whole blocks (multiples of 16 bytes) in sequence, AES-CBC."""
+        """Return a function that encrypts whole 16-byte blocks in sequence with AES-CBC."""
         ...
 
     def cbc_decrypt_into(self, key: bytes, iv: bytes, ciphertext: Bytes, out: memoryview) -> None:
-        """Decrypt whole blocks to the beginning of ``out``, AES-CBC, padding left in place.
+        """Decrypt whole blocks to the beginning of ``out`` with AES-CBC; do not remove the padding.
 
-        ``out`` has room for at least 16 bytes more than the ciphertext has.
+        ``out`` has room for at least 16 bytes more than the ciphertext.
         """
         ...
 
@@ -99,7 +104,7 @@ class Primitives(Protocol):
         ...
 
     def cobblestone_sealer(self, key: bytes, context: bytes) -> StreamSealer | None:
-        """Return a ready-made Cobblestone-256 writer with a salt of its own, or None if there is none."""
+        """Return a Cobblestone-256 writer that draws its own salt; None if there is none."""
         ...
 
 
@@ -145,23 +150,30 @@ class PyCryptodome:
         """See :meth:`Primitives.gcm`."""
         return _PyCryptodomeGcm(key)
 
-    def cobblestone_sealer(self, key: bytes, context: bytes) -> StreamSealer | None:  # noqa: ARG002  # the interface's
-        """There is none here: suite 2 is then written segment by segment."""
+    # The arguments are the interface's.
+    def cobblestone_sealer(self, key: bytes, context: bytes) -> StreamSealer | None:  # noqa: ARG002
+        """Return None: suite 2 is then written segment by segment."""
         return None
 
 
 def view_of(data: object) -> memoryview:
-    """Return the bytes of ``data`` as a flat view; raise :class:`SourceError` for text, None and all else."""
+    """Return the bytes of ``data`` as a flat view.
+
+    :raises SourceError: ``data`` is text, None or anything else that is not bytes.
+    """
     try:
-        view = memoryview(data)  # type: ignore[arg-type]  # what it is, is the question
+        view = memoryview(data)  # type: ignore[arg-type]  # any object may come
         return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
     except (TypeError, ValueError, BufferError):
-        # Of another kind, or let go of: a closed map, a released view.
+        # Of another type, or released: a closed map, a released view.
         raise SourceError(f"bytes are needed, and this is {type(data).__name__}") from None
 
 
 def hkdf_expand(digest: str, prk: bytes, info: bytes, length: int) -> bytes:
-    """Return ``length`` bytes of HKDF-Expand (RFC 5869 section 2.3) with hash ``digest`` (a hashlib name)."""
+    """Return ``length`` bytes of HKDF-Expand (RFC 5869 section 2.3).
+
+    :param digest: the hash, by its name in :mod:`hashlib`.
+    """
     size = hashlib.new(digest).digest_size
     if length > 255 * size:
         raise ValueError(f"HKDF can give at most {255 * size} bytes, not {length}")
@@ -173,21 +185,25 @@ def hkdf_expand(digest: str, prk: bytes, info: bytes, length: int) -> bytes:
 
 
 def hkdf(digest: str, ikm: bytes, salt: bytes, info: bytes, length: int) -> bytes:
-    """Return ``length`` bytes of HKDF, Extract then Expand (RFC 5869). An empty salt is a block of zeros."""
+    """Return ``length`` bytes of HKDF, Extract then Expand (RFC 5869).
+
+    An empty salt stands for a block of zeros.
+    """
     return hkdf_expand(digest, hmac.digest(salt, ikm, digest), info, length)
 
 
 def pkcs7_pad(tail: Bytes) -> bytes:
-    """Return ``tail`` (0 to 15 bytes) filled to one block (RFC 5652 section 6.3)."""
+    """Return ``tail`` (0 to 15 bytes) padded to one block (RFC 5652 section 6.3)."""
     return pad(bytes(tail), BLOCK_SIZE, style="pkcs7")
 
 
 def unpadded_size(padded: Bytes) -> int:
-    """Return the bytes of ``padded`` before its PKCS#7 padding; raise :class:`IntegrityError` where it has none.
+    """Return the bytes of ``padded`` before its PKCS#7 padding.
 
-    Only ever called on what a tag has proven to be ours, so neither the error nor its timing tells
-    an attacker anything about bytes of their choosing: there is no padding oracle behind a verified
-    tag.
+    It is called only on bytes whose tag was verified. So neither the error nor its timing tells an
+    attacker anything about bytes of their choice: there is no padding oracle.
+
+    :raises IntegrityError: the padding is not PKCS#7.
     """
     count = padded[-1] if padded else 0
     if not 1 <= count <= BLOCK_SIZE or padded[-count:] != bytes([count]) * count:

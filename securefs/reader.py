@@ -1,11 +1,10 @@
-"""Reading encrypted files as if they were not: seekable, read-only, and verified before a byte is handed out.
+"""Encrypted files as seekable, read-only plaintext; every byte is verified before it is returned.
 
-:func:`open_encrypted` reads what it needs and verifies what it reads. For Format 2 that is the
-    header, the last segment
-(so that truncation is known before byte 0 is released) and then the segments that a read touches.
-Format 1 has one tag for the whole file, so opening such a file reads all of it once; what is read
-again later is compared with digests taken during that pass, so that a file exchanged in between is
-not decrypted either.
+:func:`open_encrypted` reads only what it needs, and verifies what it reads. For Format 2 that is
+the header, the final segment (so that truncation is detected before byte 0 is returned) and then
+the segments that a read covers. Format 1 has one tag for the whole file, so opening such a file
+reads all of it once. Later reads are compared with digests from that pass, so that a file that was
+exchanged in between is not decrypted.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ if TYPE_CHECKING:
 
 __all__ = ["EncryptedFile", "SeekableFile", "as_a_file", "open_encrypted"]
 
-# Bytes of ciphertext asked for at a time: 4 segments of suite 1, 16 of suite 2. Four times as much
-# made decryption three times slower: buffers of that size come fresh from the kernel, page by page,
-# at every read.
+# Bytes of ciphertext read at a time: 4 segments of suite 1, 16 of suite 2. Four times as much made
+# decryption three times slower, because the kernel supplies buffers of that size anew, page by
+# page, at every read.
 READ_SIZE: Final = 262_400
-FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; one digest (32 bytes) is kept for each while a file is open
+FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; an open file keeps one digest (32 bytes) of each block
 
 
 _FILES: Final = (io.BufferedReader, io.BufferedRandom, io.BytesIO)
 
 
 class SeekableFile(Protocol):
-    """What a source must offer: a binary file that can seek."""
+    """The interface of a source: a binary file that can seek."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, fewer only at the end."""
@@ -63,8 +62,8 @@ class SeekableFile(Protocol):
 class EncryptedFile(io.BufferedIOBase):
     """The plaintext of an encrypted file, as a seekable read-only binary file.
 
-    Reading raises :class:`IntegrityError` where the file was changed; what had been returned by
-    then was genuine. Not safe for use by several threads at once, as Python's own files are not.
+    Reading raises :class:`IntegrityError` if the file was changed; all bytes returned before that
+    were genuine. Like Python's own files, it is not safe for use by several threads at once.
 
     :ivar object_id: the file's id, 64 hex digits; empty for Format 1, which has none.
     :ivar metadata: the sealed metadata, ``{}`` if none.
@@ -72,9 +71,9 @@ class EncryptedFile(io.BufferedIOBase):
     :ivar key_id: the id (hex) of the key that opened it.
     :ivar format: 1 or 2.
     :ivar suite: the suite's name.
-    :ivar passed_over: (number, key id in hex) of slots that were passed over: they unwrap, and hold
-        another DEK than the one that the contents were written with. Where there is one, that key
-        or :attr:`key_id` is in the wrong hands.
+    :ivar passed_over: (number, key id in hex) of each slot that unwraps but holds a DEK other than
+        the one that the contents were written with. If there is one, that key or :attr:`key_id` is
+        compromised.
     """
 
     object_id: str = ""
@@ -89,20 +88,20 @@ class EncryptedFile(io.BufferedIOBase):
         super().__init__()
         self.metadata: dict[str, object] = {}
         self._position = 0
-        self._cached: tuple[int, bytes] = (
-            0,
-            b"",
-        )  # where a run of blocks starts in the plaintext, and what it holds
+        # The offset in the plaintext at which a run of blocks starts, and the plaintext of the run.
+        self._cached: tuple[int, bytes] = (0, b"")
         self._owned: BinaryIO | None = None
 
     def _run(self, index: int, count: int) -> bytes:
-        """Return the verified plaintext of block ``index`` and of those behind it, up to ``count`` blocks in all."""
+        """Return the verified plaintext of up to ``count`` blocks, from block ``index`` on."""
         raise NotImplementedError  # pragma: no cover  # abstract
 
     def check(self, start: int = 0, stop: int | None = None) -> None:
-        """Verify all that the plaintext from byte ``start`` to before ``stop`` (None: its end) is made of.
+        """Verify the stored bytes behind the plaintext from byte ``start`` to before ``stop``.
 
-        :raises IntegrityError: at the first segment that does not hold.
+        ``stop`` None stands for the end.
+
+        :raises IntegrityError: at the first segment that fails verification.
         """
         raise NotImplementedError  # pragma: no cover  # abstract
 
@@ -131,7 +130,7 @@ class EncryptedFile(io.BufferedIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to ``size`` bytes of plaintext, all that is left where it is negative or None."""
+        """Return up to ``size`` bytes of plaintext; the whole rest if it is negative or None."""
         self._check_open()
         left = max(0, self.size - self._position)
         wanted = left if size is None or size < 0 else min(size, left)
@@ -143,10 +142,10 @@ class EncryptedFile(io.BufferedIOBase):
                 run = self._run(index, -(-(offset + wanted) // self.block_size))
                 start = index * self.block_size
                 self._cached = start, run
-            # A slice of all of it would be no copy, but the same object.
+            # A slice of the whole run is the same object, not a copy.
             piece = run[self._position - start : self._position - start + wanted]
             if not piece:
-                # Exchanged since it was opened, for a genuine one that ends sooner.
+                # Since it was opened, the file was exchanged for a genuine one that ends sooner.
                 raise IntegrityError("the file became shorter while it was open", Reason.TRUNCATED)
             pieces.append(piece)
             self._position += len(piece)
@@ -158,7 +157,7 @@ class EncryptedFile(io.BufferedIOBase):
         return self.read(self.block_size if size < 0 else min(size, self.block_size))
 
     def close(self) -> None:
-        """Close the file, and the underlying one where :func:`open_encrypted` opened it."""
+        """Close the file, and the underlying one if :func:`open_encrypted` opened it."""
         self._cached = (0, b"")
         if self._owned is not None:
             self._owned.close()
@@ -170,16 +169,16 @@ class EncryptedFile(io.BufferedIOBase):
 
 
 class _Source:
-    """A window on the underlying file: exact reads at absolute offsets, short ones being the file's fault.
+    """Exact reads of the underlying file at absolute offsets.
 
-    Whatever a file does that no file may do (give text, None or more than was asked for) is a
-    :class:`SourceError`.
+    A read is short only if the file ends there. Anything that a binary file must not do (return
+    text, None or more bytes than requested) is a :class:`SourceError`.
     """
 
     def __init__(self, file: SeekableFile) -> None:
         self._file = file
-        # Into a buffer that is used again, reading costs half as much. Python's own files alone,
-        # not what is derived from them: that may have its own idea of read().
+        # Reading into a reused buffer costs half as much. This applies to Python's own file types
+        # only: a subclass may have another read().
         own = type(file) in _FILES
         self._readinto = cast("io.BytesIO", file).readinto if own else self._read_and_copy
         with as_a_file():
@@ -217,7 +216,7 @@ class _Source:
 
 @contextmanager
 def as_a_file() -> Iterator[None]:
-    """Give what a file raises that is closed, or no binary file at all, a name of ours. An OSError says what it is."""
+    """Turn errors of a closed or non-binary file into :class:`SourceError`; pass OSError on."""
     try:
         yield
     except (OSError, SecureFSError, MemoryError):
@@ -245,10 +244,10 @@ class _Format2File(EncryptedFile):
         suite = unlocked.header.suite
         self.suite, self.block_size, self._sealed_size = suite.label, suite.segment_size, suite.sealed_size
         self._start = len(start)
-        # Of sealed segments, and of what they hold. Used again and again: fresh ones come from the
-        # kernel, page by page.
+        # Buffers for sealed segments and for their plaintext. They are reused, because the kernel
+        # supplies fresh ones page by page.
         self._buffer = self._output = memoryview(b"")
-        self._raw = (0, self._buffer)  # index of the first of some sealed segments, and their bytes
+        self._raw = (0, self._buffer)  # the index of the first sealed segment read, and the bytes
         self._last, self._last_size = divmod(
             max(0, source.length - len(TRAILER) - self._start), self._sealed_size
         )
@@ -258,10 +257,10 @@ class _Format2File(EncryptedFile):
         self.size = self._last * self.block_size + len(last)
 
     def _open_last(self, least: int) -> bytes:
-        """Return the plaintext of the final segment. Where the end does not hold, the file's first fault is what is raised.
+        """Return the plaintext of the final segment; raise the file's first fault if the end fails.
 
-        A stream meets that one first: so both ways of reading give one reason for one file. It
-        costs a file that fails one pass over it.
+        A stream meets that fault first, so both ways of reading give the same reason for the same
+        file. A file that fails costs one pass over it.
         """
         try:
             self._check_end(least)
@@ -273,24 +272,27 @@ class _Format2File(EncryptedFile):
 
     def _check_end(self, least: int) -> None:
         if self._last_size < least or self._source.read_at(self._source.length - 1, 1) != TRAILER:
-            # A full last segment means truncation, and so does any length that no writer produces.
+            # A full final segment means truncation, and so does any length that no writer produces.
             raise IntegrityError("the file was cut or extended", Reason.TRUNCATED, segment=self._last)
 
     def _sealed(self, index: int, count: int) -> memoryview:
         """Return stored segments from ``index`` on, at least one and up to ``count`` of them."""
         size = self._sealed_size
         first, raw = self._raw
-        behind = first + -(-len(raw) // size)  # the index after the last one that is there, whole or cut
+        behind = first + -(-len(raw) // size)  # the index after the last one read, whole or cut
         if not first <= index < behind:
-            # What is asked for at first, more when the next one is wanted too: a short range costs
-            # no long read.
+            # The first read takes only what was requested, the following ones more: a short range
+            # costs no long read.
             goes_on = bool(raw) and index == behind
             first, raw = self._raw = index, self._read_stored(index, READ_SIZE if goes_on else count * size)
         offset = (index - first) * size
         return raw[offset : offset + count * size]
 
     def _read_stored(self, index: int, most: int) -> memoryview:
-        """Read as many stored segments as ``most`` bytes hold, at most READ_SIZE and up to the end, into the buffer."""
+        """Read into the buffer the stored segments that fit into ``most`` bytes and into READ_SIZE.
+
+        It stops at the end of the file.
+        """
         size = self._sealed_size
         count = min(min(most, READ_SIZE) // size, self._last + 1 - index)
         wanted = count * size
@@ -305,7 +307,8 @@ class _Format2File(EncryptedFile):
         if len(self._output) < len(sealed):
             self._output = memoryview(bytearray(len(sealed)))
         size = 0
-        # At least once: where the file was cut since, an empty segment is what must be refused.
+        # At least one turn: if the file was cut since it was opened, an empty segment must be
+        # refused.
         for start in range(0, max(1, len(sealed)), self._sealed_size):
             segment = sealed[start : start + self._sealed_size]
             size += self._cipher.open_into(index, index == self._last, segment, self._output[size:])
@@ -337,7 +340,7 @@ class _Format1File(EncryptedFile):
         self.size = last * self.block_size + len(tail)
 
     def _stored(self, index: int) -> bytes:
-        """Return block ``index`` of the ciphertext with the 16 bytes before it, which are its IV."""
+        """Return block ``index`` of the ciphertext, preceded by its IV (the 16 bytes before it)."""
         size = BLOCK_SIZE + min(self.block_size, self._ciphertext_size - index * self.block_size)
         stored = self._source.read_at(index * self.block_size, size)
         if len(stored) < size:
@@ -345,7 +348,10 @@ class _Format1File(EncryptedFile):
         return stored
 
     def _verify(self) -> bytes:
-        """Read the whole file once: find whose tag it bears (a key id), note a digest of each block for later."""
+        """Read the whole file once; return the id of the key that made its tag.
+
+        Keep a digest of each block for later reads.
+        """
         verifier = self._keyring.format_1_verifier()
         for index in range(-(-self._ciphertext_size // self.block_size)):
             stored = self._stored(index)
@@ -353,7 +359,7 @@ class _Format1File(EncryptedFile):
             self._digests.append(hashlib.sha256(stored).digest())
         return verifier.find_key(self._source.read_at(self._source.length - HMAC_SIZE, HMAC_SIZE))
 
-    def _run(self, index: int, count: int) -> bytes:  # noqa: ARG002  # one block at a time is enough here
+    def _run(self, index: int, count: int) -> bytes:  # noqa: ARG002  # always one block
         stored = self._stored(index)
         self._compare(index, stored)
         ciphertext = memoryview(stored)[BLOCK_SIZE:]
@@ -372,7 +378,7 @@ class _Format1File(EncryptedFile):
             )
 
     def check(self, start: int = 0, stop: int | None = None) -> None:
-        """Do nothing: opening the file verified all of it, and what is read is compared with that."""
+        """Do nothing: opening the file verified all of it, and each read is compared with that."""
 
 
 def open_encrypted(
@@ -387,19 +393,18 @@ def open_encrypted(
     """Return the plaintext of an encrypted file as a seekable, read-only binary file.
 
     :param file: a path, or a binary file that can seek; it is read from its beginning. Closing the
-        result closes only what was opened here.
+        result closes the file only if it was opened here.
     :param keyring: any of its keys may be the one that the file was sealed with.
-    :param context: what the file was written with.
-    :param format_1: the caller says that this is a Format 1 file, unless it starts with the magic
-        of Format 2. A file is never tried as Format 1 otherwise.
-    :param unbound_format_1: a context is given, and a Format 1 file opens all the same, though it
-        is bound to none.
-    :raises ConfigurationError: a context together with ``format_1``, unless ``unbound_format_1``
-        says so.
-    :raises FormatError: not a file of that format. :raises UnknownKeyError: no key that it names is
-        held.
-    :raises IntegrityError: it was changed, cut, extended, or written in another context.
-    :raises OSError, SourceError: it can't be read.
+    :param context: the context that the file was written with.
+    :param format_1: open the file as Format 1 unless it starts with the magic of Format 2.
+        Otherwise a file is never tried as Format 1.
+    :param unbound_format_1: accept a context together with ``format_1``: a Format 1 file then
+        opens, although it is not bound to a context.
+    :raises ConfigurationError: a context together with ``format_1``, without ``unbound_format_1``.
+    :raises FormatError: not a file of that format.
+    :raises UnknownKeyError: the keyring holds no key that the file names.
+    :raises IntegrityError: the file was changed, cut, extended, or written in another context.
+    :raises OSError, SourceError: the file can't be read.
     """
     if format_1 and context and not unbound_format_1:
         raise ConfigurationError(
@@ -408,7 +413,8 @@ def open_encrypted(
         )
     primitives = primitives or default_primitives()
     with as_a_file():
-        owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115  # outlives this
+        # The result owns the file and outlives this function.
+        owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115
     try:
         source = _Source(cast("SeekableFile", owned or file))
         opened: EncryptedFile
@@ -417,7 +423,7 @@ def open_encrypted(
         else:
             opened = _Format2File(source, keyring, context, primitives)
     except BaseException:
-        # Whatever it is: the caller has no object yet whose close() would close the file.
+        # On any exception: the caller has no object yet whose close() would close the file.
         if owned is not None:
             owned.close()
         raise

@@ -1,19 +1,18 @@
-"""Rotation: :func:`rewrap` lets the new file key open a file, and the old ones no longer, without touching its contents.
+"""Key rotation: :func:`rewrap` replaces the old keys of a file without touching its contents.
 
-What changes is the header's table of slots (docs/format.md, "Changing the slots"). Three rules make
-that safe in place, with readers at work, with the power failing at any moment, and with slots that
-somebody planted:
+It changes the header's slot table (docs/format.md, "Changing the slots"). Three rules keep that
+safe in place, while others read, if the power fails at any moment, and if somebody planted slots:
 
 - Before a byte is written, every slot of a key of the ring is unwrapped. All that unwrap must give
-  the one DEK under which the metadata and the commitment hold. Where one gives another, somebody
-  planted it, or planted contents that fit a slot of theirs: it can't be told which, and the file is
-  left alone. The table that is to be written is read in memory first.
-- A slot that opens the file is removed only after another one was read back and opens it too.
-- The first four bytes of a slot are written first and cleared last, and each step is flushed.
-  Whatever part of a write has come to the disk, or to a reader, the table is well-formed.
+  the one DEK under which the metadata and the commitment verify. If one gives another DEK, somebody
+  planted that slot, or planted contents that fit a slot of theirs. It can't be told which, so the
+  file is not changed. The new table is parsed in memory first.
+- A slot that opens the file is removed only after another slot was read back and opens it too.
+- The first four bytes of a slot are written first and cleared last, and each step is flushed. So
+  the table always parses, whatever part of a write has reached the disk or a reader.
 
-Where a table has no room, or slots that are not aligned to those four bytes, a copy of the file
-with another table replaces it.
+If the table has no room, or its slots are not aligned to those four bytes, the file is replaced by
+a copy with another table.
 """
 
 from __future__ import annotations
@@ -62,18 +61,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Rewrapped", "rewrap"]
 
-MARK: Final = SLOT_ALIGNMENT  # bytes at a slot's start, kind and payload length: written whole or not at all
+# The first bytes of a slot (kind and payload length), which are written whole or not at all.
+MARK: Final = SLOT_ALIGNMENT  # bytes
 NOBODY: Final = bytes(KEY_ID_SIZE)  # the key id in a slot that is being made or removed
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
-    """What :func:`rewrap` did. Ids are lower-case hex.
+    """The result of :func:`rewrap`. Ids are lower-case hex.
 
-    :ivar object_id: the file's id, which stays.
+    :ivar object_id: the file's id, which does not change.
     :ivar key_id: the id of the key that opens the file now, the keyring's primary.
     :ivar removed: the ids of the keys that opened it before and no longer do.
-    :ivar changed: False where nothing had to be written.
+    :ivar changed: False if nothing had to be written.
     """
 
     object_id: str
@@ -85,23 +85,23 @@ class Rewrapped:
 def rewrap(
     path: StrPath, keyring: Keyring, context: bytes | None = b"", *, primitives: Primitives | None = None
 ) -> Rewrapped:
-    """Make the Format 2 file at ``path`` one that the keyring's primary key opens and its previous keys do not.
+    """Let the keyring's primary key, and no previous one, open the Format 2 file at ``path``.
 
-    Contents, length and object id stay, and so do slots for keys that the keyring does not hold:
-    nobody else is shut out. After a crash the file opens as before, and doing it again completes
-    it. The time of last modification becomes now, so that backups take the change along. Of two at
-    a time, one waits for the other.
+    Contents, length and object id do not change. Slots of keys that the keyring does not hold stay,
+    so nobody else is locked out. After a crash the file opens as before, and a second call
+    completes the change. The modification time becomes the current time, so that backups include
+    the change. Of two calls at a time, one waits for the other.
 
-    :param context: what the file was written with. None: it is not known, and the commitment, which
-        is bound to it, is not verified. Then a file whose only slot was planted comes out as one
-        that the new key unwraps, and that does not open, as it did not before.
-    :raises ConfigurationError: the primary key can't seal, or this is no regular file.
-    :raises FormatError: no Format 2 file. Format 1 names no key: such a file can only be encrypted
-        anew.
+    :param context: the context that the file was written with. None means that it is not known; the
+        commitment, which is bound to it, is then not verified. In that case, a file whose only slot
+        was planted gets a slot that the new key unwraps, and still does not open.
+    :raises ConfigurationError: the primary key can't seal, or this is not a regular file.
+    :raises FormatError: not a Format 2 file. Format 1 names no key: such a file can only be
+        encrypted anew.
     :raises UnknownKeyError: no key of the keyring opens it.
     :raises IntegrityError: the slots of the keyring's keys do not give one DEK under which metadata
-        and commitment hold: one of them was planted, the file was changed, or written in another
-        context. Nothing was written.
+        and commitment verify: a slot was planted, the file was changed, or it was written in
+        another context. Nothing was written.
     :raises OSError: it can't be read, locked or written.
     """
     primitives = primitives or default_primitives()
@@ -125,14 +125,14 @@ def rewrap(
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What becomes of a file's slots.
+    """The planned change of a file's slots.
 
-    :ivar used: the newest of the keyring's slots that are genuine. It goes last, unless it is the
+    :ivar used: the newest of the keyring's genuine slots. It is removed last, unless it is the
         primary key's.
-    :ivar stale: the keyring's other slots, and what a crash left; they go first.
+    :ivar stale: the keyring's other slots, and the remains of a crash; they are removed first.
     :ivar others: slots of other keys; they stay.
-    :ivar made: ``used`` is the primary key's already. :ivar new: the primary key's slot, as it is
-        stored.
+    :ivar made: whether ``used`` is the primary key's already. :ivar new: the primary key's slot, as
+        it is stored.
     """
 
     header: Header
@@ -144,10 +144,10 @@ class _Change:
 
     @classmethod
     def of(cls, header: Header, ours: Sequence[Slot], used: Slot, dek: bytes, wrapper: Wrapper) -> _Change:
-        """Sort the slots of a file. ``ours``: those of the keyring's keys."""
+        """Sort the slots of a file. ``ours`` are the slots of the keyring's keys."""
         kinds = {wrapper.kind, *(slot.kind for slot in ours)}
-        # What was left half made or half removed has nobody's id, and nobody's is to be removed as
-        # ours are.
+        # A slot that was left half written or half removed has the id NOBODY, and is removed like
+        # the keyring's own.
         ours = [
             slot for slot in header.slots if slot in ours or (slot.kind in kinds and slot.key_id == NOBODY)
         ]
@@ -159,12 +159,12 @@ class _Change:
 
     @property
     def needed(self) -> bool:
-        """False where the primary key's slot is the only one of the keyring's."""
+        """False if the primary key's slot is the only one of the keyring's."""
         return not self.made or bool(self.stale)
 
     @property
     def fits(self) -> bool:
-        """Whether the file's slot table has room for it, and for one more slot whenever this is done again."""
+        """Whether the table has room for the new slot, and for one more at the next rewrap."""
         header = self.header
         aligned = header.slot_size % MARK == 0
         return aligned and len(self.new) <= header.slot_size and header.slot_count > len(self.others) + 1
@@ -172,12 +172,12 @@ class _Change:
 
 @contextmanager
 def _locked(path: StrPath) -> Iterator[int]:
-    """Yield a descriptor of the regular file at ``path``, while nobody else rewraps it."""
+    """Yield a descriptor of the regular file at ``path``, locked against other rewraps."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigurationError(f"{os.fsdecode(path)} is not a regular file")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read, which somebody may be changing
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read: another may change it
         _check_still_there(descriptor, path)
         yield descriptor
     finally:
@@ -185,7 +185,10 @@ def _locked(path: StrPath) -> Iterator[int]:
 
 
 def _change_in_place(descriptor: int, change: _Change, check: Callable[[Header], None]) -> None:
-    """Remove the stale slots, insert the new one, then remove the one that it replaces: one of them always opens the file."""
+    """Remove the stale slots, insert the new slot, then remove the one that it replaces.
+
+    At every moment, at least one of them opens the file.
+    """
     if change.made:
         _remove(descriptor, change.header, change.stale)
         return
@@ -197,7 +200,7 @@ def _change_in_place(descriptor: int, change: _Change, check: Callable[[Header],
 
 
 def _read_start(descriptor: int) -> bytes:
-    """Return the header and the body's first 56 bytes, fewer where the file ends before."""
+    """Return the header and the body's first 56 bytes, or fewer if the file ends before."""
     start = os.pread(descriptor, FIXED_SIZE, 0)
     if start[: len(MAGIC)] != MAGIC:
         raise FormatError(
@@ -214,10 +217,10 @@ def _genuine_slot(
     context: bytes | None,
     primitives: Primitives,
 ) -> tuple[Slot, bytes]:
-    """Return (slot, DEK): the newest of the keyring's slots, all of which give the DEK that the file was written with.
+    """Return (slot, DEK): the newest of the keyring's slots.
 
-    A slot that its own key does not unwrap gives no DEK at all: a crash left it, or it was damaged,
-    and nobody misses it.
+    All slots that unwrap must give the DEK that the file was written with. A slot that its own key
+    does not unwrap gives no DEK: a crash left it, or it was damaged, and it is not needed.
     """
     opened = [(slot, dek) for slot, dek in claimed if dek is not None]
     if not opened:
@@ -247,7 +250,7 @@ def _genuine_slot(
 def _fault_of(
     dek: bytes, header: Header, body_head: bytes, context: bytes | None, primitives: Primitives
 ) -> FormatError | IntegrityError | None:
-    """Return what does not hold of a file under this DEK, None where all of it does: see ``context`` of :func:`rewrap`."""
+    """Return the error of a file under this DEK; None if it verifies. See :func:`rewrap`."""
     try:
         if context is None:
             open_metadata(header.sealed_metadata, dek, header.file_id, header.preamble, primitives)
@@ -269,17 +272,17 @@ def _check_opens(header: Header, new: bytes, dek: bytes, keyring: Keyring) -> No
         for slot, found in claimed_slots(header, keyring):
             if _stored(slot) == new and found is not None and hmac.compare_digest(found, dek):
                 return
-    raise IntegrityError("the new key slot does not give the key that it was made of", Reason.IO_ERROR)
+    raise IntegrityError("the new key slot does not give the key that was wrapped in it", Reason.IO_ERROR)
 
 
 def _check_still_there(descriptor: int, path: StrPath) -> None:
-    """Raise where another file took this one's place: its slots are not what was changed."""
+    """Raise if another file took this one's place: its slots are not the changed ones."""
     if not os.path.samestat(os.fstat(descriptor), os.stat(path)):  # noqa: PTH116  # any kind of path
         raise OSError(errno.ESTALE, "the file was replaced meanwhile: do it again", os.fsdecode(path))
 
 
 def _with_slot(header: Header, stale: Sequence[Slot], new: bytes) -> Header:
-    """Return the header as it will be when ``new`` was inserted."""
+    """Return the header as it will be after ``new`` was inserted."""
     slots = [b""] * header.slot_count
     for slot in header.slots:
         if slot not in stale:
@@ -295,7 +298,7 @@ def _free_index(header: Header, stale: Sequence[Slot]) -> int:
 
 
 def _insert(descriptor: int, header: Header, stale: Sequence[Slot], new: bytes) -> None:
-    """Write ``new`` into the first slot that is empty now that ``stale`` ones were removed."""
+    """Write ``new`` into the first slot that is empty after the ``stale`` ones were removed."""
     offset = header.slot_offset(_free_index(header, stale))
     _write(descriptor, offset, new[:MARK])
     _write(descriptor, offset + MARK, new[MARK:])
@@ -309,7 +312,7 @@ def _remove(descriptor: int, header: Header, slots: Sequence[Slot]) -> None:
 
 
 def _write(descriptor: int, offset: int, data: bytes) -> None:
-    """Write and flush: what is written next must not come to the disk before this."""
+    """Write and flush, so that no later write reaches the disk before this one."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         offset, data = offset + written, data[written:]
@@ -326,7 +329,10 @@ def _new_slot(header: Header, dek: bytes, wrapper: Wrapper) -> bytes:
 
 
 def _replace_by_copy(descriptor: int, path: Path, change: _Change, check: Callable[[Header], None]) -> None:
-    """Put a copy with the slots that are to be, and if the format allows it an empty one, in the place of the file."""
+    """Replace the file by a copy with the new slots.
+
+    The copy also has an empty slot if the format allows it.
+    """
     header, slots = change.header, [*map(_stored, change.others), change.new]
     count = min(MAX_SLOTS, max(header.slot_count, len(slots) + 1))
     size = fitting_slot_size(len(slots[-1]) - SLOT_HEAD_SIZE, header.slot_size)

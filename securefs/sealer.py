@@ -1,4 +1,4 @@
-"""What seals new files, in the format that was chosen: the one place that knows both."""
+"""Seals new files in the chosen format; the one place that knows both formats."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ FORMATS: Final = (ORIGINAL, 2)
 class FileSealer(StreamSealer, Protocol):
     """Seals one file.
 
-    :ivar object_id: 64 hex digits, "" in Format 1. :ivar key_id: of the key that seals it, in hex.
+    :ivar object_id: 64 hex digits, "" in Format 1. :ivar key_id: the id, in hex, of the sealing
+        key.
     """
 
     object_id: str
     key_id: str
 
     def stored_length(self, size: int) -> int:
-        """Return how many bytes ``size`` bytes of plaintext become."""
+        """Return the size in bytes of the stored file for ``size`` bytes of plaintext."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NewFiles:
-    """How new files are sealed.
+    """The settings under which new files are sealed.
 
-    :ivar keyring: its primary key seals them. :ivar suite: of Format 2; Format 1 has one.
+    :ivar keyring: its primary key seals them.
+    :ivar suite: the suite of Format 2; Format 1 has only one.
     """
 
     keyring: Keyring
@@ -59,7 +61,7 @@ class NewFiles:
         return self.suite.label if self.binds else None
 
     def check(self) -> None:
-        """Raise :class:`ConfigurationError` where the keyring can't seal files of this format."""
+        """Raise :class:`ConfigurationError` if the keyring can't seal files of this format."""
         if self.binds:
             self.keyring.wrapper()
         else:
@@ -72,7 +74,7 @@ class NewFiles:
         *,
         primitives: Primitives | None = None,
     ) -> FileSealer:
-        """Return what seals one file.
+        """Return an object that seals one file.
 
         :param context, metadata: as for :class:`Encryptor`.
         :raises ConfigurationError: for an unusable key, context or metadata; Format 1 holds none.
@@ -84,8 +86,10 @@ class NewFiles:
         return self.keyring.format_1_sealer(primitives)
 
     def most_overhead(self, metadata_size: int) -> int:
-        """Return how many bytes a file has at most beyond its plaintext and the growth of that.
+        """Return the largest number of bytes that a file adds to its plaintext.
 
-        :param metadata_size: of the longest metadata text, in bytes.
+        The growth of the plaintext itself (:func:`securefs.stream.growth`) is not counted.
+
+        :param metadata_size: the size of the longest metadata text, in bytes.
         """
         return most_overhead(self.keyring, metadata_size) if self.binds else format1.most_overhead()

@@ -1,13 +1,12 @@
 """Sealing and opening a stream: feed bytes, take bytes, in constant memory.
 
 :class:`Encryptor` turns plaintext into one Format 2 file. :class:`Decryptor` opens such a file from
-    its first byte on
-and hands out a segment's plaintext only after that segment's tag was verified; only
-:meth:`Decryptor.finalize` tells that the file is whole, so what it gave before must be thrown away
-if that raises. Where the source can seek,
-:func:`securefs.open_encrypted` knows at once whether the end is there.
+its first byte on, and returns the plaintext of a segment only after the segment's tag was verified.
+Only :meth:`Decryptor.finalize` proves that the file is whole: if it raises, the caller must discard
+everything that was returned before. If the source can seek, :func:`securefs.open_encrypted` detects
+truncation at once.
 
-The public constructor draws the randomness; :func:`seal_with` is the same with every random value
+The public constructor draws the randomness; :func:`seal_with` does the same with every random value
 as an argument.
 """
 
@@ -71,7 +70,7 @@ class Randomness:
     draw_iv: Callable[[], bytes]  # 16 bytes at every call; suite 1
 
     def draw_for_wrap(self, size: int) -> bytes:
-        """Return what a wrap asks for: the chosen salt, or, of another size, what the system gives."""
+        """Return the chosen salt, or, for any other size, random bytes from the system."""
         return self.wrap_salt if size == len(self.wrap_salt) else token_bytes(size)
 
     @classmethod
@@ -95,8 +94,8 @@ class Encryptor:
 
     :param keyring: its primary key seals the file.
     :param suite: the algorithms.
-    :param context: the caller's own binding, 0 to 65,535 bytes, e.g. a tenant. Not stored: a reader
-        must know it.
+    :param context: the caller's own binding, 0 to 65,535 bytes, e.g. a tenant. It is not stored: a
+        reader must know it.
     :param metadata: sealed into the header, e.g. ``{"name": …, "type": …}``; JSON values, at most
         65,520 bytes and 32 levels of nesting.
     :raises ConfigurationError: for an unusable key, context or metadata.
@@ -126,18 +125,18 @@ class Encryptor:
         self.suite = suite
 
     def stored_length(self, size: int) -> int:
-        """Return how many bytes the whole file has if ``size`` bytes of plaintext go into it."""
+        """Return the size in bytes of the whole file for ``size`` bytes of plaintext."""
         return self._header_size + self.suite.body_length(size) + len(TRAILER)
 
     def update(self, data: Bytes) -> bytes:
-        """Take plaintext of any length, return the stored bytes that are ready (perhaps none).
+        """Take plaintext of any length; return the stored bytes that are ready (perhaps none).
 
-        It goes fastest with 64 to 256 KiB at a time.
+        It is fastest with 64 to 256 KiB at a time.
 
         :raises ValueError: after :meth:`finalize`.
-        :raises SourceError: these are no bytes.
-        :raises LimitExceededError: a file does not hold so much. Both libraries' writers are held
-            to it here.
+        :raises SourceError: the data is not bytes.
+        :raises LimitExceededError: the file would exceed the suite's maximum size. The limit
+            applies to the writers of both libraries.
         """
         view = view_of(data)
         start = self._begin()
@@ -147,13 +146,13 @@ class Encryptor:
         return start + self._sealer.update(view)
 
     def finalize(self) -> bytes:
-        """Return the last stored bytes. The encryptor is spent after this: one encryptor, one file."""
+        """Return the last stored bytes. The encryptor cannot be used again."""
         start = self._begin()
         self._spent = True
         return start + self._sealer.finalize() + TRAILER
 
     def _begin(self) -> bytes:
-        """Return the header the first time; refuse what would come after the last segment."""
+        """Return the header the first time; refuse data after the final segment."""
         if self._spent:
             raise ValueError("this encryptor is finalized: make a new one for every file")
         start, self._start = self._start, b""
@@ -205,7 +204,10 @@ class _SegmentSealer:
 def _header(
     keyring: Keyring, suite: Suite, metadata_text: bytes, random: Randomness, primitives: Primitives
 ) -> tuple[bytes, bytes]:
-    """Return (preamble, whole header) of a new file: one slot of generation 1, and an empty one for a rewrap."""
+    """Return (preamble, whole header) of a new file.
+
+    The header has one slot of generation 1, and an empty one for a rewrap.
+    """
     preamble = build_preamble(suite, random.file_id, len(metadata_text))
     wrapper = keyring.wrapper()
     slot = new_slot(wrapper, random.dek, preamble, 1, random.draw_for_wrap)
@@ -215,9 +217,11 @@ def _header(
 
 
 def most_overhead(keyring: Keyring, metadata_size: int) -> int:
-    """Return how many bytes a new file has at most beyond its plaintext and the :func:`growth` of that.
+    """Return the largest number of bytes that a new file adds to its plaintext.
 
-    :param metadata_size: of the longest metadata text, in bytes.
+    The :func:`growth` of the plaintext itself is not counted.
+
+    :param metadata_size: the size of the longest metadata text, in bytes.
     """
     header = new_header_size(keyring.wrapper().payload_size, metadata_size)
     # An empty segment, and the rounding of its padding.
@@ -226,7 +230,10 @@ def most_overhead(keyring: Keyring, metadata_size: int) -> int:
 
 
 def growth(size: int) -> int:
-    """Return how many bytes ``size`` bytes of plaintext grow by at most, in either suite, by their full segments."""
+    """Return the most bytes by which full segments enlarge ``size`` bytes of plaintext.
+
+    It is the larger value of the two suites.
+    """
     return max(size * (suite.sealed_size - suite.segment_size) // suite.segment_size for suite in Suite)
 
 
@@ -240,7 +247,10 @@ def seal_with(
     context: bytes = b"",
     metadata_text: bytes = b"",
 ) -> bytes:
-    """Return a whole file made of the given random values: what :class:`Encryptor` does, without the drawing."""
+    """Return a whole file made from the given random values.
+
+    It does the same as :class:`Encryptor`, but draws nothing.
+    """
     preamble, header = _header(keyring, suite, metadata_text, random, primitives)
     sealer: StreamSealer = _SegmentSealer(suite, random, body_context(preamble, context), primitives)
     return header + sealer.update(plaintext) + sealer.finalize() + TRAILER
@@ -248,11 +258,13 @@ def seal_with(
 
 @dataclass(frozen=True, slots=True)
 class Unlocked:
-    """A file whose slot was unwrapped, whose metadata and commitment were verified: ready to open segments.
+    """A file whose slot was unwrapped, and whose metadata and commitment were verified.
 
-    :ivar passed_over: slots that were passed over: the key that they name unwraps them, and what
-        they hold is not the DEK that the contents were written with. Somebody planted them, with
-        that key, or the contents, with the key that opened them.
+    Its segments are ready to be opened.
+
+    :ivar passed_over: slots that unwrap under the key that they name, but hold a DEK other than the
+        one that the contents were written with. Somebody planted these slots, with that key, or the
+        contents, with the key that opened them.
     """
 
     header: Header
@@ -263,19 +275,19 @@ class Unlocked:
 
     @property
     def planted(self) -> tuple[tuple[int, str], ...]:
-        """The passed over slots as (number, key id in hex): what may be told of them."""
+        """The passed over slots as (number, key id in hex): the part that may be disclosed."""
         return tuple((slot.index, slot.key_id.hex()) for slot in self.passed_over)
 
 
 def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitives) -> Unlocked:
-    """Return the file whose header and body head (56 bytes) are ``start``, or raise what the file deserves.
+    """Return the unlocked file whose header and body head (56 bytes) are ``start``.
 
-    The first slot counts whose DEK the metadata and the commitment hold under: who holds one key of
-    the ring can shut nobody out by planting a slot of their own.
+    The first slot counts whose DEK the metadata and the commitment verify under. So the holder of
+    one key of the ring can lock nobody out by planting a slot.
 
-    :raises FormatError: it is no Format 2 file, or its header is not well-formed.
+    :raises FormatError: it is not a Format 2 file, or its header is not well-formed.
     :raises UnknownKeyError: the keyring holds no key that it names.
-    :raises IntegrityError: it was changed, or is opened in another context than it was written in.
+    :raises IntegrityError: it was changed, or was written in another context.
     """
     header, body_head = split_start(start)
     planted: list[Slot] = []
@@ -294,7 +306,7 @@ def unlock(start: bytes, keyring: Keyring, context: bytes, primitives: Primitive
 
 
 def split_start(start: bytes) -> tuple[Header, bytes]:
-    """Return (header, body head): the two parts of a file that say under which DEK it was written."""
+    """Return (header, body head): the two parts of a file that depend on its DEK."""
     header = parse_header(start)
     body_head = start[header.length : header.length + BODY_HEAD_SIZE]
     if len(body_head) < BODY_HEAD_SIZE:
@@ -305,9 +317,9 @@ def split_start(start: bytes) -> tuple[Header, bytes]:
 def open_with(
     dek: bytes, header: Header, body_head: bytes, context: bytes, primitives: Primitives
 ) -> tuple[dict[str, object], SegmentCipher]:
-    """Return (metadata, the cipher of the segments) of a file whose DEK this is.
+    """Return (metadata, the cipher of the segments) of a file that was written under ``dek``.
 
-    :raises FormatError, IntegrityError: it is not, the file was changed, or it was written in
+    :raises FormatError, IntegrityError: it was not, the file was changed, or it was written in
         another context.
     """
     metadata = open_metadata(header.sealed_metadata, dek, header.file_id, header.preamble, primitives)
@@ -322,13 +334,12 @@ def open_with(
 
 
 class Decryptor:
-    """Opens one Format 2 file as it streams by.
+    """Opens one Format 2 file as a stream.
 
-    Memory stays at a few segments whatever the size of the pieces that are fed, as long as those
-    are bounded.
+    Memory use is a few segments plus the size of the pieces that are fed.
 
     :param keyring: any of its keys may be the one that the file names.
-    :param context: what the file was written with.
+    :param context: the context that the file was written with.
     """
 
     def __init__(
@@ -342,27 +353,27 @@ class Decryptor:
         self.unlocked: Unlocked | None = None  # None until the header was read and verified
 
     def update(self, data: Bytes) -> bytes:
-        """Take stored bytes, return the verified plaintext that is ready (perhaps none).
+        """Take stored bytes; return the verified plaintext that is ready (perhaps none).
 
         :raises FormatError, UnknownKeyError, IntegrityError: as :func:`unlock`, and for a segment
-            that does not verify.
-        :raises SourceError: these are no bytes.
+            that fails verification.
+        :raises SourceError: the data is not bytes.
         """
         self._buffer += view_of(data)
         self.unlocked = self.unlocked or self._try_unlock()
         return self._open_full_segments(self.unlocked) if self.unlocked else b""
 
     def skip_to(self, index: int) -> None:
-        """Pass over the segments before ``index`` that did not come yet: they are neither opened nor verified."""
+        """Skip the segments before ``index`` that are still to come: they are not verified."""
         self._first = index
 
     def finalize(self) -> bytes:
-        """Return the last plaintext. Only when this returns is the file known to be whole.
+        """Return the last plaintext. The file is proven whole only once this returns.
 
         :raises IntegrityError: the file was cut, extended or changed.
         """
         if self.unlocked is None:
-            # Too short for a header and a first segment: let the parser say where it ends.
+            # Too short for a header and a first segment: the parser reports where the file ends.
             self.unlocked = unlock(bytes(self._buffer), self._keyring, self._context, self._primitives)
         if self._buffer[-1:] != TRAILER:
             raise IntegrityError(
@@ -373,7 +384,7 @@ class Decryptor:
 
     def _try_unlock(self) -> Unlocked | None:
         buffer = self._buffer
-        # Junk is refused as soon as it can't be a header, not when enough of it has come.
+        # Junk is refused as soon as it can't be a header, not only when enough bytes have arrived.
         if bytes(buffer[: len(MAGIC)]) != MAGIC[: len(buffer)]:
             header_length(bytes(buffer[: len(MAGIC)]))
         if len(buffer) < FIXED_SIZE:
@@ -382,9 +393,9 @@ class Decryptor:
         if len(buffer) < needed:
             return None
         unlocked = unlock(bytes(buffer[:needed]), self._keyring, self._context, self._primitives)
-        # Only now: a header that was refused stays where it is, so that feeding on is refused
-        # again. Otherwise a good file behind a bad header would open for a caller that went on
-        # after the error.
+        # Only now: a refused header stays in the buffer, so that further data is refused again.
+        # Otherwise a good file behind a bad header would open for a caller that continued after the
+        # error.
         del buffer[:needed]
         return unlocked
 
@@ -392,8 +403,9 @@ class Decryptor:
         size = unlocked.header.suite.sealed_size
         output = memoryview(bytearray(len(self._buffer)))
         position = opened = 0
-        # The last segment is always shorter than a full one, and one trailer byte follows it: more
-        # than a full segment's bytes mean that the first of them are not the last segment.
+        # The final segment is always shorter than a full one, and one trailer byte follows it. So
+        # if there are more bytes than a full segment has, the first of them are not the final
+        # segment.
         with memoryview(self._buffer) as view:
             while len(view) - position > size:
                 check_index(self._index)

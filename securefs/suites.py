@@ -1,16 +1,17 @@
-"""The two suites of Format 2: how a body is cut into segments, sealed and opened (docs/format.md, "Body").
+"""The two suites of Format 2: how segments are cut, sealed and opened (docs/format.md, "Body").
 
 A body is ``salt[24] ‖ commitment[32] ‖ segment 0 ‖ segment 1 ‖ …``. Both suites share one chunking:
-every segment but the last holds exactly ``segment_size`` bytes of plaintext and the last holds
-fewer, possibly none. So the end of a file is never in doubt: a full last segment means truncation.
+every segment but the final one holds exactly ``segment_size`` bytes of plaintext, and the final
+segment holds fewer, possibly none. So the end of a file is never ambiguous: a full final segment
+means truncation.
 
 - Suite 1 is the original construction (AES-256-CBC, then HMAC-SHA256) applied to each segment, with
   the segment's index and a final flag under the tag.
 - Suite 2 is a Cobblestone-256 message of https://c2sp.org/chunked-encryption@v1.
 
-What opens a segment verifies its tag, in constant time, before it decrypts. What a segment's number
-or finality says comes from the caller's own counting, never from the file. Pure functions over
-bytes: randomness is an argument.
+The tag of a segment is verified, in constant time, before the segment is decrypted. The index and
+the final flag come from the caller's own counting, never from the file. These are pure functions
+over bytes: randomness is an argument.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ COMMITMENT_SIZE: Final = 32  # bytes
 BODY_HEAD_SIZE: Final = SALT_SIZE + COMMITMENT_SIZE
 MAX_SEGMENTS: Final = 2**32  # 256 TiB in suite 1, 64 TiB in suite 2
 MAX_CONTEXT_SIZE: Final = 65_535  # bytes
-TRAILER: Final = b"\x5a"  # keeps CR and LF, which some multipart parsers eat, off a file's last byte
+# The last byte of a file. Some multipart parsers strip a final CR or LF; this byte is neither.
+TRAILER: Final = b"\x5a"
 
 _BODY_INFO: Final = b"securefs/2 body\0"
 _SUITE_1_INFO: Final = b"securefs/2+AES_256_CBC_HMAC_SHA256\0"
@@ -63,34 +65,34 @@ _SUITE_2_INFO: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
 
 
 class Suite(Enum):
-    """The algorithms of a file. The value is the number in the file, :attr:`label` the name in settings and logs."""
+    """The algorithms of a file: the value is the number in the file, :attr:`label` the name."""
 
     CBC_HMAC = 1
     GCM = 2
 
     @property
     def label(self) -> str:
-        """The suite's name: ``aes-256-cbc-hmac-sha256`` or ``aes-256-gcm``."""
+        """The name in settings and logs: ``aes-256-cbc-hmac-sha256`` or ``aes-256-gcm``."""
         return _LABELS[self]
 
     @property
     def segment_size(self) -> int:
-        """Plaintext bytes of every segment but the last."""
+        """Plaintext bytes of every segment but the final one."""
         return 65_536 if self is Suite.CBC_HMAC else 16_384
 
     @property
     def sealed_size(self) -> int:
-        """Stored bytes of every segment but the last."""
+        """Stored bytes of every segment but the final one."""
         return self.sealed_length(self.segment_size)
 
     @property
     def max_size(self) -> int:
-        """The most bytes of plaintext that a file holds: its last segment is not a full one."""
+        """The most bytes of plaintext in a file: its final segment is not a full one."""
         return MAX_SEGMENTS * self.segment_size - 1
 
     @property
     def min_sealed(self) -> int:
-        """Stored bytes of the smallest last segment, which is empty."""
+        """Stored bytes of the smallest final segment, which is empty."""
         return self.sealed_length(0)
 
     def sealed_length(self, size: int) -> int:
@@ -100,14 +102,17 @@ class Suite(Enum):
         return BLOCK_SIZE + (size // BLOCK_SIZE + 1) * BLOCK_SIZE + HMAC_SIZE
 
     def body_length(self, size: int) -> int:
-        """Return the stored bytes of a whole body (salt, commitment, segments) for ``size`` bytes of plaintext."""
+        """Return the stored bytes of a whole body for ``size`` bytes of plaintext.
+
+        A body is salt, commitment and segments.
+        """
         full, rest = divmod(size, self.segment_size)
         return BODY_HEAD_SIZE + full * self.sealed_size + self.sealed_length(rest)
 
     def plaintext_bounds(self, body_length: int) -> tuple[int, int]:
-        """Return the least and the most bytes of plaintext that a body of this length may hold.
+        """Return the minimum and maximum bytes of plaintext in a body of this length.
 
-        They are the same in suite 2. Suite 1 pads to whole blocks, so that its length tells all but
+        They are equal in suite 2. Suite 1 pads to whole blocks, so its length determines all but
         the last 15 bytes.
         """
         full, rest = divmod(max(0, body_length - BODY_HEAD_SIZE), self.sealed_size)
@@ -125,7 +130,7 @@ class Suite(Enum):
 
     @classmethod
     def parse(cls, label: str) -> Suite:
-        """Return the suite called ``label``; raise :class:`ConfigurationError` where there is none."""
+        """Return the suite called ``label``; raise :class:`ConfigurationError` if there is none."""
         for suite, name in _LABELS.items():
             if label == name:
                 return suite
@@ -136,7 +141,10 @@ _LABELS: Final = {Suite.CBC_HMAC: "aes-256-cbc-hmac-sha256", Suite.GCM: "aes-256
 
 
 class SegmentCipher(Protocol):
-    """Seals and opens the segments of one file. Indices count from 0; the caller keeps them and the final flag."""
+    """Seals and opens the segments of one file.
+
+    Indices count from 0. The caller keeps them and the final flag.
+    """
 
     suite: Suite
 
@@ -149,28 +157,31 @@ class SegmentCipher(Protocol):
         ...
 
     def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
-        """Write the plaintext of a stored segment to the beginning of ``out``; return its size in bytes.
+        """Write the plaintext of a stored segment to the beginning of ``out``; return its size.
 
-        :param out: room for as many bytes as the stored segment has.
-        :raises IntegrityError: the segment does not verify; what ``out`` then holds must not be
-            used.
+        :param out: has room for as many bytes as the stored segment.
+        :raises IntegrityError: the segment fails verification; the content of ``out`` must then not
+            be used.
         """
         ...
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
-        """Raise for a stored segment what :meth:`open` raises, at less cost where the suite allows it."""
+        """Raise what :meth:`open` raises for a stored segment, at less cost if possible."""
         ...
 
 
 class _Opener:
-    """What both suites share. Sizes are looked up once and not for every segment."""
+    """The common part of both suites. Sizes are computed once, not for every segment."""
 
     suite: Suite
     full: int  # stored bytes of every segment but the last
     least: int  # stored bytes of the smallest last segment
 
     def fits(self, size: int, final: bool) -> bool:
-        """Tell whether a stored segment may have ``size`` bytes: exactly the full size, or, where it is final, less."""
+        """Return whether a stored segment may have ``size`` bytes.
+
+        The size must be exactly the full one, or, for the final segment, smaller.
+        """
         return self.least <= size < self.full if final else size == self.full
 
     def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
@@ -183,7 +194,7 @@ class _Opener:
 
 
 class _CbcHmac(_Opener):
-    """Suite 1. ``draw_iv`` gives a fresh IV (16 bytes) for every segment sealed."""
+    """Suite 1. ``draw_iv`` returns a fresh IV (16 bytes) for every segment that is sealed."""
 
     suite = Suite.CBC_HMAC
     full, least = suite.sealed_size, suite.min_sealed
@@ -219,15 +230,15 @@ class _CbcHmac(_Opener):
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
         ciphertext = self._authenticated(index, final, sealed)
-        # Of a segment under a good tag only the padding can be wrong, and that is in the last
-        # block. The block before it, or the IV, is what that one is chained to.
+        # If the tag is valid, only the padding can be wrong, and that is in the last block. CBC
+        # chains the last block to the block before it, or to the IV.
         before = bytes(memoryview(sealed)[len(ciphertext) - BLOCK_SIZE : len(ciphertext)])
         out = memoryview(bytearray(2 * BLOCK_SIZE))
         self._primitives.cbc_decrypt_into(self._enc_key, before, ciphertext[-BLOCK_SIZE:], out)
         self._size(index, final, sealed, out[:BLOCK_SIZE])
 
     def _authenticated(self, index: int, final: bool, sealed: Bytes) -> memoryview:
-        """Return the ciphertext of a stored segment, after its tag was compared."""
+        """Return the ciphertext of a stored segment after its tag was verified."""
         size = len(sealed)
         if not self.fits(size, final) or size % BLOCK_SIZE:
             _reject("a segment has a length that no writer gives it", Reason.TRUNCATED, index, sealed)
@@ -238,7 +249,7 @@ class _CbcHmac(_Opener):
         return view[BLOCK_SIZE:-HMAC_SIZE]
 
     def _size(self, index: int, final: bool, sealed: Bytes, padded: memoryview) -> int:
-        """Return how much of ``padded``, which ends as the segment does, is plaintext."""
+        """Return how many bytes of ``padded``, which ends where the segment ends, are plaintext."""
         try:
             size = unpadded_size(padded)
         except IntegrityError:
@@ -249,7 +260,7 @@ class _CbcHmac(_Opener):
 
 
 class _Gcm(_Opener):
-    """Suite 2. Finality is not under the tag: the final chunk is the one that is shorter than the others."""
+    """Suite 2. The final flag is not under the tag: the final chunk is the one that is shorter."""
 
     suite = Suite.GCM
     full, least = suite.sealed_size, suite.min_sealed
@@ -262,7 +273,7 @@ class _Gcm(_Opener):
     def _nonce(self, index: int) -> bytes:
         return (self._base_nonce ^ index).to_bytes(GCM_NONCE_SIZE, "big")
 
-    def seal(self, index: int, final: bool, plaintext: Bytes) -> bytes:  # noqa: ARG002  # told by the length here
+    def seal(self, index: int, final: bool, plaintext: Bytes) -> bytes:  # noqa: ARG002  # implied by the length
         return self._gcm.seal(self._nonce(index), plaintext)
 
     def open_into(self, index: int, final: bool, sealed: Bytes, out: memoryview) -> int:
@@ -274,12 +285,16 @@ class _Gcm(_Opener):
             _reject("a segment's tag does not match", Reason.TAG_MISMATCH, index, sealed)
 
     def check(self, index: int, final: bool, sealed: Bytes) -> None:
-        # GCM can't be verified without decrypting: into here, where nothing reads it.
+        # GCM can't be verified without decrypting: the plaintext goes into a buffer that nothing
+        # reads.
         self.open_into(index, final, sealed, self._unread)
 
 
 def body_context(preamble: bytes, context: bytes) -> bytes:
-    """Return what a body's keys are bound to: the preamble and the caller's own ``context`` (at most 65,535 bytes)."""
+    """Return the bytes that a body's keys are bound to: the preamble and the caller's ``context``.
+
+    :param context: at most 65,535 bytes.
+    """
     if not isinstance(context, (bytes, bytearray, memoryview)):
         raise ConfigurationError(f"a context is bytes, and this is {type(context).__name__}")
     if len(context) > MAX_CONTEXT_SIZE:
@@ -290,9 +305,10 @@ def body_context(preamble: bytes, context: bytes) -> bytes:
 def derive(
     suite: Suite, dek: bytes, salt: bytes, ctx: bytes, primitives: Primitives, draw_iv: Callable[[], bytes]
 ) -> tuple[SegmentCipher, bytes]:
-    """Return (the cipher for a file's segments, the commitment to its key) for a DEK (32 bytes) and salt (24).
+    """Return (the cipher of a file's segments, the commitment to its key).
 
-    :raises ValueError: the DEK has another size: nothing shorter may pass for a 256-bit key.
+    :param dek: 32 bytes. :param salt: 24 bytes.
+    :raises ValueError: the DEK has another size: a shorter key must not pass for a 256-bit key.
     """
     if len(dek) != KEY_SIZE:
         raise ValueError(f"a data encryption key has {KEY_SIZE} bytes, not {len(dek)}")
@@ -304,7 +320,7 @@ def derive(
 
 
 def check_index(index: int) -> None:
-    """Raise :class:`LimitExceededError` where a file may not have a segment of this index."""
+    """Raise :class:`LimitExceededError` if a file may not have a segment with this index."""
     if index >= MAX_SEGMENTS:
         raise LimitExceededError(f"a file holds at most {MAX_SEGMENTS} segments")
 

@@ -1,6 +1,6 @@
-"""The reference app: a small file store behind :class:`securefs.middleware.SecureFS`, made to be copied from.
+"""The reference app: a small file store behind :class:`~securefs.middleware.SecureFS`, to copy.
 
-``gunicorn`` alone, in the repository, serves ``securefs.app:create_app()``. Begin reading in
+``gunicorn`` alone, in the repository, serves ``securefs.app:create_app()``. Start reading in
 :mod:`securefs.app.views`.
 """
 

@@ -1,8 +1,9 @@
-"""The reference app's small database: who may sign in, and who owns which file. Names and contents are not in it.
+"""The reference app's database: who may sign in, and who owns which file.
 
-One SQLite file, ``securefs.sqlite3`` in ``SECUREFS_DATA_DIR``, mode 0600. A connection lives for
-one transaction: so none is carried across a fork or shared by threads. What SQLite refuses becomes
-a :class:`StorageError` in one line.
+It holds no file names and no contents. It is one SQLite file, ``securefs.sqlite3`` in
+``SECUREFS_DATA_DIR``, mode 0600. A connection lives for one transaction, so no connection is
+carried across a fork or shared by threads. An error of SQLite becomes a :class:`StorageError` in
+one line.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ CREATE INDEX files_by_owner ON files (owner, number);
 
 
 class StorageError(SecureFSError):
-    """The reference app could not store or look up something. ``full`` tells that the disk is, or a quota."""
+    """The reference app could not store or look up data. ``full``: the disk or a quota is full."""
 
     def __init__(self, message: str, *, full: bool = False) -> None:
         super().__init__(message)
@@ -55,10 +56,10 @@ class StorageError(SecureFSError):
 
 
 def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder that ``SECUREFS_DATA_DIR`` names, made (mode 0700) where it does not exist yet.
+    """Return the folder that ``SECUREFS_DATA_DIR`` names; create it (mode 0700) if missing.
 
-    :raises ConfigurationError: it is not set, can't be made, is no folder, or other users can write
-        to it.
+    :raises ConfigurationError: it is not set, can't be created, is not a folder, or other users can
+        write to it.
     """
     text = environ.get(DATA_VARIABLE, "")
     if not text:
@@ -73,20 +74,21 @@ def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
     except ValueError:  # a NUL byte in the path
         raise ConfigurationError(f"{DATA_VARIABLE}: is not a usable path") from None
     if others_can_write(status):
-        # Whoever can write here can exchange the database, and with it who owns which file.
+        # Anyone who can write here can replace the database, and with it the ownership of files.
         raise ConfigurationError(f"{DATA_VARIABLE}: other users can write to {path}: run chmod 700 on it")
     return path
 
 
 def open_database(directory: Path) -> Path:
-    """Return the path of the database in ``directory``, made with its tables where there is none.
+    """Return the path of the database in ``directory``; create it with its tables if missing.
 
-    :raises ConfigurationError: it can't be opened, is no such database, or a newer release wrote
+    :raises ConfigurationError: it can't be opened, is another database, or a newer release wrote
         it.
     """
     path = directory / DATABASE_NAME
     try:
-        # Made here and not by SQLite, so that it is never readable by others, whatever the umask.
+        # Created here and not by SQLite, so that it is never readable by others, whatever the
+        # umask.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         with transaction(path) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -107,26 +109,25 @@ def open_database(directory: Path) -> Path:
 
 @contextmanager
 def transaction(path: Path, *, write: bool = True) -> Iterator[sqlite3.Connection]:
-    """Yield a connection inside one transaction: committed when the block ends, undone when it raises.
+    """Yield a connection inside one transaction: commit at the end, roll back on an exception.
 
     :param write: take the one write lock at once; without it the block must only read.
-    :raises StorageError: SQLite refused, e.g. because the disk is full or the file is locked for 10
+    :raises StorageError: SQLite failed, e.g. because the disk is full or the file is locked for 10
         s.
     """
     try:
-        # mode=rw: a database that vanished is an error, not an empty new one in which nobody owns
-        # anything.
+        # mode=rw: a database that vanished is an error, not a new, empty one in which nobody owns a
+        # file.
         address = f"{path.absolute().as_uri()}?mode=rw"
         with closing(
             sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
         ) as database:
             database.execute("PRAGMA foreign_keys = ON")
             database.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            # Closing without a COMMIT undoes: that is what an exception of the block leads to.
+            # Closing without a COMMIT rolls back: this happens if the block raises.
             yield database
             database.execute("COMMIT")
     except sqlite3.Error as error:
-        # SQLite's message for SQLITE_FULL; the code itself is an attribute only from Python 3.11
-        # on.
+        # SQLite's message for SQLITE_FULL; its code is an attribute only from Python 3.11 on.
         full = "disk is full" in str(error)
         raise StorageError(f"the database {path.name} cannot be used: {error}", full=full) from None

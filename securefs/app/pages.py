@@ -1,9 +1,9 @@
-"""The reference app's pages: plain HTML that needs no script, and the headers that allow it nothing more.
+"""The reference app's pages: plain HTML without scripts, and headers that allow nothing more.
 
-Everything that came from a user is escaped by Markup.format, and a file name is isolated with
-<bdi>, so that neither markup nor the direction of a script in a name can change what the page
-around it says; overrides of it are shown as such. The only style sheet is inline and allowed by its
-hash; scripts, frames, images and foreign forms are not allowed at all.
+Markup.format escapes everything that came from a user. A file name is isolated with <bdi>, so that
+neither markup nor the text direction of a name can change the text around it; direction overrides
+are shown as replacement characters. The only style sheet is inline and allowed by its hash.
+Scripts, frames, images and foreign forms are not allowed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE_HEADERS", "Row", "error_page", "harmless", "list_page", "login_page"]
 
-# Control characters, and those that turn the direction of text: inv<U+202E>fdp.exe would be shown
-# as invexe.pdf.
+# Control characters, and characters that change the direction of text: inv<U+202E>fdp.exe would be
+# shown as invexe.pdf.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _CSS: Final = Markup("""
@@ -90,7 +90,7 @@ _LOGIN: Final = Markup(
     '<form method="post" action="/login"><label for="token">Access token</label>'
     '<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>'
     '<p><button>Sign in</button></p></form><p class="soft small">Files are encrypted before they are stored. '
-    "Ask whoever runs this server for a token.</p></section>"
+    "Ask the operator of this server for a token.</p></section>"
 )
 _LIST: Final = Markup(
     '{notice}{alert}<section><h2>Upload</h2><form class="row" method="post" action="/files" enctype="multipart/form-data">'
@@ -112,7 +112,7 @@ _ROW: Final = Markup(
 _DOWNLOAD: Final = Markup(
     '<a class="button plain" href="/files/{object_id}" aria-label="Download {name}">Download</a>'
 )
-_FLAW: Final = Markup(' <span class="danger small">cannot be opened: tell whoever runs this server</span>')
+_FLAW: Final = Markup(' <span class="danger small">cannot be opened: tell the operator of this server</span>')
 _EMPTY: Final = Markup('<p class="empty">Nothing here yet. What you upload is encrypted and listed here.</p>')
 _ERROR: Final = Markup(
     '<section class="narrow"><h1>{title}</h1><p class="alert" role="alert">{detail}</p>'
@@ -135,7 +135,7 @@ class Row:
 
 
 def login_page(alert: str = "") -> str:
-    """Return the page that asks for a token."""
+    """Return the sign-in page, which asks for a token."""
     return _page("Sign in", _LOGIN.format(alert=_ALERT.format(alert) if alert else ""))
 
 
@@ -160,12 +160,12 @@ def list_page(
 
 
 def error_page(title: str, detail: str) -> str:
-    """Return a page that says what went wrong, and leads back."""
+    """Return a page with an error and a link back."""
     return _page(title, _ERROR.format(title=title, detail=detail))
 
 
 def harmless(name: str, replacement: str = "\ufffd") -> str:
-    """Return a file name without characters that are there to deceive whoever reads it."""
+    """Return a file name without control characters and characters that change text direction."""
     return _CONTROLS.sub(replacement, name)
 
 
@@ -198,10 +198,10 @@ def _pager(page: int, *, more: bool) -> Markup:
 
 
 def _human(size: int) -> str:
-    """Return a size as people read it, in binary units with one decimal."""
+    """Return a size for people, in binary units with one decimal."""
     if size < 1024:  # noqa: PLR2004  # bytes in a KiB
         return f"{size} B"
     value, units = size / 1024, ["KiB", "MiB", "GiB", "TiB"]
-    while value >= 1023.95 and len(units) > 1:  # noqa: PLR2004  # what one decimal would show as 1024.0
+    while value >= 1023.95 and len(units) > 1:  # noqa: PLR2004  # shown as 1024.0
         value, units = value / 1024, units[1:]
     return f"{value:.1f} {units[0]}"

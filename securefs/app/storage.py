@@ -1,13 +1,14 @@
-"""Where the reference app keeps encrypted files: ``files/<object id>.enc`` under ``SECUREFS_DATA_DIR``, and whose they are.
+"""The encrypted files of the reference app: ``files/<object id>.enc``, and their owners.
 
-An upload goes straight into a hidden temporary file, is flushed to disk, renamed, and only then
-becomes a row of the database: nothing half-stored can be listed. An upload of several files is
-stored whole or not at all. What a process that died left behind is removed at the next start, if
-nobody holds its lock; a finished file without a row, which a crash between the two steps leaves, is
-never removed, since a restored older database would look the same.
+They are stored under ``SECUREFS_DATA_DIR``. An upload is written directly to a hidden temporary
+file, flushed to disk and renamed, and only then becomes a row of the database: a partial file is
+never listed. An upload of several files is stored whole or not at all. The temporary files of a
+process that died are removed at the next start, if nobody holds their lock. A finished file without
+a row, which a crash between the last two steps leaves, is never removed, because a restored older
+database would look the same.
 
-File names are not here: they are sealed inside each file. Object ids are checked before they become
-part of a path.
+File names are not stored here: they are sealed inside each file. Object ids are checked before they
+become part of a path.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE_SIZE", "Incoming", "Storage", "StoredFile"]
 
-PAGE_SIZE: Final = 100  # files in one listing: each one's header is opened to show its name
-STALE_AFTER: Final = 60.0  # seconds in which a new temporary file may still be without its lock
+PAGE_SIZE: Final = 100  # files in one listing: the header of each is opened to show its name
+STALE_AFTER: Final = 60.0  # seconds for which a new temporary file may be without its lock
 
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{32}\.tmp", re.ASCII)
@@ -48,18 +49,22 @@ class StoredFile:
 
 
 class Incoming:
-    """A file being received: what Werkzeug's parser writes a part into. It vanishes unless it is stored."""
+    """A file that is being received: Werkzeug's parser writes a part into it.
+
+    It is removed unless it is stored.
+    """
 
     def __init__(self, path: Path) -> None:
         with _explained(path):
             self._file = create_private(path, os.O_RDWR)
         self._path = path
         self._temporary = True
-        # The lock tells the sweep of another process that this one lives; it ends with the process.
+        # The lock tells the sweep of another process that this process lives; it ends with the
+        # process.
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def write(self, data: bytes) -> int:
-        """Write all of ``data``; raise :class:`StorageError` where the disk takes less."""
+        """Write all of ``data``; raise :class:`StorageError` if the disk accepts less."""
         rest = memoryview(data)
         with _explained(self._path):
             while rest:
@@ -83,7 +88,8 @@ class Incoming:
     def object_id(self) -> str:
         """The id in the file's own header.
 
-        :raises FormatError: what came is not encrypted: the middleware is not in front of this app.
+        :raises FormatError: the upload is not encrypted: the middleware is not in front of this
+            app.
         """
         object_id = claimed_object_id(os.pread(self._file, PREAMBLE_SIZE, 0))
         if object_id is None:
@@ -98,10 +104,10 @@ class Incoming:
         self._temporary = False
 
     def close(self) -> None:
-        """Do nothing: :meth:`discard` ends the file, not the parser that filled it."""
+        """Do nothing: :meth:`discard` closes the file, not the parser that fills it."""
 
     def discard(self) -> None:
-        """Close the file, and remove it where it was not moved to its final name."""
+        """Close the file; remove it unless it was moved to its final name."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -112,7 +118,10 @@ class Incoming:
 
 
 class Storage:
-    """The files of one data folder, each belonging to one owner. Every method raises :class:`StorageError` on failure."""
+    """The files of one data folder, each of which has one owner.
+
+    Every method raises :class:`StorageError` on failure.
+    """
 
     def __init__(self, directory: Path, database: Path) -> None:
         self._database = database
@@ -124,11 +133,11 @@ class Storage:
             raise ConfigurationError(f"cannot use {self._files}: {explain(error)}") from None
 
     def _sweep(self) -> None:
-        """Remove what dead processes left: our own name pattern, old enough to be locked, and not locked."""
+        """Remove the temporary files of dead processes: old enough to be locked, and not locked."""
         for path in self._files.iterdir():
             if _TEMPORARY.fullmatch(path.name) is None:
                 continue
-            with suppress(OSError):  # another process sweeps too, or the upload lives: both leave it alone
+            with suppress(OSError):  # another process sweeps it, or its upload lives
                 file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     if time.time() - os.fstat(file).st_mtime > STALE_AFTER:
@@ -142,13 +151,16 @@ class Storage:
         return Incoming(self._files / f".upload-{secrets.token_hex(16)}.tmp")
 
     def path(self, object_id: str) -> Path:
-        """Return where a file is kept. The id must be 64 hex digits: it becomes part of a path."""
+        """Return the path of a file. The id must be 64 hex digits: it becomes part of the path."""
         if _OBJECT_ID.fullmatch(object_id) is None:
             raise ValueError("not an object id")
         return self._files / f"{object_id}.enc"
 
     def store(self, owner: str, received: Sequence[Incoming], sizes: Mapping[str, int]) -> list[StoredFile]:
-        """Keep what was received, all or nothing; return it in order. ``sizes`` are the plaintexts', by object id."""
+        """Store everything that was received, or nothing; return the files in order.
+
+        :param sizes: the sizes in bytes of the plaintexts, by object id.
+        """
         now = int(time.time())
         stored: list[StoredFile] = []
         try:
@@ -157,7 +169,7 @@ class Storage:
                     object_id = incoming.object_id
                     stored.append(StoredFile(object_id, sizes[object_id], now))
                 except (FormatError, KeyError):
-                    # The app would be running without the middleware, or something got past it.
+                    # The app runs without the middleware, or a part got past it.
                     raise StorageError("a part arrived that the middleware has not encrypted") from None
                 incoming.move_to(self.path(object_id))
             self._sync()
@@ -174,12 +186,15 @@ class Storage:
         return stored
 
     def _sync(self) -> None:
-        """Flush the new names to disk, before the database says that they are there."""
+        """Flush the new names to disk before the database refers to them."""
         with _explained(self._files):
             flush_folder(self._files)
 
     def page(self, owner: str, number: int) -> tuple[list[StoredFile], bool]:
-        """Return page ``number`` (from 1) of the owner's files, newest first, and whether there are more."""
+        """Return page ``number`` (from 1) of the owner's files, newest first.
+
+        Also return whether there are more.
+        """
         with transaction(self._database, write=False) as database:
             rows = database.execute(
                 "SELECT object_id, size, created FROM files WHERE owner = ?"
@@ -189,7 +204,7 @@ class Storage:
         return [StoredFile(*row) for row in rows[:PAGE_SIZE]], len(rows) > PAGE_SIZE
 
     def find(self, owner: str, object_id: str) -> StoredFile | None:
-        """Return the owner's file with this id, None where there is none or it is somebody else's."""
+        """Return the owner's file with this id; None if there is none or it is somebody else's."""
         with transaction(self._database, write=False) as database:
             row = database.execute(
                 "SELECT object_id, size, created FROM files WHERE owner = ? AND object_id = ?",
@@ -204,7 +219,10 @@ class Storage:
             return path.open("rb")
 
     def delete(self, file: StoredFile) -> None:
-        """Remove a file, then its row: a crash in between shows a file that is missing, never keeps one in secret."""
+        """Remove a file, then its row.
+
+        After a crash in between, the list shows a missing file; no file remains unlisted.
+        """
         path = self.path(file.object_id)
         with _explained(path):
             path.unlink(missing_ok=True)
@@ -212,7 +230,7 @@ class Storage:
             database.execute("DELETE FROM files WHERE object_id = ?", (file.object_id,))
 
     def check(self) -> None:
-        """Raise :class:`StorageError` where a file could not be stored now."""
+        """Raise :class:`StorageError` if a file could not be stored now."""
         probe = self.receive()
         try:
             probe.write(b"ready")
@@ -224,7 +242,7 @@ class Storage:
 
 @contextmanager
 def _explained(path: Path, verb: str = "store") -> Iterator[None]:
-    """Turn the system's refusal into one line for the operator's log."""
+    """Turn an error of the system into one line for the operator's log."""
     try:
         yield
     except OSError as error:

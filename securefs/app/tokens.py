@@ -1,10 +1,10 @@
-"""Sign-in for the reference app: tokens for people and programs, and the browser sessions that they open.
+"""Sign-in for the reference app: tokens, and the browser sessions that are opened with them.
 
-A token is ``sfs_<id>_<secret>``: the id, 64 bits, finds the row and may be shown; the secret has
-256 bits from the system's CSPRNG. Stored is only the SHA-256 of the whole, compared in constant
-time: who reads the database can sign in as nobody. (A slow password hash would add nothing: 256
-random bits can't be guessed.) A session is a token with a parent and an end; it dies with its
-parent, is accepted only from a cookie, and a token only outside of one.
+A token is ``sfs_<id>_<secret>``. The id, 64 bits, finds the row and is public. The secret is 256
+bits from the system's CSPRNG. Only the SHA-256 of the whole token is stored, and it is compared in
+constant time, so a reader of the database can't sign in. (A slow password hash would add nothing,
+because 256 random bits can't be guessed.) A session is a token with a parent and an end. It is
+revoked with its parent. A session is accepted only from a cookie, and a token only outside of one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ANONYMOUS", "SESSION_LIFETIME", "Token", "Tokens"]
 
-ANONYMOUS: Final = "anonymous"  # whom the journal names on public pages; nobody may be called so
+ANONYMOUS: Final = "anonymous"  # the journal's principal on public pages; a reserved name
 SESSION_LIFETIME: Final = 12 * 60 * 60  # seconds
 ID_SIZE: Final = 8  # bytes
 SECRET_SIZE: Final = 32  # bytes
@@ -37,7 +37,7 @@ _ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as it is known afterwards. ``secret`` is the whole text, known only at its making, and never shown in a repr."""
+    """A token. ``secret`` is the whole text, known only when it is issued, and not in the repr."""
 
     id: str
     principal: str
@@ -47,27 +47,33 @@ class Token:
 
 
 class Tokens:
-    """The tokens of one data folder. ``database`` is what :func:`securefs.app.database.open_database` returned."""
+    """The tokens of one data folder.
+
+    :param database: the result of :func:`securefs.app.database.open_database`.
+    """
 
     def __init__(self, database: Path) -> None:
         self._database = database
 
     def issue(self, principal: str) -> Token:
-        """Return a new token for ``principal``: the only moment at which its secret is known.
+        """Return a new token for ``principal``. Its secret is known only now.
 
         :raises ConfigurationError: the name is empty, too long, not printable, reserved, or looks
             like a token's id.
         """
         if not principal.isprintable() or not 1 <= len(principal.strip()) <= len(principal) <= MAX_PRINCIPAL:
             raise ConfigurationError(
-                f"a name has 1 to {MAX_PRINCIPAL} printable characters, other than spaces only"
+                f"a name has 1 to {MAX_PRINCIPAL} printable characters, and not only spaces"
             )
         if principal == ANONYMOUS or _ID.fullmatch(principal):
             raise ConfigurationError(f"{principal} cannot be somebody's name: choose another one")
         return self._insert(principal, None, None)
 
     def open_session(self, token: Token) -> Token:
-        """Return a new session for whom ``token`` signed in: it ends after 12 hours, or with the token."""
+        """Return a new session of the token's principal.
+
+        It ends after 12 hours or with the token.
+        """
         return self._insert(token.principal, token.id, int(time.time()) + SESSION_LIFETIME)
 
     def _insert(self, principal: str, parent: str | None, expires: int | None) -> Token:
@@ -88,7 +94,7 @@ class Tokens:
         return token
 
     def authenticate(self, secret: str, *, session: bool = False) -> Token | None:
-        """Return the token (or with ``session`` the session) whose secret this is; None if there is none such today."""
+        """Return the valid token (or with ``session`` the session) of this secret, or None."""
         match = _TOKEN.fullmatch(secret)
         if match is None:
             return None
@@ -97,8 +103,8 @@ class Tokens:
                 "SELECT digest, principal, created, expires FROM tokens WHERE id = ? AND (parent IS NOT NULL) = ?",
                 (match[1], session),
             ).fetchone()
-        # The id is public and may be looked up in variable time; only the comparison of the secret
-        # must not leak.
+        # The id is public and may be looked up in variable time; only the secret needs a comparison
+        # in constant time.
         if row is None or not hmac.compare_digest(row[0], _digest(secret)):
             return None
         token = Token(id=match[1], principal=row[1], created=row[2], expires=row[3])
@@ -110,9 +116,12 @@ class Tokens:
             database.execute("DELETE FROM tokens WHERE id = ? AND parent IS NOT NULL", (token.id,))
 
     def revoke(self, who: str) -> int:
-        """Revoke the token with the id ``who``, or all tokens of the principal ``who``; return how many there were."""
+        """Revoke the token with the id ``who``, or all tokens of the principal ``who``.
+
+        Return how many there were.
+        """
         with transaction(self._database) as database:
-            # The rows of their sessions go with them: ON DELETE CASCADE.
+            # The rows of their sessions are deleted too: ON DELETE CASCADE.
             cursor = database.execute(
                 "DELETE FROM tokens WHERE parent IS NULL AND (id = ? OR principal = ?)", (who, who)
             )

@@ -1,13 +1,14 @@
-"""The reference app: upload, list, download, delete, for people with a browser and for programs. Made to be copied from.
+"""The reference app: upload, list, download and delete, for browsers and for programs.
 
-It shows how little an app has to do behind :class:`securefs.middleware.SecureFS`. Uploads arrive as
-ciphertext and are stored as they come; a stored file is returned as it is, and leaves the server
-decrypted. Two hooks bind every file to its owner: ``authorize`` says who asks, ``context`` goes
-under the file's commitment, so that it opens for nobody else even if the database is changed.
+It is made to be copied from, and shows how little an app has to do behind
+:class:`securefs.middleware.SecureFS`. Uploads arrive as ciphertext and are stored unchanged. A
+stored file is returned unchanged, and leaves the server decrypted. Two hooks bind every file to its
+owner: ``authorize`` names the user, and ``context`` is bound into the file's commitment, so that
+the file opens for nobody else even if the database is changed.
 
-It refuses: who has no token (401), other people's files (404, as if they did not exist), what
-another site made a browser send (403), and to store or serve as a file anything that is not
-encrypted. Configuration: ``SECUREFS_DATA_DIR`` and the key variables.
+It refuses requests without a token (401), other people's files (404, as if they did not exist), and
+requests that another site made a browser send (403). It does not store or serve as a file anything
+that is not encrypted. Configuration: ``SECUREFS_DATA_DIR`` and the key variables.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["create_app", "owner_context"]
 
 MAX_LOGIN_FORM: Final = 4096  # bytes
-MAX_PAGE: Final = 1_000_000  # keeps the number within what SQLite can count
+MAX_PAGE: Final = 1_000_000  # keeps the offset within SQLite's integers
 PUBLIC_PATHS: Final = frozenset({"/", "/login", "/logout", "/healthz", "/readyz"})
 _RULES: Final = (
     Rule("/", methods=["GET"], endpoint="index"),
@@ -78,9 +79,9 @@ _RULES: Final = (
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
-    """Return the app, encryption in front of it, as the environment describes it.
+    """Return the app behind the middleware, as the environment describes it.
 
-    :raises ConfigurationError: in one line that says which variable is wrong and what to do.
+    :raises ConfigurationError: one line that names the variable and says what to do.
     """
     keyring, policy = Keyring.from_env(environ), Policy.from_env(environ)
     if policy.format != 2:  # noqa: PLR2004  # Format 2
@@ -89,10 +90,10 @@ def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
     database = open_database(directory)
     journal = Journal.from_env(environ)
     app = App(keyring, journal, Tokens(database), Storage(directory, database))
-    # A worker that ends in order says so in its chain. This survives the fork: the master itself
-    # never opens one.
+    # A worker that ends in order records it in its chain. The finalizer survives the fork: the
+    # master itself never opens a chain.
     weakref.finalize(app, _end, journal)
-    # What is served as a file must be encrypted: a stored file that was replaced by plaintext is
+    # A response with a file must be encrypted: a stored file that was replaced by plaintext is
     # refused.
     policy = replace(policy, protected_paths=("/files/*",))
     return SecureFS(
@@ -106,7 +107,10 @@ def _end(journal: Journal) -> None:
 
 
 def owner_context(principal: str) -> bytes:
-    """Return what binds a file to its owner: ``securefs verify --context owner:NAME`` opens it outside the app."""
+    """Return the context that binds a file to its owner.
+
+    ``securefs verify --context owner:NAME`` opens such a file outside the app.
+    """
     return f"owner:{principal}".encode()
 
 
@@ -118,11 +122,11 @@ class App:
         self._urls = Map([rule.empty() for rule in _RULES], merge_slashes=False)
 
     def authorize(self, environ: WSGIEnvironment) -> str | None:
-        """Return who asks; None, which is a 401, where that is nobody and the path is not public."""
+        """Return the user's name; None (a 401) for nobody on a path that is not public."""
         try:
             token = environ[CALLER] = self._identify(Request(environ))
         except StorageError as error:
-            # Every view but the health checks answers 503 then: nothing is read or stored for an
+            # Every view except the health checks then answers 503: no file is read or stored for an
             # unknown caller.
             environ[CALLER] = error
             return ANONYMOUS
@@ -131,7 +135,10 @@ class App:
         return ANONYMOUS if environ.get("PATH_INFO") in PUBLIC_PATHS else None
 
     def context(self, environ: WSGIEnvironment) -> bytes:
-        """Return what the files of this request are bound to: uploads are encrypted before any view runs."""
+        """Return the context of this request's files.
+
+        An upload is encrypted before any view runs.
+        """
         caller = environ.get(CALLER)
         return owner_context(caller.principal if isinstance(caller, Token) else ANONYMOUS)
 
@@ -148,7 +155,7 @@ class App:
         try:
             response = self._respond(request)
         finally:
-            # Whatever happened: what was received and not stored is gone after this line.
+            # In any case, a received file that was not stored is removed here.
             for incoming in request.received:
                 incoming.discard()
         for name, value in COMMON_HEADERS.items():
@@ -250,14 +257,12 @@ class App:
 
     def _download(self, request: AppRequest, object_id: str) -> Response:
         file = self._find(request, object_id)
-        # A file that was put in the place of this one is refused, though it may be a good file of
-        # the same owner.
+        # Another file in the place of this one is refused, even a genuine file of the same owner.
         request.exchange.expect(file.object_id)
         ciphertext = self._storage.open(file)
         response = Response(wrap_file(request.environ, ciphertext), direct_passthrough=True)
         response.call_on_close(ciphertext.close)
-        # Not the type that the uploader chose: it is up to nobody to have a browser run what is
-        # stored here.
+        # Not the type that the uploader chose: no user can make a browser run a stored file.
         response.mimetype = "application/octet-stream"
         response.headers["Content-Disposition"] = attachment(self._open(file, request.token.principal).name)
         response.set_etag(file.object_id)
@@ -280,7 +285,7 @@ class App:
         for name, check in checks.items():
             try:
                 check()
-            except SecureFSError as error:  # noqa: PERF203  # all three are asked, whatever one says
+            except SecureFSError as error:  # noqa: PERF203  # all three checks run
                 log(request, f"not ready, {name}: {error}")
                 failed.append(name)
         return to_json(
@@ -293,8 +298,7 @@ class App:
         verify(io.BytesIO(sealed), self._keyring, b"readyz")
 
     def _find(self, request: AppRequest, object_id: str) -> StoredFile:
-        # An id that is no id is looked up like any other: only ids that the database holds ever
-        # become a path.
+        # A malformed id is looked up like any other: only ids from the database ever become a path.
         file = self._storage.find(request.token.principal, object_id)
         if file is None:
             raise NotFound("There is no such file among yours.")
@@ -307,7 +311,7 @@ class App:
         return [self._open(file, owner) for file in files], number, more
 
     def _open(self, file: StoredFile, owner: str) -> Row:
-        """Return a file with its sealed name; one that can't be opened is shown as such, and fails nothing else."""
+        """Return a file with its sealed name; mark a file that can't be opened, and go on."""
         try:
             with open_encrypted(
                 self._storage.path(file.object_id), self._keyring, owner_context(owner)

@@ -1,7 +1,7 @@
-"""The reference app's HTTP: a request that stores its file parts, error responses, cookies, and the check of the origin.
+"""The reference app's HTTP: file parts, error responses, cookies, and the origin check.
 
-Nothing a client sent becomes part of a header unescaped. An error says what to do and no more: not
-why a file failed, not where it lies.
+Text from a client never becomes part of a header unescaped. An error says what to do and no more:
+not why a file failed, and not where it is stored.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ __all__ = [
     "to_json",
 ]
 
-CALLER: Final = (
-    "securefs.app.caller"  # in environ: the Token, None for nobody, or the StorageError that hides it
-)
+# In environ: the Token, None for nobody, or the StorageError of the look-up.
+CALLER: Final = "securefs.app.caller"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 COMMON_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -50,14 +49,14 @@ COMMON_HEADERS: Final = {
     # Not no-referrer: browsers then send "Origin: null" with a form, which check_origin would
     # refuse.
     "Referrer-Policy": "same-origin",
-    # Should a browser ever show what is no page of ours, a download above all, it runs nothing and
-    # belongs to no origin.
+    # If a browser ever shows a response that is not a page of this app, a download above all, it
+    # runs nothing and belongs to no origin.
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 
 
 class AppRequest(Request):
-    """A request whose file parts are written straight to the folder in which they stay."""
+    """A request whose file parts are written directly to their final folder."""
 
     def __init__(self, environ: WSGIEnvironment, storage: Storage) -> None:
         super().__init__(environ)
@@ -76,12 +75,12 @@ class AppRequest(Request):
 
     @property
     def exchange(self) -> Exchange:
-        """What the middleware tells of this request, and is told."""
+        """The app's interface to the middleware for this request."""
         return cast("Exchange", self.environ["securefs"])
 
     @property
     def caller(self) -> Token | None:
-        """Who asks, None for nobody; raises :class:`StorageError` while that can't be known."""
+        """The caller's token, None for nobody; raises :class:`StorageError` if that is unknown."""
         found: Token | StorageError | None = self.environ[CALLER]
         if isinstance(found, StorageError):
             raise found
@@ -89,27 +88,28 @@ class AppRequest(Request):
 
     @property
     def token(self) -> Token:
-        """Who asks; 401 for nobody."""
+        """The caller's token; 401 for nobody."""
         if self.caller is None:
             raise Unauthorized
         return self.caller
 
     @property
     def wants_html(self) -> bool:
-        """Whether a browser asks. A program that says nothing gets JSON."""
+        """Whether the client is a browser. A program that sends no Accept header gets JSON."""
         return self.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
 def check_origin(request: Request) -> None:
-    """Refuse what another site made a browser send: the browser adds our cookie to it, and says where it came from.
+    """Refuse a request that another site made a browser send (cross-site request forgery).
 
-    A program's token is never added by a browser on its own, so it needs no such check.
+    The browser adds this app's cookie to it, and says where it came from. A browser never adds a
+    program's token on its own, so a request with a token needs no such check.
     """
     if request.method in SAFE_METHODS or "Authorization" in request.headers:
         return
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "")
-    # Browsers send Sec-Fetch-Site over https and to the own machine only; elsewhere the Origin must
-    # do.
+    # Browsers send Sec-Fetch-Site only over https and to the local machine; elsewhere the Origin
+    # has to suffice.
     same = (
         site == "same-origin"
         if site is not None
@@ -122,12 +122,15 @@ def check_origin(request: Request) -> None:
 
 
 def cookie_name(request: Request) -> str:
-    """Return the session cookie's name. With https, browsers then refuse one that a neighbouring host tries to set."""
+    """Return the session cookie's name.
+
+    With https, its prefix makes browsers refuse a cookie that a neighbouring host tries to set.
+    """
     return "__Host-securefs" if request.is_secure else "securefs"
 
 
 def attachment(name: str) -> str:
-    """Return the Content-Disposition that saves a download as ``name``, without what is there to deceive the eye."""
+    """Return the Content-Disposition for saving as ``name``, without deceptive characters."""
     return for_saving(harmless(name, "_"))
 
 
@@ -144,7 +147,7 @@ def to_json(
 
 
 def problem(request: AppRequest, status: int, title: str, detail: str) -> Response:
-    """Return an error: a page for a browser, ``application/problem+json`` (RFC 9457) for a program."""
+    """Return an error: a page for a browser, ``application/problem+json`` (RFC 9457) otherwise."""
     if request.wants_html:
         return page(error_page(title, detail), status)
     document = {

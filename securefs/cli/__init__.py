@@ -1,4 +1,7 @@
-"""The command line ``securefs``. Each command imports what it needs when it runs, so that ``--help`` is quick."""
+"""The command line ``securefs``.
+
+Each command imports what it needs when it runs, so that ``--help`` is quick.
+"""
 
 from securefs.cli.main import main
 

@@ -1,4 +1,4 @@
-"""``securefs audit``: the journal of what was done to files."""
+"""``securefs audit``: verify and search the audit journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["pseudonym", "verify"]
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Verify a journal; the exit code tells its two verdicts apart."""
+    """Verify a journal; the exit code distinguishes its two verdicts."""
     report = verify_journal(arguments.directory)
     if arguments.json:
         say_json(report.to_json())
@@ -27,7 +27,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def pseudonym(arguments: argparse.Namespace) -> int:
-    """Print under which pseudonym the journal knows a file name, or a principal."""
+    """Print the pseudonym of a file name or a principal in the journal."""
     directory = arguments.dir or os.environ.get("SECUREFS_AUDIT_DIR")
     if not directory:
         raise ConfigurationError("name the journal's folder with --dir, or set SECUREFS_AUDIT_DIR")

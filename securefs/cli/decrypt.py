@@ -1,7 +1,7 @@
 """``securefs decrypt``: one file, or standard input.
 
-Decrypted bytes are written only after they were verified. Where the source can be read twice, the
-whole of it is verified before the first byte is written.
+Every byte is verified before it is written. If the source can be read twice, all of it is verified
+before the first byte is written to a stream.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _spooled(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """Yield a pipe's ciphertext as a file without a name: Format 1 can be verified only as a whole."""
+    """Yield a pipe's ciphertext as an unnamed file: Format 1 can only be verified as a whole."""
     with tempfile.TemporaryFile() as spool:
         with reading(file, name) as source, named(tempfile.gettempdir()):
             while data := source.read(COPY_SIZE):
@@ -74,8 +74,8 @@ def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile) -> Non
         complain(f"{label(arguments.source)}: {planted_slot(slot, key_id, opened.key_id)}")
     target = _target(arguments, opened.metadata)
     if target == STREAM:
-        # What was written to a stream can't be taken back, so the whole file is verified before the
-        # first byte.
+        # Bytes written to a stream can't be taken back, so the whole file is verified before the
+        # first byte is written.
         with named(label(arguments.source)):
             opened.check()
     with open_target(target, force=arguments.force) as file, Progress(opened.size) as progress:
@@ -89,7 +89,10 @@ def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile) -> Non
 
 
 def _write_as_it_comes(arguments: argparse.Namespace, keyring: Keyring, file: BinaryIO) -> int:
-    """Decrypt a pipe as it comes, each segment verified; only its end tells that nothing was cut off."""
+    """Decrypt a pipe as a stream; verify each segment before its plaintext is written.
+
+    Only the end proves that nothing was cut off.
+    """
     if arguments.sealed_name:
         raise ConfigurationError("--sealed-name needs a file as its source: name the target with -o")
     decryptor = Decryptor(keyring, arguments.context)
@@ -122,7 +125,10 @@ def _target(arguments: argparse.Namespace, metadata: dict[str, object]) -> str:
 
 
 def _safe_name(name: object) -> str:
-    """Return the sealed name if it is nothing but a name: whoever wrote the file may have sealed ../../.profile."""
+    """Return the sealed name if it is a plain file name.
+
+    The writer of the file may have sealed a name such as ../../.profile.
+    """
     if not isinstance(name, str) or not name:
         raise ConfigurationError("no name is sealed in this file: name the target with -o")
     if name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():

@@ -1,9 +1,9 @@
-"""``securefs demo``: the reference app on this machine, ready to try, in one command.
+"""``securefs demo``: serve the reference app on this machine with one command.
 
-Everything lives in one private folder: a file key, a token, the app's data, the journal. The second
-start finds what the first made. The token is kept there in clear, as a header line for curl, so
-that it can be shown again: for a demo only; the app itself keeps no token. It listens on 127.0.0.1
-alone, and this process becomes the server, so Ctrl-C reaches it directly.
+Everything is in one private folder: a file key, a token, the app's data, the journal. A second
+start reuses what the first one created. The token is kept there in clear, as a header line for
+curl, so that it can be shown again. This is for a demo only: the app itself stores no token. The
+server listens on 127.0.0.1 only. This process becomes the server, so Ctrl-C reaches it directly.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PRINCIPAL: Final = "demo"
 BACKLOG: Final = 256  # connections
 NEEDED: Final = ("gunicorn", "werkzeug")
 _HEADER: Final = "Authorization: Bearer "
-# Whatever the caller's environment says about another installation is not for the demo.
+# Variables of the caller's environment that configure another installation are removed.
 _OURS: Final = ("SECUREFS_", PRIMARY_VARIABLE, "GUNICORN_", "WEB_CONCURRENCY")
 
 
@@ -55,7 +55,7 @@ class Demo:
 
     @property
     def header_file(self) -> Path:
-        """A header line for ``curl -H @…``: so the token is on no command line and in no shell history."""
+        """A header line for ``curl -H @…``, so no command line or shell history has the token."""
         return self.folder / "authorization"
 
     @property
@@ -75,7 +75,7 @@ class Demo:
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where the demo lives unless told otherwise (XDG base directories: relative paths are ignored)."""
+    """Return the default folder of the demo (XDG base directories; relative paths are ignored)."""
     state = environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(state):  # noqa: PTH117  # a question about the text
         return Path(state, "securefs-demo")
@@ -86,10 +86,10 @@ def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def prepare(folder: Path) -> Demo:
-    """Make the demo folder, its key and its token where they are missing; return it.
+    """Return the demo folder; create the folder, its key and its token if they are missing.
 
-    :raises ConfigurationError: the server extra is not installed, or the folder is not this user's
-        alone.
+    :raises ConfigurationError: the server extra is not installed, or the folder is accessible to
+        other users.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
@@ -112,8 +112,8 @@ def _prepare_token(demo: Demo) -> None:
     tokens = Tokens(open_database(data_directory({DATA_VARIABLE: str(demo.data)})))
     if demo.header_file.exists() and tokens.authenticate(demo.token) is not None:
         return
-    # Missing, revoked, or the data folder was deleted: tokens of an earlier start are worth nothing
-    # any more.
+    # The token is missing or revoked, or the data folder was deleted: tokens of an earlier start
+    # are useless.
     tokens.revoke(PRINCIPAL)
     _write(demo.header_file, _HEADER + tokens.issue(PRINCIPAL).secret)
 
@@ -124,7 +124,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that listens on 127.0.0.1; port 0 lets the system choose.
+    """Return a socket that listens on 127.0.0.1; with port 0 the system chooses the port.
 
     :raises ConfigurationError: the port is in use or not allowed, in one line that names it.
     """
@@ -144,10 +144,10 @@ def listen(port: int) -> socket.socket:
 
 
 def banner(demo: Demo, port: int) -> str:
-    """Return what the user needs to know: where, with which token, and lines to paste into another terminal."""
+    """Return the text for the user: address, token, and lines to paste into a terminal."""
     address = f"http://{ADDRESS}:{port}"
     curl = f"curl -sS -H @{shlex.quote(str(demo.header_file))}"
-    # Whoever ran `make demo` has the program in .venv/bin alone.
+    # After `make demo` the program is in .venv/bin only.
     found = shutil.which("securefs") or Path(sys.executable).with_name("securefs")
     program = shlex.quote(str(found))
     newest = f"\"{address}$({curl} {address}/files | grep -o '/files/[0-9a-f]*' | head -n 1)\""
@@ -171,7 +171,7 @@ def banner(demo: Demo, port: int) -> str:
 def server_command(
     demo: Demo, descriptor: int, environ: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Return (command, environment) of the server that takes over the listening socket ``descriptor``."""
+    """Return (command, environment) of the server that takes over the listening socket."""
     config = Path(__file__).parent.with_name("gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--bind", f"fd://{descriptor}"]
     ours = {
@@ -180,13 +180,13 @@ def server_command(
         "SECUREFS_AUDIT_DIR": str(demo.journal),
     }
     kept = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
-    # One Ctrl-C in some seventy meets a worker of gunicorn 27 between two requests, where it waits
+    # About one Ctrl-C in seventy meets a worker of gunicorn 27 between two requests, where it waits
     # for itself until it is killed: soon.
     return [*command, "--log-level", "warning", "--graceful-timeout", "3"], kept | ours
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare the demo, say where it is, and become the server. Returns only by an exception."""
+    """Prepare the demo, print where it is, and become the server. Never return normally."""
     demo = prepare(default_folder() if arguments.dir is None else Path(arguments.dir))
     with listen(arguments.port) as server:
         command, environ = server_command(demo, server.fileno(), os.environ)
@@ -194,5 +194,6 @@ def run(arguments: argparse.Namespace) -> int:
             say(line)
         flush_output()
         server.set_inheritable(True)
-        os.execve(command[0], command, environ)  # noqa: S606  # our own interpreter, no shell, nothing of a user's  # nosec B606
+        # It is this interpreter, without a shell, and without input from a user.
+        os.execve(command[0], command, environ)  # noqa: S606  # nosec B606
     return DONE  # pragma: no cover  # this process is the server by now

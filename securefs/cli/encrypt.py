@@ -1,7 +1,7 @@
 """``securefs encrypt``: one file, or standard input.
 
-The key comes from the environment, never from an argument: arguments can be read by every user of
-the machine.
+The key comes from the environment, never from an argument, because every user of the machine can
+read arguments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``securefs inspect``: what the header of a Format 2 file says. It needs no key, so nothing of it is verified."""
+"""``securefs inspect``: show the header of a Format 2 file; no key, no verification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what a Format 2 header says. It needs no key, so nothing of it is verified."""
+    """Print the header of a Format 2 file. Without a key, nothing of it is verified."""
     with open_source(arguments.file) as file, reading(file, arguments.file) as source:
         start = source.read(FIXED_SIZE)
         start += source.read(header_length(start) - len(start))
@@ -56,7 +56,10 @@ def _say(document: dict[str, object]) -> None:
 
 
 def _sizes(header: Header, length: int) -> dict[str, object]:
-    """Return the file's size, and the plaintext's as far as it follows from it: suite 1 pads, to within one block."""
+    """Return the file's size, and the plaintext's as far as it follows from it.
+
+    Suite 1 pads, so the plaintext's size is known to within one block.
+    """
     if not header.may_be_whole(length):
         return {"file_size": length, "plaintext_size": "unknown: the file was cut or extended"}
     least, most = header.plaintext_bounds(length)

@@ -1,4 +1,4 @@
-"""``securefs keygen``: a fresh file key, printed, or written into a new file that only its owner can read."""
+"""``securefs keygen``: print a fresh file key, or write it into a new private file."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
         with named(arguments.output), write_new(path) as file:
             file.write(key.encode("ascii") + b"\n")
     except FileExistsError:
-        # There is no --force here: a key that is overwritten takes every file under it along.
+        # There is no --force here: overwriting a key makes every file under it unreadable.
         raise ConfigurationError(f"{arguments.output} exists already: a key is never overwritten") from None
     return DONE

@@ -1,8 +1,8 @@
-"""The command line, ``securefs``. Every error is one line on standard error; no traceback reaches a user.
+"""The command line ``securefs``: every error is one line on standard error, no traceback.
 
-Exit codes: 0 done, 1 something does not verify (for ``audit verify`` see there), 2 usage or
-configuration, a signal's number above 128 when one ended it: 130 for Ctrl-C. However it ends,
-temporary files are removed and existing files are as they were.
+Exit codes: 0 done; 1 a file does not verify (``audit verify`` has its own codes); 2 usage or
+configuration; above 128 a signal's number plus 128, such as 130 for Ctrl-C. However a command ends,
+temporary files are removed, and existing files are unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SUITES: Final = tuple(suite.label for suite in Suite)
 
 
 class _Ended(BaseException):
-    """A signal asks this process to end. Not an Exception: only ``main`` may stop it on its way out."""
+    """A signal asks this process to end. Not an Exception, so that only ``main`` catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -43,7 +43,7 @@ class _Ended(BaseException):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
+    """Reports a wrong argument in one line."""
 
     def error(self, message: str) -> NoReturn:
         complain(f"{message}: see {self.prog} --help")
@@ -88,7 +88,7 @@ def _describe(error: OSError) -> str:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind like Ctrl-C does, so that temporary files are removed."""
+    """Let SIGTERM and SIGHUP unwind as Ctrl-C does, so that temporary files are removed."""
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         raise _Ended(number)
@@ -96,7 +96,7 @@ def _signals() -> Iterator[None]:
     numbers = [signal.SIGTERM, signal.SIGHUP]
     if threading.current_thread() is not threading.main_thread():
         numbers = []  # Python sets handlers only in the main thread
-    # What nohup ignores stays ignored.
+    # A signal that nohup ignores stays ignored.
     before = {
         number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
     }
@@ -112,7 +112,7 @@ def _signals() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="securefs",
-        description="Encrypts and decrypts files, verifies them, and shows the evidence.",
+        description="Encrypts, decrypts and verifies files, rotates their keys, and verifies the audit journal.",
         epilog="The key comes from FILE_KEY_BASE64, or from the file that FILE_KEY_BASE64_FILE names. "
         "Exit codes: 0 done, 1 something does not verify, 2 usage or configuration.",
     )
@@ -150,7 +150,7 @@ def _file_commands(commands: Commands) -> None:
     command = _command(commands, "encrypt", "securefs.cli.encrypt:run", "encrypt a file")
     command.add_argument("source", metavar="SRC", help="- for standard input")
     _target_options(command, "SRC.enc")
-    _opening_options(command, "write the original layout")
+    _opening_options(command, "write the original layout, Format 1")
     command.add_argument("--suite", choices=_SUITES, help=f"default: {_SUITES[0]}")
     command.add_argument("--name", metavar="TEXT", help="a file name to seal into the file")
     command.add_argument("--type", metavar="TEXT", help="a media type to seal into the file")
@@ -159,9 +159,9 @@ def _file_commands(commands: Commands) -> None:
     command.add_argument("source", metavar="SRC", help="- for standard input")
     target = _target_options(command, "SRC without .enc")
     target.add_argument(
-        "--sealed-name", action="store_true", help="beside SRC, under the name that is sealed in it"
+        "--sealed-name", action="store_true", help="write beside SRC, under the name that is sealed in it"
     )
-    _opening_options(command, "the file has the original layout")
+    _opening_options(command, "the file has the original layout, Format 1")
 
     command = _command(
         commands,
@@ -176,21 +176,21 @@ def _file_commands(commands: Commands) -> None:
         commands,
         "verify",
         "securefs.cli.verify:run",
-        "verify files, and what is encrypted in folders",
+        "verify files, and the encrypted files in folders",
     )
     command.add_argument("paths", metavar="PATH", nargs="+")
-    _opening_options(command, "files without the magic of Format 2 have the original layout")
+    _opening_options(command, "read files without the magic of Format 2 as the original layout, Format 1")
     _json_option(command)
 
     command = _command(
         commands,
         "rewrap",
         "securefs.cli.rewrap:run",
-        "let FILE_KEY_BASE64 alone open files that a key in FILE_KEY_BASE64_PREVIOUS opens",
+        "rotate keys: rewrap files, so that FILE_KEY_BASE64 opens them and no previous key does",
     )
     command.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with encrypted files")
     group = _context_options(command)
-    text = "the files are bound to contexts that are not known here: leave the commitment, which is bound to them, unverified"
+    text = "the contexts of the files are not known: do not verify the commitment, which is bound to them"
     group.add_argument("--any-context", dest="context", action="store_const", const=None, help=text)
     _json_option(command)
 
@@ -204,9 +204,9 @@ def _target_options(command: argparse.ArgumentParser, default: str) -> argparse.
 
 def _context_options(command: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     group = command.add_mutually_exclusive_group()
-    text = "what the file is bound to, e.g. owner:NAME for files of the reference app"
+    text = "the context that the file is bound to, e.g. owner:NAME for files of the reference app"
     group.add_argument("--context", type=os.fsencode, default=b"", metavar="TEXT", help=text)
-    group.add_argument("--context-hex", dest="context", type=_hex, metavar="HEX", help="the same, any bytes")
+    group.add_argument("--context-hex", dest="context", type=_hex, metavar="HEX", help="the context in hex")
     return group
 
 
@@ -216,19 +216,19 @@ def _opening_options(command: argparse.ArgumentParser, format_1: str) -> None:
 
 
 def _json_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def _token_commands(commands: Commands) -> None:
-    token = commands.add_parser("token", help="who may sign in to the reference app")
+    token = commands.add_parser("token", help="add, revoke and list the tokens of the reference app")
     actions = token.add_subparsers(metavar="ACTION", required=True)
-    command = _command(actions, "add", "securefs.cli.token:add", "make a token and print it, this once")
-    command.add_argument("name", metavar="NAME", help="whom it signs in")
+    command = _command(actions, "add", "securefs.cli.token:add", "make a token and print it, only once")
+    command.add_argument("name", metavar="NAME", help="the user that it signs in")
     _data_option(command)
     command = _command(
-        actions, "revoke", "securefs.cli.token:revoke", "end a token and the sessions opened with it"
+        actions, "revoke", "securefs.cli.token:revoke", "revoke a token and the sessions opened with it"
     )
-    command.add_argument("who", metavar="ID-OR-NAME", help="one token by its id, or all of a name")
+    command.add_argument("who", metavar="ID-OR-NAME", help="a token's id, or a user's name for all of theirs")
     _data_option(command)
     command = _command(actions, "list", "securefs.cli.token:show", "list the tokens, without their secrets")
     _data_option(command)
@@ -240,14 +240,14 @@ def _data_option(command: argparse.ArgumentParser) -> None:
 
 
 def _audit_commands(commands: Commands) -> None:
-    audit = commands.add_parser("audit", help="the journal of what was done to files")
+    audit = commands.add_parser("audit", help="verify the audit journal, and search it")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
-    text = "verify a journal; exit code 1: tampering, 3: intact but completeness not proven, 4: torn only"
+    text = "verify a journal; exit code 1: tampering, 3: intact, completeness not proven, 4: only torn tails"
     command = _command(actions, "verify", "securefs.cli.audit:verify", text)
     command.add_argument("directory", metavar="DIR")
     _json_option(command)
     command = _command(
-        actions, "hash", "securefs.cli.audit:pseudonym", "find a name in a journal of pseudonyms"
+        actions, "hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal"
     )
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")

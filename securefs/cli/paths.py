@@ -1,4 +1,4 @@
-"""What the commands on files share: which files are meant, and how a finding is told."""
+"""The common part of the commands on files: which files they process, and their findings."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ SUFFIX: Final = ".enc"
 
 
 def encrypted_files(names: list[str], *, format_1: bool) -> Iterator[Path]:
-    """Yield what is to be worked on: named files whatever they are called, in folders what looks encrypted."""
+    """Yield the files to process: named files whatever their name, and encrypted ones in folders.
+
+    In a folder, a file counts as encrypted by its name or its first bytes.
+    """
     for name in names:
-        # Raises for a name that leads nowhere: a typing error is no finding.
+        # Raises for a name that does not exist: a typing error is not a finding.
         mode = os.stat(name).st_mode  # noqa: PTH116  # Path.stat would turn "" into "."
         if not stat.S_ISDIR(mode):
             yield Path(name)
@@ -49,11 +52,14 @@ def _looks_encrypted(path: Path, *, format_1: bool) -> bool:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
-        return True  # verifying it will say why it can't be read
+        return True  # its verification reports why it can't be read
 
 
 def finding(path: Path, error: SecureFSError | OSError, what: str) -> dict[str, object]:
-    """Return the report on a file that failed; ``what`` says what an OSError prevented."""
+    """Return the report on a file that failed.
+
+    :param what: what an OSError prevented.
+    """
     if isinstance(error, OSError):
         return {
             "path": str(path),
@@ -64,19 +70,19 @@ def finding(path: Path, error: SecureFSError | OSError, what: str) -> dict[str, 
 
 
 def planted_slot(slot: int, key_id: str, opened_by: str) -> str:
-    """Say that one key's slot and the contents do not fit."""
+    """Return the message that a key's slot and the contents do not fit."""
     return f"slot {slot} (key {key_id}) and the contents (key {opened_by}) do not fit: somebody else has one of these keys"
 
 
 def require_some(results: list[dict[str, object]], arguments: argparse.Namespace) -> None:
-    """Refuse to end well where no file was found."""
+    """Raise :class:`ConfigurationError` if no file was found."""
     if not results:
-        # Nothing failed, and nothing was done either: most likely the wrong folder.
+        # Nothing failed and nothing was done: most likely the folder is wrong.
         raise ConfigurationError(f"no encrypted file found in {', '.join(arguments.paths)}")
 
 
 def check_format_1(arguments: argparse.Namespace) -> None:
-    """Refuse a context beside ``--format-1``."""
+    """Refuse a context together with ``--format-1``."""
     if arguments.format_1 and arguments.context:
         raise ConfigurationError(
             "--format-1 has no place for --context: Format 1 binds none, and would ignore it"

@@ -1,4 +1,7 @@
-"""``securefs rewrap``: let the primary key, and no previous one, open the named files and the encrypted files under the named folders."""
+"""``securefs rewrap``: let the primary key, and no previous one, open files.
+
+It processes the named files, and the encrypted files in the named folders.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Let the primary key, and no previous one, open the named files and the encrypted files under the named folders."""
+    """Rewrap the named files, and the encrypted files in the named folders."""
     keyring = Keyring.from_env()
     results: list[dict[str, object]] = []
     with _journal() as journal:
@@ -48,7 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _journal() -> Iterator[Journal | None]:
-    """Yield the journal, where there is a folder for it: on standard error its lines would be among the messages."""
+    """Yield the journal if there is a folder for it.
+
+    Its lines on standard error would mix with the messages.
+    """
     if "SECUREFS_AUDIT_DIR" not in os.environ:
         yield None
         return

@@ -1,9 +1,8 @@
-"""How the command line reads and writes: one clear line for every error, standard streams, a progress bar on a terminal.
+"""Input and output of the command line: errors, standard streams, progress bar.
 
-Nothing that a file name or a message holds reaches the terminal as a control sequence or a second
-line: :func:`shown` escapes it. A target is written by :func:`securefs.disk.write_atomically`:
-whole, or not at all. Standard output can't be taken back: what fails after some of it was written
-says so.
+No content of a file name or a message reaches the terminal as a control sequence or a second line:
+:func:`shown` escapes it. :func:`securefs.disk.write_atomically` writes a target whole or not at
+all. Output to a stream can't be taken back: a failure after some of it was written says so.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ __all__ = [
 
 DONE: Final = 0  # exit code
 FINDING: Final = 1  # exit code: something does not verify
-USAGE: Final = 2  # exit code: what was asked for, or this machine, makes it impossible
+USAGE: Final = 2  # exit code: the command or this machine makes it impossible
 STREAM: Final = "-"  # the name of standard input and output
 BAR_WIDTH: Final = 30  # characters
 
 
 def shown(text: str) -> str:
-    """Return ``text`` as one line that a terminal only prints: what is not printable is written as an escape."""
+    """Return ``text`` as one printable line; write other characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -66,25 +65,28 @@ def say_json(document: Mapping[str, object]) -> None:
 
 
 def complain(text: str) -> None:
-    """Print one line on standard error, where there is one."""
+    """Print one line on standard error, if there is one."""
     if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # there is nobody left to tell
+        with contextlib.suppress(OSError, ValueError):  # the reader is gone
             line = f"securefs: {shown(text)}\n"
             sys.stderr.write(line.encode("ascii", "backslashreplace").decode("ascii"))
             sys.stderr.flush()
 
 
 class _Output:
-    """Standard output as bytes: every write is whole, and its errors say where they come from."""
+    """Standard output as bytes: every write is whole, and its errors name the stream."""
 
     def __init__(self) -> None:
-        # Python sets sys.stdout to None where the descriptor was closed by the caller.
+        # Python sets sys.stdout to None if the caller closed the descriptor.
         if sys.stdout is None:
             raise ConfigurationError("standard output is closed: say with -o where to write")
         self._file = sys.stdout.buffer
 
     def write(self, data: bytes) -> int:
-        """Write all of ``data``. Under ``python -u`` the stream is unbuffered, and may take less at a time."""
+        """Write all of ``data``.
+
+        Under ``python -u`` the stream is unbuffered, and may accept less at a time.
+        """
         rest = memoryview(data)
         with named("standard output"):
             while rest:
@@ -93,14 +95,17 @@ class _Output:
 
 
 def flush_output() -> None:
-    """Write out what is buffered for standard output: only then is it known to have arrived."""
+    """Flush standard output: only then is it known that the output arrived."""
     if sys.stdout is not None:
         with named("standard output"):
             sys.stdout.flush()
 
 
 def abandon_output() -> None:
-    """Let nothing more be written to a standard output that failed, so that Python's own flush at exit can't fail too."""
+    """Discard further output after standard output failed.
+
+    Otherwise Python's own flush at exit would fail too.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -119,7 +124,7 @@ def named(name: str) -> Iterator[None]:
 
 
 class _Named:
-    """A binary stream whose errors say which stream it was. It closes nothing."""
+    """A binary stream whose errors name it. It closes nothing."""
 
     def __init__(self, file: BinaryIO, name: str, progress: Progress) -> None:
         self._file, self._name, self._progress = file, name, progress
@@ -129,14 +134,17 @@ class _Named:
         with named(self._name):
             data = self._file.read(size)
         if data is None:
-            # Taken for the end, it would make a file of what had come by then.
+            # Taken for the end, it would turn the input so far into a complete file.
             raise SourceError(f"{self._name} is not blocking and has nothing to read yet")
         self._progress.add(len(data))
         return data
 
 
 class Progress:
-    """A bar on standard error while it is a terminal, nothing elsewhere. ``total`` is in bytes, 0 where it is unknown."""
+    """A progress bar on standard error if that is a terminal.
+
+    :param total: the total in bytes, 0 if it is unknown.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = total if total > 0 and sys.stderr is not None and sys.stderr.isatty() else 0
@@ -161,7 +169,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wipe the bar: the line belongs to what comes next."""
+        """Erase the bar, because its line belongs to the next output."""
         if self._percent >= 0:
             sys.stderr.write("\r" + " " * (BAR_WIDTH + 8) + "\r")
             sys.stderr.flush()
@@ -169,13 +177,13 @@ class Progress:
 
 @contextlib.contextmanager
 def reading(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """Yield an open file to be read once, with a progress bar, and with errors that say its name."""
+    """Yield an open file for one pass, with a progress bar, and with errors that name it."""
     with Progress(regular_size(file) or 0) as progress:
         yield cast("BinaryIO", _Named(file, label(name), progress))
 
 
 def label(name: str) -> str:
-    """Return what a source is called in messages."""
+    """Return the name of a source in messages."""
     return "standard input" if name == STREAM else name
 
 
@@ -202,10 +210,11 @@ def regular_size(file: BinaryIO) -> int | None:
 
 @contextlib.contextmanager
 def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
-    """Yield a file to be written, which appears only when the block ends well; ``-`` is standard output.
+    """Yield a file for writing that appears only if the block ends without an error.
 
-    :raises ConfigurationError: it exists and ``force`` is false, or it is something other than a
-        file.
+    ``-`` is standard output.
+
+    :raises ConfigurationError: it exists and ``force`` is false, or it is not a regular file.
     """
     if name == STREAM:
         yield cast("BinaryIO", _Output())

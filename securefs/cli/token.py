@@ -1,4 +1,4 @@
-"""``securefs token``: who may sign in to the reference app."""
+"""``securefs token``: add, revoke and list the tokens of the reference app."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _tokens(arguments: argparse.Namespace) -> Tokens:
 
 
 def add(arguments: argparse.Namespace) -> int:
-    """Print a new token: it is shown this once and kept nowhere."""
+    """Print a new token. It is shown only once, and stored nowhere."""
     say(_tokens(arguments).issue(arguments.name).secret)
     complain("this token is shown only now: keep it safe; securefs token revoke ends it")
     return DONE
 
 
 def revoke(arguments: argparse.Namespace) -> int:
-    """Revoke one token by its id, or all tokens of a name; sessions opened with them end too."""
+    """Revoke one token by its id, or all tokens of a name, with the sessions opened with them."""
     count = _tokens(arguments).revoke(arguments.who)
     if not count:
         raise ConfigurationError(f"no token has the id or name {arguments.who}: see securefs token list")
@@ -40,7 +40,7 @@ def revoke(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """List tokens: id, when they were made, and for whom."""
+    """List tokens: id, time of creation, and user."""
     tokens = _tokens(arguments).list()
     if arguments.json:
         say_json({"tokens": [{"id": t.id, "name": t.principal, "created": t.created} for t in tokens]})

@@ -1,4 +1,4 @@
-"""``securefs verify``: every byte of the named files, and of the encrypted files under the named folders."""
+"""``securefs verify``: verify every byte of files, and of the encrypted files in folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify every byte of the named files, and of the encrypted files under the named folders."""
+    """Verify every byte of the named files, and of the encrypted files in the named folders."""
     check_format_1(arguments)
     keyring = Keyring.from_env()
     results: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> 
     try:
         info = verify(path, keyring, arguments.context, format_1=arguments.format_1)
     except (SecureFSError, OSError) as error:
-        # A file that can't be read was not verified: a finding, as much as one that was changed.
+        # A file that can't be read was not verified: that is a finding, like a changed file.
         return finding(path, error, "cannot be read")
     result: dict[str, Any] = {
         "path": str(path),

@@ -1,8 +1,8 @@
-"""Keys: who may seal and open files.
+"""Keys: they decide who can seal and open files.
 
-:class:`Keyring` is what the rest of securefs is handed. Key bytes never leave this package:
-    :mod:`securefs.keys.material` holds them,
-:mod:`securefs.keys.environment` reads them, :mod:`securefs.keys.slots` wraps with them.
+The rest of securefs gets a :class:`Keyring`. Key bytes never leave this package:
+:mod:`securefs.keys.material` holds them, :mod:`securefs.keys.environment` reads them, and
+:mod:`securefs.keys.slots` wraps with them.
 """
 
 from securefs.keys.environment import MAX_KEY_FILE, PREVIOUS_VARIABLE, PRIMARY_VARIABLE, generate_key

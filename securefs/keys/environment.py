@@ -1,7 +1,7 @@
-"""Where keys come from: ``FILE_KEY_BASE64`` and its relatives, or the private files that they lead to.
+"""Reads keys from ``FILE_KEY_BASE64`` and its relatives, or from the private files they name.
 
-Never from code or a command line. What can't be a key stops the program at start, in one line that
-names the variable and says what to do; no message quotes a key. There is no default key.
+Keys never come from code or a command line. An unusable key stops the program at start, with one
+line that names the variable and says what to do. No message quotes a key. There is no default key.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ PREVIOUS_VARIABLE: Final = "FILE_KEY_BASE64_PREVIOUS"
 
 
 def generate_key() -> str:
-    """Return a fresh file key, 32 bytes from the system's CSPRNG, in base64 as ``FILE_KEY_BASE64`` takes it."""
+    """Return a fresh file key in base64, as ``FILE_KEY_BASE64`` takes it.
+
+    It is 32 bytes from the system's CSPRNG.
+    """
     return base64.b64encode(os.urandom(KEY_SIZE)).decode("ascii")
 
 
 def keys_from(environ: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
-    """Return (the primary key, the retired ones) that the environment describes.
+    """Return (the primary key, the retired keys) that the environment describes.
 
-    :raises ConfigurationError: in one line that names the variable and says what to do.
+    :raises ConfigurationError: one line that names the variable and says what to do.
     """
     text = _variable(environ, PRIMARY_VARIABLE)
     if text is None:
@@ -51,7 +54,10 @@ def keys_from(environ: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str | None:
-    """Return the text of variable ``name``, or of the file that ``name_FILE`` leads to; None where neither is set."""
+    """Return the text of variable ``name``, or of the file that ``name_FILE`` names.
+
+    Return None if neither is set.
+    """
     direct, path = environ.get(name), environ.get(f"{name}_FILE")
     if direct is not None and path is not None:
         raise ConfigurationError(f"both {name} and {name}_FILE are set: unset one of them")
@@ -59,11 +65,14 @@ def _variable(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _read_secret(path: str, variable: str) -> str:
-    """Return the text in the file at ``path``. What goes wrong is raised outside the handlers: an OSError has the path."""
+    """Return the text in the file at ``path``.
+
+    Errors are raised outside the handlers, because the OSError contains the path.
+    """
     shown = _shown(path)
     try:
         with open(path, "rb", opener=_without_blocking) as file:
-            # The opened file is asked, not the path, so that it can't be exchanged in between.
+            # The opened file is checked, not the path, so that it can't be exchanged in between.
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigurationError(f"{variable}: {shown} is not a regular file: {HOW}")
@@ -78,7 +87,7 @@ def _read_secret(path: str, variable: str) -> str:
 
 
 def _without_blocking(path: str, flags: int) -> int:
-    """Open ``path``, but never wait: a FIFO that nobody writes to would hold up the program's start for ever."""
+    """Open ``path`` without waiting: a FIFO without a writer would block the start for ever."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -87,13 +96,16 @@ def _key_text(data: bytes, where: str) -> str:
         raise ConfigurationError(
             f"{where} is larger than {MAX_KEY_FILE} bytes and can't be a key file: {HOW}"
         )
-    if not data.isascii():  # asked beforehand: a UnicodeDecodeError would carry the whole text with it
+    if not data.isascii():  # checked first: a UnicodeDecodeError would carry the whole text
         raise ConfigurationError(f"{where} is not base64 text: {HOW}")
     return data.decode("ascii").strip()
 
 
 def _decode_key(text: str, name: str, sizes: tuple[int, ...]) -> bytes:
-    """Return the key in ``text``, base64 in the standard or the URL-safe alphabet. No message quotes the text."""
+    """Return the key in ``text``, base64 in the standard or the URL-safe alphabet.
+
+    No message quotes the text.
+    """
     key = _from_base64(text)
     if key is None:
         raise ConfigurationError(f"{name} is not base64: {HOW}")
@@ -103,7 +115,7 @@ def _decode_key(text: str, name: str, sizes: tuple[int, ...]) -> bytes:
 
 def _from_base64(text: str) -> bytes | None:
     compact = text.strip().replace("-", "+").replace("_", "/")
-    if not compact.isascii():  # asked beforehand: a UnicodeEncodeError would carry the whole text with it
+    if not compact.isascii():  # checked first: a UnicodeEncodeError would carry the whole text
         return None
     try:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
@@ -112,6 +124,6 @@ def _from_base64(text: str) -> bytes | None:
 
 
 def _shown(path: str) -> str:
-    """Return ``path`` for a message, in one line, unless it is a key that someone put where a path is due."""
+    """Return ``path`` for a message, in one line, unless it looks like a key given by mistake."""
     key = _from_base64(path)
     return "the path (it looks like a key)" if key and len(key) in FORMAT_1_KEY_SIZES else repr(path)

@@ -1,10 +1,10 @@
-"""The keyring: one key that seals, and any number that open.
+"""The keyring: one key that seals, and any number of keys that open.
 
-A :class:`Keyring` holds the primary key, which seals, and any number of retired ones, which only
-open. Its keys are file keys (32 random bytes, from the environment) or whatever else wraps and
-unwraps: :mod:`securefs.keys.slots`. A repr shows key ids only, and a keyring refuses to be pickled.
-A key that can't be a good key stops the program at start: there is no default key and no fallback
-to plaintext.
+A :class:`Keyring` holds the primary key, which seals, and any number of retired keys, which only
+open. Its keys are file keys (32 random bytes from the environment) or any other object that wraps
+and unwraps: see :mod:`securefs.keys.slots`. A repr shows key ids only, and a keyring refuses to be
+pickled. An unusable key stops the program at start: there is no default key, and no fallback to
+plaintext.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Keyring:
     :param primary: the key that seals new files: 32 bytes. With 16 or 24 bytes the ring serves
         Format 1 only.
     :param previous: retired keys, which open files and never seal one.
-    :param primitives: the implementation that wraps and unwraps; the fastest there is unless given.
-    :raises ConfigurationError: for a key of another length, one that repeats a single byte, and for
-        two keys of different lengths that are the same but for zeros at the end.
+    :param primitives: the implementation that wraps and unwraps; the fastest one unless given.
+    :raises ConfigurationError: for a key of another length, for one that repeats a single byte, and
+        for two keys of different lengths that differ only in zeros at the end.
     """
 
     __slots__ = ("_file_keys", "_unwrappers", "_wrapper")
@@ -48,7 +48,8 @@ class Keyring:
         self, primary: bytes, previous: Iterable[bytes] = (), *, primitives: Primitives | None = None
     ) -> None:
         primitives = primitives or default_primitives()
-        # A key named twice is one key: the first mention counts, so the primary stays the primary.
+        # A key that is given twice is one key. The first mention counts, so the primary stays the
+        # primary.
         file_keys: dict[bytes, KeyMaterial] = {}
         for key in _checked(primary, previous):
             file_keys.setdefault(key_id(key), KeyMaterial(key))
@@ -66,11 +67,13 @@ class Keyring:
 
     @classmethod
     def of(cls, wrapper: Wrapper | None, *unwrappers: Unwrapper) -> Keyring:
-        """Return a keyring of keys that live elsewhere: a key service, a token. It serves Format 2 only.
+        """Return a keyring of keys that live elsewhere, such as in a key service or a token.
+
+        It serves Format 2 only.
 
         :param wrapper: seals new files; None: the ring opens files and seals none.
-        :param unwrappers: open files, in the order in which they are asked.
-        :raises ConfigurationError: no reader would take the wrapper's slots.
+        :param unwrappers: open files, in the order in which they are tried.
+        :raises ConfigurationError: no reader would accept the wrapper's slots.
         """
         if wrapper is not None:
             check_wrapper(wrapper)
@@ -82,25 +85,28 @@ class Keyring:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Keyring:
         """Return the keyring that the environment describes.
 
-        Reads ``FILE_KEY_BASE64`` and ``FILE_KEY_BASE64_PREVIOUS`` (comma-separated), or the files
-        that either name with ``_FILE`` appended leads to.
+        It reads ``FILE_KEY_BASE64`` and ``FILE_KEY_BASE64_PREVIOUS`` (comma-separated), or the
+        files that ``FILE_KEY_BASE64_FILE`` and ``FILE_KEY_BASE64_PREVIOUS_FILE`` name.
 
-        :raises ConfigurationError: in one line that names the variable and says what to do.
+        :raises ConfigurationError: one line that names the variable and says what to do.
         """
         return cls(*keys_from(environ))
 
     @property
     def primary_id(self) -> bytes:
-        """The key id (16 bytes) of the key that seals; raise :class:`ConfigurationError` where none does."""
+        """The id (16 bytes) of the sealing key; :class:`ConfigurationError` if there is none."""
         return self.key_ids[0] if self.key_ids else self.wrapper().key_id
 
     @property
     def key_ids(self) -> tuple[bytes, ...]:
-        """The ids of all file keys, the primary first, then the retired ones as given; of other keys the sealing one's."""
+        """The ids of all file keys: the primary first, then the retired ones as given.
+
+        For other keys, only the id of the sealing key.
+        """
         return tuple(self._file_keys) or ((self._wrapper.key_id,) if self._wrapper is not None else ())
 
     def wrapper(self) -> Wrapper:
-        """Return the key that seals Format 2; raise :class:`ConfigurationError` where there is none."""
+        """Return the key that seals Format 2; :class:`ConfigurationError` if there is none."""
         if self._wrapper is None:
             if not self._file_keys:
                 raise ConfigurationError("no key of the ring seals: give Keyring.of a wrapper")
@@ -111,31 +117,34 @@ class Keyring:
         return self._wrapper
 
     def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
-        """Return the DEK in ``slot``; None where it is no slot of this ring's keys. See :class:`Unwrapper`."""
+        """Return the DEK in ``slot``; None if the slot is for no key of this ring.
+
+        See :class:`Unwrapper`.
+        """
         for unwrapper in self._unwrappers:
             if (dek := unwrapper.unwrap(slot, bound)) is not None:
                 return dek
         return None
 
     def format_1_sealer(self, primitives: Primitives | None = None) -> Format1Sealer:
-        """Return what seals one Format 1 file under the primary key, with a fresh random IV."""
+        """Return a sealer for one Format 1 file under the primary key, with a fresh random IV."""
         key, name = self._primary().reveal(), self.primary_id.hex()
         return Format1Sealer(key, token_bytes(BLOCK_SIZE), primitives or default_primitives(), name)
 
     def format_1_verifier(self) -> Format1Verifier:
-        """Return what finds which of all file keys made a Format 1 file: it does not name its key."""
+        """Return a verifier that finds which file key made a Format 1 file, which names no key."""
         self._primary()
         return Format1Verifier({name: key.reveal() for name, key in self._file_keys.items()})
 
     def format_1_decrypt_into(
         self, identity: bytes, iv: bytes, ciphertext: Bytes, out: memoryview, primitives: Primitives
     ) -> None:
-        """Decrypt blocks of a Format 1 file that is verified under the key called ``identity``."""
+        """Decrypt blocks of a Format 1 file that was verified under the key called ``identity``."""
         primitives.cbc_decrypt_into(self._file_keys[identity].reveal(), iv, ciphertext, out)
 
     def _primary(self) -> KeyMaterial:
         if not self._file_keys:
-            raise ConfigurationError("this keyring holds no file key, and Format 1 knows no other")
+            raise ConfigurationError("this keyring holds no file key, and Format 1 needs one")
         return next(iter(self._file_keys.values()))
 
     def __repr__(self) -> str:
@@ -147,7 +156,7 @@ class Keyring:
 
 
 def _checked(primary: bytes, previous: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield all keys, each of a good size and none like another one."""
+    """Yield all keys, each of a valid size and distinct from the others."""
     named = [("the primary key", primary)]
     named += [(f"a previous key (number {number})", key) for number, key in enumerate(previous, 1)]
     padded: dict[bytes, tuple[str, int]] = {}

@@ -1,4 +1,4 @@
-"""Key bytes in the one type that holds them: nothing prints, copies, pickles or iterates over it."""
+"""The one type that holds key bytes: it refuses to be printed, copied, pickled or iterated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def key_id(key: bytes) -> bytes:
 
 
 class KeyMaterial:
-    """Secret bytes. They leave it as derived keys; :meth:`reveal` is for Format 1 alone, which uses them as they are."""
+    """Secret bytes, which leave this object only as derived keys.
+
+    :meth:`reveal` is for Format 1 alone, which uses the bytes as they are.
+    """
 
     __slots__ = ("__bytes",)
 
@@ -44,7 +47,7 @@ class KeyMaterial:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KeyMaterial) and hmac.compare_digest(self.__bytes, other.__bytes)
 
-    __hash__ = None  # type: ignore[assignment]  # nothing is to be found by a secret
+    __hash__ = None  # type: ignore[assignment]  # a secret must not be a dictionary key
     __iter__ = None
 
     def __repr__(self) -> str:
@@ -55,7 +58,10 @@ class KeyMaterial:
 
 
 def check_key(key: bytes, name: str, sizes: tuple[int, ...]) -> None:
-    """Raise :class:`ConfigurationError` for a key of another size, or one that repeats a byte. ``name`` says which key."""
+    """Raise :class:`ConfigurationError` for a key of a wrong size or that repeats one byte.
+
+    :param name: names the key in the message.
+    """
     if len(key) not in sizes:
         wanted = " or ".join(str(size) for size in sizes)
         raise ConfigurationError(f"{name} has {len(key)} bytes where {wanted} are needed: {HOW}")

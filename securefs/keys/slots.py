@@ -1,10 +1,9 @@
-"""Who can open a file: the seam between a slot table, which is bytes, and keys, which may live elsewhere.
+"""Key slots: the interface between a slot table, which is bytes, and keys that may live elsewhere.
 
-A :class:`Wrapper` is a key that can seal a file's data key (DEK) into a slot, an :class:`Unwrapper`
-one that can get it back. A
-:class:`FileKey` is both: slots of kind 1 (docs/format.md, "Slot table"). A key service or a
-    recipient is a small class of
-another kind; nothing else has to know of it.
+A :class:`Wrapper` is a key that can wrap a file's data encryption key (DEK) into a slot. An
+:class:`Unwrapper` is a key that can unwrap it. A :class:`FileKey` is both, for slots of kind 1
+(docs/format.md, "Slot table"). A key service or a recipient is a small class of another kind;
+nothing else has to know of it.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ _WRAP_INFO: Final = b"securefs/2 wrap\0"
 class Wrapper(Protocol):
     """A key that can seal.
 
-    :ivar kind: of the slots that it makes: 1 file key, 2 key service, 3 recipient. :ivar key_id:
-        the 16 bytes that name it there.
-    :ivar payload_size: of these slots, in bytes. It is always the same, since it is bound into the
-        wrap.
+    :ivar kind: the kind of its slots: 1 file key, 2 key service, 3 recipient.
+    :ivar key_id: the 16 bytes that name the key in its slots.
+    :ivar payload_size: the payload size of its slots, in bytes. It is constant, because it is bound
+        into the wrap.
     """
 
     kind: int
@@ -50,9 +49,9 @@ class Wrapper(Protocol):
     payload_size: int
 
     def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
-        """Return a slot's payload around ``dek`` (32 bytes), bound to ``bound`` (72 bytes).
+        """Return a slot's payload: ``dek`` (32 bytes), wrapped and bound to ``bound`` (72 bytes).
 
-        :param draw: gives so many random bytes.
+        :param draw: returns the requested number of random bytes.
         """
         ...
 
@@ -61,9 +60,9 @@ class Unwrapper(Protocol):
     """A key that can open."""
 
     def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
-        """Return the DEK in ``slot``; None where the slot is not this key's.
+        """Return the DEK in ``slot``; None if the slot is not for this key.
 
-        :raises IntegrityError: the slot names this key, and does not unwrap.
+        :raises IntegrityError: the slot names this key and does not unwrap.
         """
         ...
 
@@ -80,7 +79,7 @@ class FileKey:
         self._primitives = primitives
 
     def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
-        """See :meth:`Wrapper.wrap`. The salt is fresh at every wrap: no pair of key and nonce is used twice."""
+        """See :meth:`Wrapper.wrap`. The salt is fresh: no pair of key and nonce repeats."""
         salt = draw(WRAP_SALT_SIZE)
         wrap_key, nonce = self._wrap_keys(salt, bound)
         return salt + self._primitives.gcm(wrap_key).seal(nonce, dek)
@@ -106,9 +105,9 @@ class FileKey:
 def new_slot(
     wrapper: Wrapper, dek: bytes, preamble: bytes, generation: int, draw: Callable[[int], bytes]
 ) -> bytes:
-    """Return a slot, without the zeros behind it, through which ``wrapper`` gives ``dek``.
+    """Return a slot, without the zeros behind it, from which ``wrapper`` can recover ``dek``.
 
-    :raises ConfigurationError: the wrapper is not what it says it is.
+    :raises ConfigurationError: the wrapper does not return what it announced.
     """
     check_wrapper(wrapper)
     head = slot_head(wrapper.kind, wrapper.payload_size, generation, wrapper.key_id)
@@ -125,7 +124,7 @@ def new_slot(
 
 
 def check_wrapper(wrapper: Wrapper) -> None:
-    """Raise :class:`ConfigurationError` for one whose slots no reader would take."""
+    """Raise :class:`ConfigurationError` for a wrapper whose slots no reader would accept."""
     name = type(wrapper).__name__
     kind, key, size = (getattr(wrapper, field, None) for field in ("kind", "key_id", "payload_size"))
     if not isinstance(key, bytes) or len(key) != KEY_ID_SIZE:
@@ -135,12 +134,12 @@ def check_wrapper(wrapper: Wrapper) -> None:
 
 
 def claimed_slots(header: Header, unwrapper: Unwrapper) -> Iterator[tuple[Slot, bytes | None]]:
-    """Yield (slot, DEK) for each slot that is ``unwrapper``'s; None for one that it does not unwrap.
+    """Yield (slot, DEK) for each slot of ``unwrapper``; None as DEK if the slot does not unwrap.
 
-    The highest generation comes first, and of equal ones the first in the table. A DEK is only what
-    a holder of that key put there: whether it is the file's own, the commitment tells.
+    The highest generation comes first; equal generations come in table order. A holder of the key
+    may have put any DEK there: the commitment tells whether it is the file's own.
 
-    :raises UnknownKeyError: there was none.
+    :raises UnknownKeyError: there is no such slot.
     """
     found = False
     # Sorting is stable: equal generations stay in the order of the table.
