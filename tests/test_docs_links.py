@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 NAMES = ("README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md")
 PAGES = [*(ROOT / name for name in NAMES), *sorted(DOCS.rglob("*.md"))]
-# Tables of measurements, made by generators or pasted from a run, with the text around them.
-MADE = {DOCS / name for name in ("matrix.md", "multipart.md", "servers.md", "performance.md")}
+# Made by generators in tests, which have the text around their tables.
+MADE = {DOCS / name for name in ("matrix.md", "multipart.md", "servers.md")}
 COLUMNS = 100
 # What a reviewer searches for.
 TERMS = (
