@@ -37,7 +37,7 @@ def test_an_exchange_without_an_address_leaves_it_out(journal):
 
 def test_what_is_not_known_of_an_object_is_left_out(journal):
     Exchange({}, journal).record(
-        "file.rejected", about={"name": "a", "size": 0, "id": "", "field": None}, status=400
+        "file.encrypt", about={"name": "a", "size": 0, "id": "", "field": None}, status=400
     )
     assert journal.records()[-1]["obj"] == {"name": "a", "size": 0}
     assert journal.records()[-1]["http"] == {"method": "", "path": "", "status": 400}

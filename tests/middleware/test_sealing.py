@@ -8,13 +8,14 @@ import itertools
 import pytest
 from support.sealing import pattern
 
-from securefs import Encryptor, open_encrypted
+from securefs import open_encrypted
 from securefs.errors import JournalError, LimitExceededError, Reason
-from securefs.middleware import FileRefusedError, Policy
-from securefs.middleware.exchange import Exchange, Upload
+from securefs.middleware import FileRefusedError
+from securefs.middleware.exchange import Exchange
 from securefs.middleware.multipart import MalformedBodyError
 from securefs.middleware.refusal import Refusal
-from securefs.middleware.sealing import STEP, Piece, SealedFile
+from securefs.middleware.sealing import STEP, Piece, Sealing
+from securefs.sealer import NewFiles
 
 TEXT = pattern(300_000)
 HEADER = Piece(b"the part's header", atomic=True)
@@ -36,9 +37,8 @@ def sealed_file(keyring, exchange):
     """Make a SealedFile, with an inspector if one is given."""
 
     def make(inspect=None):
-        sealer = Encryptor(keyring)
-        upload = Upload(sealer.object_id, "field", "a.txt", "text/plain", 0, keyring.primary_id.hex())
-        return SealedFile(upload, sealer, exchange, Policy(), inspect)
+        sealing = Sealing(NewFiles(keyring), exchange, inspect=inspect)
+        return sealing.begin("text/plain", {}, field="field", name="a.txt")
 
     return make
 
