@@ -92,7 +92,7 @@ def _create(path: Path) -> None:
     try:
         with write_new(temporary) as file:
             file.write(secrets.token_bytes(_KEY_SIZE))
-        # A rename would replace the key of a worker that was faster; a link refuses to.
+        # A rename would replace the key of a worker that was faster; a link fails instead.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
         flush_folder(path.parent)

@@ -156,9 +156,9 @@ def line_hash(line: bytes) -> str:
 
 
 def new_line_hash() -> hashlib._Hash:
-    """Return the hash of a line, to be fed with the line (without its line end)."""
-    # The zero byte keeps these hashes apart from those of any other structure that is ever signed
-    # beside them.
+    """Return a new hash object for one line; feed it the line without its line end."""
+    # The zero byte separates these hashes from those of any other structure that may be signed
+    # beside them (domain separation).
     return hashlib.sha256(b"\x00")
 
 

@@ -30,8 +30,8 @@ __all__ = ["Bound"]
 STREAMED_FIELD_BYTES: Final = 32 * 1024 * 1024
 # Bytes by which the new part headers may be longer than a terse client's.
 HEADER_GROWTH: Final = 8 * 1024
-# Bytes of the longest metadata that a part's header gives but for its name: a type, each character
-# of it escaped.
+# Bytes of the longest metadata from a part's header, without the name: a type, each character of it
+# escaped.
 METADATA_SIZE: Final = len(encode_metadata({"name": "", "type": ""})) + 2 * MAX_MEDIA_TYPE
 
 

@@ -2,8 +2,8 @@
 
 A new file is private (mode 0600) and never replaces another (:func:`create_private`).
 :func:`write_new` and :func:`write_atomically` flush a file and its name to disk. Any failure before
-that (a full disk, a failed verification, a signal) removes the new file and leaves an existing
-target as it was.
+that (a full disk, a failed verification, a signal) removes the incomplete file and leaves an
+existing target as it was.
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ __all__ = [
 
 PRIVATE_FOLDER: Final = 0o700
 PRIVATE_FILE: Final = 0o600
-# Bytes of the target's name in its temporary file's name, which stays under NAME_MAX (255).
+# Bytes of the target's name that the temporary name repeats. The whole name stays under NAME_MAX
+# (255 bytes).
 TEMPORARY_NAME: Final = 128
-# A file larger than the process or the file system may write is no different from a full disk.
+# A file that exceeds the size limit of the process or the file system is the same as a full disk.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 StrPath = str | os.PathLike[str]
 
 
 def explain(error: OSError | ValueError) -> str:
-    """Return in words what the system refused."""
+    """Return the system's reason for an error, in words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def is_full(error: OSError) -> bool:
-    """Return whether a write failed for want of room: a disk, a quota or a size limit is full."""
+    """Return whether a write failed because a disk, a quota or a size limit is full."""
     return error.errno in _FULL
 
 
@@ -80,10 +81,10 @@ def flush_folder(directory: Path) -> None:
 
 
 def create_private(path: StrPath, flags: int = os.O_WRONLY) -> int:
-    """Return a descriptor of the new file ``path``, mode 0600.
+    """Create the file ``path`` with mode 0600; return its descriptor.
 
-    :param flags: how it is opened, beside O_CREAT, O_EXCL, O_NOFOLLOW and O_CLOEXEC.
-    :raises FileExistsError: there is something at ``path``, be it a link that leads nowhere.
+    :param flags: flags besides O_CREAT, O_EXCL, O_NOFOLLOW and O_CLOEXEC.
+    :raises FileExistsError: there is something at ``path``, even a dangling link.
     """
     always = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags | always, PRIVATE_FILE)
@@ -91,7 +92,9 @@ def create_private(path: StrPath, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def write_new(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new private file. It is on the disk when the block ends, and removed if it fails.
+    """Yield a new private file; flush it and its name to disk when the block ends.
+
+    After an error, the file is removed.
 
     :raises FileExistsError: there is something at ``path``.
     """
@@ -112,9 +115,11 @@ def write_new(path: Path) -> Iterator[BinaryIO]:
 def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes ``target`` if the block ends without an error.
 
-    :param overwrite: replace an existing target; without it that is a :class:`ConfigurationError`,
-        also where another process creates the target in the meantime.
-    :raises OSError: it can't be written; the error names ``target`` and not the temporary file.
+    After an error, the file is removed.
+
+    :param overwrite: replace an existing target. Without it, an existing target is a
+        :class:`ConfigurationError`, also if another process creates it in the meantime.
+    :raises OSError: it can't be written; the error names ``target``, not the temporary file.
     """
     path = Path(target)
     if path.exists() and not overwrite:
@@ -122,7 +127,8 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
     start = os.fsdecode(os.fsencode(path.name)[:TEMPORARY_NAME])
     temporary = path.with_name(f".{start}.{token_hex(8)}.tmp")
     try:
-        # Inside: a signal between the making of the file and this block would leave it behind.
+        # Inside the block: a signal between the creation of the file and the block would leave it
+        # behind.
         with _named(temporary, path), os.fdopen(create_private(temporary), "wb") as file:
             yield file
             file.flush()
@@ -131,14 +137,14 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
             _put_in_place(temporary, path, overwrite=overwrite)
             flush_folder(path.parent)
     finally:
-        # Gone already where all went well; KeyboardInterrupt passes here too.
+        # After success the temporary name is gone already. KeyboardInterrupt passes here too.
         with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
 
 
 @contextmanager
 def _named(temporary: Path, path: Path) -> Iterator[None]:
-    """Give an error about the temporary file the name that the user knows."""
+    """Put the name that the user knows into an error about the temporary file."""
     try:
         yield
     except OSError as error:

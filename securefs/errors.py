@@ -47,7 +47,7 @@ class Reason(str, Enum):
 class SecureFSError(Exception):
     """The root of all errors that securefs raises on purpose.
 
-    :ivar reason: the journal's code for it, None where the journal has none.
+    :ivar reason: the journal's code for it, None if the journal has none.
     """
 
     reason: Reason | None = None

@@ -77,7 +77,8 @@ class NewFiles:
         """Return an object that seals one file.
 
         :param context, metadata: as for :class:`Encryptor`.
-        :raises ConfigurationError: for an unusable key, context or metadata; Format 1 holds none.
+        :raises ConfigurationError: for an unusable key, context or metadata; Format 1 holds neither
+            context nor metadata.
         """
         if self.binds:
             return Encryptor(self.keyring, self.suite, context, metadata, primitives=primitives)

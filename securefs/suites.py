@@ -122,7 +122,7 @@ class Suite(Enum):
     def may_be_whole(self, body_length: int) -> bool:
         """Return whether a complete body can have this length.
 
-        The last segment is never full, never smaller than an empty one, and in suite 1 a multiple
+        The final segment is never full, never smaller than an empty one, and in suite 1 a multiple
         of the block size.
         """
         last = max(0, body_length - BODY_HEAD_SIZE) % self.sealed_size

@@ -114,7 +114,7 @@ def abandon_output() -> None:
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-    """Give an OSError that names no file the name that the user knows."""
+    """Put the name that the user knows into an OSError without a file name."""
     try:
         yield
     except OSError as error:
