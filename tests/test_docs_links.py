@@ -11,8 +11,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 NAMES = ("README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md")
 PAGES = [*(ROOT / name for name in NAMES), *sorted(DOCS.rglob("*.md"))]
-# Made by generators in tests, which have the text around their tables.
-MADE = {DOCS / name for name in ("matrix.md", "multipart.md", "servers.md")}
 COLUMNS = 100
 # What a reviewer searches for.
 TERMS = (
@@ -77,7 +75,7 @@ def test_links_lead_to_a_page_and_to_a_heading_of_it(page):
             assert fragment in anchors_of(there), f"{target}#{fragment}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in MADE], ids=ids)
+@pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_prose_keeps_to_its_columns(page):
     # Rows of tables can't be broken; what is indented by four columns is code.
     lines = [line for line in prose_of(page).splitlines() if not re.match(r"\||    ", line)]
@@ -108,3 +106,35 @@ def test_the_glossary_and_the_map_are_linked(page):
     text = (ROOT / page).read_text("utf-8")
     assert "(docs/glossary.md)" in text
     assert "(docs/architecture.md)" in text
+
+
+def lines_of(names: list[str]) -> int:
+    """Return how many lines modules have. A name without a folder is in the folder of the one before."""
+    folder, total = "", 0
+    for name in names:
+        folder = name.rpartition("/")[0] or folder
+        path = ROOT / folder / name.rpartition("/")[2]
+        total += sum(
+            len(file.read_text("utf-8").splitlines())
+            for file in ([path] if path.is_file() else path.glob("*.py"))
+        )
+    return total
+
+
+def test_reviewers_are_told_how_much_there_is_to_read():
+    rows = re.findall(r"^\| (`.+) \| ([\d,]+) \|", (ROOT / "SECURITY.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) == 12
+    for files, told in rows:
+        assert lines_of(re.findall(r"`([^`]+)`", files)) == pytest.approx(
+            int(told.replace(",", "")), rel=0.1
+        ), files
+    (core,) = re.findall(r"the core is some ([\d,]+) lines", (ROOT / "README.md").read_text("utf-8"))
+    modules = [f"securefs/{path.name}" for path in (ROOT / "securefs").glob("*.py") if not path.is_symlink()]
+    assert lines_of([*modules, "securefs/keys/"]) == pytest.approx(int(core.replace(",", "")), rel=0.1)
+
+
+def test_files_that_contributors_are_sent_to_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    paths = re.findall(r"`((?:securefs|middleware|audit|tests|docs|bench)/[\w./]*)`", text)
+    # What stands for another thing is no file: `tests/mutants/` comes with its own command.
+    assert [path for path in paths if not (ROOT / path).exists() and path != "tests/mutants/"] == []

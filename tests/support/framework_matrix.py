@@ -304,9 +304,9 @@ CASES = {
 }
 # What differs without us, or looks wrong and is the framework's own.
 NOTES = {
-    "empty": "Django's forms and serializers refuse an empty file. What they see of it here is a container, which is not empty, so they "
-    "take it; downloads are empty again. Where that matters an inspector can refuse it.",
-    "range": "`FileResponse` of Django and streams of Falcon know no ranges; SecureFS gives them.",
+    "empty": "Django's forms and serializers refuse an empty file. Here they see a container, which is not empty, so they accept it. "
+    "Its download is empty again. If that matters, an inspector can refuse it.",
+    "range": "`FileResponse` of Django and streams of Falcon do not support ranges; SecureFS adds them.",
     "latin-1": "CherryPy reads UTF-8 names as Latin-1, with SecureFS as without. The name in the container is right.",
 }
 

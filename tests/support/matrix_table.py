@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 import tempfile
+import textwrap
 from importlib import metadata
 from pathlib import Path
 
@@ -26,15 +27,18 @@ Cells = dict[str, dict[str, str]]  # row, server: cell
 HEAD = """\
 # Frameworks and servers
 
-<!-- Made by tests/support/matrix_table.py; the tests hold every cell against the running server. -->
+<!-- Made by tests/support/matrix_table.py; tests hold every cell against the server. -->
 
-Every framework, through its own way to take and to give files, behind SecureFS on every server. Each cell is a server process with real connections, and says how many of
-the cases below it passed ([tests/support/framework_matrix.py](../tests/support/framework_matrix.py)).
+This page shows every framework behind SecureFS on every server. Each framework takes and gives
+files in its own way. Each cell is a server process with real connections, and says how many of the
+cases below it passed ([tests/support/framework_matrix.py](../tests/support/framework_matrix.py)).
 """
 
 BELOW = """\
-In every case, what the app stored is a Format 2 container that decrypts to what was sent, no file of the app's, its database included, holds plaintext, names are those that the same app
-gives without SecureFS, and downloads come back as they were sent. After each response the connection is kept, or closed, as [servers.md](servers.md) says of the server.
+In every case: what the app stored is a Format 2 container that decrypts to what was sent. No file
+of the app's, its database included, holds plaintext. Names are those that the same app gives
+without SecureFS. Downloads return what was uploaded. After each response the connection is kept or
+closed, as [servers.md](servers.md) says of the server.
 
 {cases}
 
@@ -42,9 +46,11 @@ The marks:
 
 {notes}
 
-Django's admin is used as a person does: its login form, its add forms with their tokens. The ModelForm is behind Django's CSRF check, which reads the form before the view. The rows
-of Django, REST framework included, give files by `FileResponse`. What each server does with aborted, malformed and chunked requests is in [servers.md](servers.md), what each framework makes of
-hostile bodies in [multipart.md](multipart.md).
+The tests use Django's admin as a person does: its login form, and its add forms with their tokens.
+The ModelForm is behind Django's CSRF check, which reads the form before the view. The rows of
+Django, REST framework included, give files by `FileResponse`. [servers.md](servers.md) shows what
+each server does with aborted, malformed and chunked requests, and [multipart.md](multipart.md) what
+each framework makes of hostile bodies.
 """
 
 
@@ -65,10 +71,15 @@ def render(cells: Cells) -> str:
     for name, row in ROWS.items():
         rows.append([name, metadata.version(row.distribution), *(cells[name][server] for server in SERVERS)])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    cases = "\n".join(f"- {case}: {text}" for case, text in CASES.items())
-    notes = "\n".join(f"- {MARKS[note]} {text}" for note, text in NOTES.items())
+    cases = "\n".join(_item(f"{case}: {text}") for case, text in CASES.items())
+    notes = "\n".join(_item(f"{MARKS[note]} {text}") for note, text in NOTES.items())
     measured = f"Measured on CPython {platform.python_version()}, Linux."
     return f"{HEAD}\n{table}\n\n{measured}\n\n{BELOW.format(cases=cases, notes=notes)}"
+
+
+def _item(text: str) -> str:
+    """Return an item of a list, in lines of at most 100 columns."""
+    return textwrap.fill(f"- {text}", 100, subsequent_indent="  ")
 
 
 def written() -> Cells:

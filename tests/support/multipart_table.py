@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -29,24 +30,26 @@ HEAD = """\
 
 Made by `tests/support/multipart_table.py` from the cases in `tests/hostile`; do not edit.
 
-An upload is read twice: by whoever encrypts it and by the app. If the two disagree on what is a file, a file is
-stored in plaintext, or a field is not found. This page shows how far apart they are: each row is a body, each column what a framework
-alone, without securefs, makes of it. The last column is what securefs does: it refuses a body of which more than one reading makes
-sense, and writes those that it takes anew, as a current browser would have sent them. What is a file in that column is
-a file for every framework behind it. [matrix.md](matrix.md) has ordinary uploads and downloads, with every framework on every server.
+An upload is read twice: by the middleware that encrypts it, and by the app. If the two disagree on
+what is a file, a file is stored in plaintext, or a field is lost. This page shows how much parsers
+differ. Each row is a body, and each column shows what a framework alone, without securefs, makes of
+it. The last column shows what securefs does. It refuses a body of which more than one reading makes
+sense. It rewrites a body that it accepts, in the form in which a current browser would have sent
+it. A file in that column is a file for every framework behind securefs. [matrix.md](matrix.md) has
+ordinary uploads and downloads, with every framework on every server.
 
 Versions: {versions}.
 
-`file a.txt`: a file part with this name. `field`: a field. `-`: nothing, the app sees an empty form. `no`: the framework
-refuses the body. `error`: it raises an error that the app must catch, or the server answers 500. File names are cut to
-{name_length} characters.
+`file a.txt`: a file part with this name. `field`: a field. `-`: nothing, the app sees an empty
+form. `no`: the framework refuses the body. `error`: it raises an error that the app must catch, or
+the server answers 500. File names are cut to {name_length} characters.
 
 """
 
 
 def versions() -> str:
-    """Return the frameworks with their versions, as the page names them."""
-    return ", ".join(f"{name} {frameworks.installed(name)}" for name in COLUMNS)
+    """Return the frameworks with their versions, as the page names them: behind a word, in lines of at most 100 columns."""
+    return textwrap.fill(", ".join(f"{name} {frameworks.installed(name)}" for name in COLUMNS), 90)
 
 
 def cases() -> list[Case]:

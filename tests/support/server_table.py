@@ -79,31 +79,45 @@ OTHERWISE = {
 _INTRODUCTION = """\
 # Servers
 
-<!-- Made by tests/support/server_table.py; the tests hold every cell against the running server. -->
+<!-- Made by tests/support/server_table.py; tests hold every cell against the server. -->
 
-One app behind SecureFS, on each of these servers. Everything below the names is tested with real connections
-([tests/middleware/test_servers.py](../tests/middleware/test_servers.py)); *kept* and *closed* say whether a second request on the connection was answered.
-[Every framework on these servers](matrix.md) is a page of its own.
+This page shows one app behind SecureFS on each of these servers. Every row below the versions is
+tested with real connections
+([tests/middleware/test_servers.py](../tests/middleware/test_servers.py)). *Kept* and *closed* say
+whether a second request on the connection was answered.
+[Every framework on these servers](matrix.md) has a page of its own.
 """
 
 _NOTES = """\
 ## What follows
 
-- **A failure in mid-stream shows on every server**, to curl, http.client and requests, and behind gunicorn also to Chromium, Firefox and through nginx: the answer is shorter than its
-  Content-Length, or its last chunk is missing. A body with neither ends with its connection and would look whole wherever it is cut (RFC 9112 section 8). So SecureFS sends such a
-  body only to HTTP/1.1 clients of gunicorn, waitress and cheroot, whose chunks were tested; to clients of HTTP/1.0, which nginx is by default, and on every other server it holds the
-  ciphertext (memory to 1 MiB, then a temporary file) until its length is known. That concerns bodies that can't seek, of suite 1 or without a Content-Length of the app's; give
-  files to `wsgi.file_wrapper` and nothing is held.
-- **One set-up remains where it does not show**: gunicorn with `protocol = "uwsgi"` behind nginx's `uwsgi_pass`. It sends no chunks and does not tell its apps; nginx took the part
-  for the whole when we tried. There give files that can seek, which have a length, or set `Policy(verify_first=None)`.
-- **waitress** takes in a whole body before it calls the app, and writes what is longer than `inbuf_overflow` (512 KiB) to a temporary file **in plaintext**. Raise that
-  above your largest upload, or put `TMPDIR` on a memory file system. The app hears nothing of an upload that breaks off.
-- **uWSGI** (`--http-socket`) and **wsgiref** do not decode chunked requests: such uploads are refused. wsgiref waits for the client to close first. Both send no `100 Continue`; curl sends its
+- **A client sees a failure in mid-stream on every server.** This was tested with curl, http.client
+  and requests, and behind gunicorn also with Chromium, Firefox and through nginx. The answer is
+  shorter than its Content-Length, or its last chunk is missing. A body with neither ends with its
+  connection, and looks whole wherever it is cut (RFC 9112 section 8). So SecureFS sends such a body
+  only to HTTP/1.1 clients of gunicorn, waitress and cheroot, whose chunks were tested. For clients
+  of HTTP/1.0, which nginx is by default, and on every other server, it holds the ciphertext (in
+  memory up to 1 MiB, then in a temporary file) until its length is known. This concerns bodies that
+  can't seek and that are of suite 1 or have no Content-Length of the app's. If you give files to
+  `wsgi.file_wrapper`, nothing is held.
+- **One set-up hides such a failure**: gunicorn with `protocol = "uwsgi"` behind nginx's
+  `uwsgi_pass`. It sends no chunks and does not tell its apps. In a test, nginx took the part for
+  the whole. With this set-up, give files that can seek, which have a length, or set
+  `Policy(verify_first=None)`.
+- **waitress** reads a whole body before it calls the app, and writes a body longer than
+  `inbuf_overflow` (512 KiB) to a temporary file **in plaintext**. Raise that limit above your
+  largest upload, or put `TMPDIR` on a memory file system. The app is not told of an upload that
+  breaks off.
+- **uWSGI** (`--http-socket`) and **wsgiref** do not decode chunked requests: such uploads are
+  refused. wsgiref waits for the client to close first. Neither sends `100 Continue`; curl sends its
   body after a second without it.
-- **cheroot** takes what an app left of a chunked body for the next request. SecureFS ends the connection after each refusal of one. An app that answers without
-  reading such a body is exposed by cheroot itself, with SecureFS or without. It also reads what was left of a body with a Content-Length into memory at once.
-- gunicorn reads what was left of a refused body, up to 64 KiB, and closes the connection beyond that. waitress and wsgiref allow no `Connection` header of an app's
-  (PEP 3333), so refusals have none.
+- **cheroot** takes what an app left of a chunked body for the next request, which allows request
+  smuggling. SecureFS ends the connection after each refusal of such a body. An app that answers
+  without reading it is exposed by cheroot itself, with or without SecureFS. cheroot also reads what
+  was left of a body with a Content-Length into memory at once.
+- **gunicorn** reads what was left of a refused body, up to 64 KiB, and closes the connection beyond
+  that. waitress and wsgiref allow no `Connection` header of an app's (PEP 3333), so refusals have
+  none.
 """
 
 
