@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,9 @@ sys.path[:0] = [str(HERE.parent)]
 from mutants.mutations import Mutant, mutants_of  # noqa: E402  # found by way of the line above
 from mutants.recording import Lines, Project, Test, Tests, run_pytest  # noqa: E402
 
-ROUNDS = (6.0, 40.0)  # seconds of tests that a mutant must survive, first few of them, then others
+# What a mutant must survive, first quick tests of few files, then others: seconds of tests, and files.
+ROUNDS = ((5.0, 3), (40.0, 100))
+TOLD = 25  # mutants after which the campaign tells how far it is
 PATIENCE = 15.0  # seconds beyond three times as long as the tests took when they were recorded
 PASSED, NO_TESTS = 0, 5  # exit codes of pytest
 FIELDS = 5  # of a line in the list of accepted mutants
@@ -133,12 +136,19 @@ class Campaign:
     def _rounds(self, mutant: Mutant, source: str) -> Iterator[list[Test]]:
         """Yield the tests to try, first those that are likely to find the mutant soon."""
         queue = self._order(mutant, self._covering(mutant, Lines(mutant.module, source)))
-        for seconds in ROUNDS:
+        for seconds, most in ROUNDS:
             taken: list[Test] = []
-            while queue and (not taken or sum(test.seconds for test in taken) + queue[0].seconds <= seconds):
-                taken.append(queue.pop(0))
+            files: set[str] = set()
+            left = seconds
+            for test in queue:
+                if (test.seconds <= left or not taken) and (test.file in files or len(files) < most):
+                    taken.append(test)
+                    files.add(test.file)
+                    left -= test.seconds
             if taken:
                 yield taken
+            names = {test.name for test in taken}
+            queue = [test for test in queue if test.name not in names]
 
     def _covering(self, mutant: Mutant, lines: Lines) -> list[Test]:
         """Return the tests that run the mutant's statement, or else its function, or else its module."""
@@ -216,6 +226,8 @@ def run(
         counts[state] += 1
         if state == "survived":
             say(mutant.key)
+        if not (number + 1) % TOLD:
+            say(f"{number + 1} of {len(chosen)} tried")
     tried = counts["killed"] + counts["survived"]
     say(
         f"{counts['killed']} of {tried} killed, {counts['survived']} survived; {counts['accepted']} accepted ones"
@@ -252,4 +264,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does, so that the run under way is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())
