@@ -367,6 +367,7 @@ def test_a_wrong_token_at_sign_in_is_told_and_journalled(site):
     (chain,) = (site.folder / "journal").glob("*.jsonl")
     last = json.loads(chain.read_text().splitlines()[-1])
     assert (last["event"], last["outcome"], last["http"]["path"]) == ("auth.denied", "failure", "/login")
+    assert last["sev"] == 3
 
 
 def test_a_sign_in_form_of_megabytes_is_refused(site):

@@ -538,12 +538,13 @@ def test_rewrap_is_journalled(run, rotating, monkeypatch):
     records = [json.loads(line) for line in chain.read_bytes().splitlines()]
     assert [record["event"] for record in records] == ["server.start", *["key.rewrap"] * 3, "server.stop"]
     done, unknown, unreadable = records[1:-1]
-    assert done["outcome"] == "success"
+    assert (done["outcome"], done["sev"]) == ("success", 1)
     new = Keyring(OTHER_KEY).primary_id.hex()
     assert done["obj"] == {"id": files[0]["object_id"], "key_id": new, "name": "1.enc"}
     assert (unknown["outcome"], unknown["reason"], unknown["sev"]) == ("failure", "unknown_key", 3)
     assert unknown["obj"] == {"name": "2.enc"}
-    assert (unreadable["reason"], unreadable["obj"]) == ("io_error", {"name": "mem"})
+    assert (unreadable["reason"], unreadable["sev"]) == ("io_error", 3)
+    assert unreadable["obj"] == {"name": "mem"}
     assert run("audit", "verify", "journal").code == 3
 
 
