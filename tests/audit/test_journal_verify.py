@@ -451,3 +451,32 @@ def test_a_chain_that_is_locked_while_it_is_read_is_live(folder, monkeypatch):
     assert len(calls) == 2
     assert report.chains[0].live
     assert report.torn == ()
+
+
+def test_a_finding_about_a_file_names_it_and_no_record(folder):
+    (chain,) = (only_chain(folder).name,)
+    (folder / chain.replace("-0.", "-7.")).write_bytes(b"")
+    (folder / f"{CHAIN}-0.jsonl").mkdir()
+    found = {finding.code: finding for finding in verify_journal(folder).findings}
+    assert found.keys() == {"second_file", "not_a_file"}
+    for code, file in (("second_file", chain.replace("-0.", "-7.")), ("not_a_file", f"{CHAIN}-0.jsonl")):
+        assert (found[code].file, found[code].chain) == (file, file[:32])
+        assert (found[code].seq, found[code].offset) == (None, 0)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "cut"])
+def test_a_claim_that_does_not_hold_is_found_in_the_record_that_makes_it(there, tmp_path):
+    """The first line of the successor, where the other chain is not here; else the other chain as a whole."""
+    old, new = "a" * 32, "b" * 32
+    obj = {"replaces": old, "replaces_seq": 3, "replaces_hash": "ab" * 32}
+    (tmp_path / f"{new}-0.jsonl").write_bytes(chain_bytes(Entry("server.start", obj=obj), chain=new))
+    if there:
+        (tmp_path / f"{old}-0.jsonl").write_bytes(chain_bytes(Entry("server.start"), chain=old))
+    report = verify_journal(tmp_path)
+    (finding,) = report.findings
+    expected = (
+        ("cut_chain", f"{old}-0.jsonl", old, None) if there else ("missing_chain", f"{new}-0.jsonl", new, 0)
+    )
+    assert (finding.code, finding.file, finding.chain, finding.seq) == expected
+    assert finding.offset == 0
+    assert (report.finding_count, report.exit_code) == (1, 1)
