@@ -334,3 +334,10 @@ def test_key_material_gives_nothing_away():
     for action in (hash, iter, bytes):
         with pytest.raises(TypeError):
             action(material)
+
+
+def test_a_key_file_may_have_65536_bytes_and_not_one_more(tmp_path):
+    text = GOOD.encode() + b"\n"
+    path = write_key(tmp_path / "key", text.ljust(65_536, b"\n"))
+    assert Keyring.from_env({f"{PRIMARY}_FILE": path}).primary_id == key_id(KEY)
+    assert "larger than 65536 bytes" in file_error(write_key(tmp_path / "more", text.ljust(65_537, b"\n")))
