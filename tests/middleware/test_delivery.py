@@ -364,3 +364,16 @@ def test_a_format_2_file_that_does_not_open_is_known_by_the_id_that_it_claims(jo
     app = SecureFS(app_of(by_file(stored)), keyring=RING, journal=journal)
     assert call(app).status == 500
     assert journal.lines()[-1]["obj"]["id"] == chosen().file_id.hex()
+
+
+@pytest.mark.parametrize("software", ["gunicorn/27", "another"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_request_for_headers_alone_leaves_no_record(suite, way, software, journal):
+    """No content goes out, so that nobody went away before its end either."""
+    stored = seal(TEXT, suite)
+    app = SecureFS(
+        app_of(WAYS[way](stored), len(stored)), keyring=RING, journal=journal, policy=Policy(verify_first=0)
+    )
+    assert call(app, "HEAD", SERVER_SOFTWARE=software, SERVER_PROTOCOL="HTTP/1.1").status == 200
+    assert journal.lines() == []
