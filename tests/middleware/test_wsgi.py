@@ -340,3 +340,15 @@ def test_the_app_s_answer_and_the_upload_are_closed_whatever_ends_the_request(
         ("file.encrypt", "started"),
         ("file.encrypt", "failure"),
     ]
+
+
+def test_a_record_of_the_app_s_own_is_a_success_of_the_least_severity(keyring, journal):
+    def app(environ, start_response):
+        environ["securefs"].record("key.use", about={"name": "n", "field": None, "role": ""})
+        return hello(environ, start_response)
+
+    assert call(SecureFS(app, keyring=keyring, journal=journal, policy=Policy()), path="/a").status == 200
+    line = journal.lines()[-1]
+    assert (line["event"], line["outcome"], line["sev"]) == ("key.use", "success", 1)
+    assert line["obj"] == {"name": "n"}, "what is None or empty is left out"
+    assert line["http"] == {"method": "GET", "path": "/a"}
