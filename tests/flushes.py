@@ -1,4 +1,4 @@
-"""What a program flushes to disk: it runs with an os.fsync and an os.fdatasync that note what they are given."""
+"""What a program flushes to disk: its os.fsync and os.fdatasync note what they are given."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ if hasattr(os, "fdatasync"):
 
 
 def flushes_of(code, *args):
-    """Return what ``code`` prints as JSON; it finds the names of what was flushed, in order, in the list ``flushed``."""
+    """Return what ``code`` prints as JSON; the list ``flushed`` has the names of what was flushed."""
     return json.loads(run_script(_NOTING + code, *args)[0])

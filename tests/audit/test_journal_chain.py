@@ -197,7 +197,7 @@ print(json.dumps(steps))
 
 @pytest.mark.parametrize("sync", ["buffered", "record"])
 def test_what_is_promised_to_be_on_the_disk_is_flushed(sync, tmp_path):
-    """docs/journal.md: records of severity 4 and 5, each record with sync="record", and the name of each new file."""
+    """Records of severity 4 and 5, each one with sync="record", and the name of each new file."""
     steps = flushes_of(SYNCHRONOUS, tmp_path / "folder", sync)
     (new,) = {path.name for path in (tmp_path / "folder").iterdir()} - {"moved"}
     (old,) = steps["severity 5"]

@@ -320,7 +320,7 @@ def bad_fields():
 
 @pytest.mark.parametrize(("why", "record"), [pytest.param(*case, id=case[0][:40]) for case in bad_fields()])
 def test_a_bad_field_is_a_finding_and_the_lines_around_it_are_still_read(why, record):
-    """Whatever stands in a field, the verifier ends in findings: one that it crashed over would hide the rest."""
+    """Whatever stands in a field, the verifier ends in findings: a crash would hide the rest."""
     text = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
     first = build(Entry("server.start"))
     last = build_line(Position(CHAIN, 2, line_hash(text)), SOURCE, TIME, Entry("key.use"))

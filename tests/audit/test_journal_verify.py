@@ -393,7 +393,7 @@ def test_claim_of_a_first_line():
 
 @pytest.mark.parametrize("step", [1009, MAX_LINE, 10 * MAX_LINE])
 def test_what_follows_a_line_that_is_too_long_is_found_where_it_stands(step):
-    """Several such lines, a line that is none, and a torn tail: each offset is a byte of the file."""
+    """Several such lines, one that is no record, a torn tail: offsets are bytes of the file."""
     data = START + LONG + b"\n" + LONG[:-1] + b"\n" + b"?\n" + b"torn"
     verifier = ChainVerifier("f", CHAIN)
     for offset in range(0, len(data), step):
@@ -431,7 +431,7 @@ def test_a_torn_tail_may_be_as_long_as_a_record_without_its_line_end(size, found
 
 
 def test_a_chain_that_is_locked_while_it_is_read_is_live(folder, monkeypatch):
-    """A writer makes its file first and locks it a moment later: what it writes until then is no torn tail."""
+    """A writer locks its file a moment after it made it: what it writes then is no torn tail."""
     path = only_chain(folder)
     path.write_bytes(path.read_bytes()[:-5])
     watched, calls = path.stat().st_ino, []
@@ -466,7 +466,7 @@ def test_a_finding_about_a_file_names_it_and_no_record(folder):
 
 @pytest.mark.parametrize("there", [False, True], ids=["missing", "cut"])
 def test_a_claim_that_does_not_hold_is_found_in_the_record_that_makes_it(there, tmp_path):
-    """The first line of the successor, where the other chain is not here; else the other chain as a whole."""
+    """The successor's first line, where the other chain is missing; else the other chain."""
     old, new = "a" * 32, "b" * 32
     obj = {"replaces": old, "replaces_seq": 3, "replaces_hash": "ab" * 32}
     (tmp_path / f"{new}-0.jsonl").write_bytes(chain_bytes(Entry("server.start", obj=obj), chain=new))

@@ -544,7 +544,7 @@ def test_the_pieces_of_a_body_can_be_empty(journal):
 
 @pytest.mark.parametrize("spool", [pytest.param(False, id="streamed"), pytest.param(True, id="spooled")])
 def test_no_read_cuts_what_follows_a_large_file(journal, spool):
-    """A long file first, in pieces of a mebibyte: the boundaries, headers and first data behind it stay whole."""
+    """A long file in pieces of a mebibyte: the boundaries, headers and data behind it stay whole."""
     would_cut = 0
     for shift in range(0, 700, 31):
         flow, body = body_for(journal, [Expected("h", bytes(2 * MIB), "h", "a/b"), *PARTS], spool=spool)
@@ -572,7 +572,7 @@ WAYS = {
     "readinto": lambda body: read_once(body, "readinto", 100),
     "peek": lambda body: body.read(len(body.peek())),
 }
-# Data shorter and longer than a boundary, so that their pieces end everywhere around the next boundary's line.
+# Data shorter and longer than a boundary: pieces end everywhere around the next boundary's line.
 FIELDS = [Expected("a", b"x" * size, None, None) for size in range(90)]
 
 

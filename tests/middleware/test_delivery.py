@@ -297,7 +297,7 @@ SEVERITIES = {
 
 @pytest.mark.parametrize(("way", "stored", "events"), SEVERITIES.values(), ids=SEVERITIES)
 def test_each_event_of_a_download_has_its_severity(way, stored, events, journal):
-    """Tampering is flushed to the disk and seen by whoever watches; a key that was retired too early is less."""
+    """Tampering is flushed to the disk at once; a key that was retired too early is less severe."""
     call(SecureFS(app_of(way(stored)), keyring=RING, journal=journal), watched=False)
     lines = [line for line in journal.lines() if line["event"] != "server.start"]
     found = [(line["event"], line["outcome"], line["sev"], line.get("reason")) for line in lines]

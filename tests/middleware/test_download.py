@@ -833,7 +833,7 @@ def test_a_body_that_fails_while_it_is_held_is_closed(keyring, journal):
 def test_where_no_client_sees_a_break_only_a_length_that_is_known_lets_a_stream_begin(
     suite, known, step, keyring, journal
 ):
-    """Suite 1 pads, so that the plaintext's length is not known before the end: such a body is held until it is whole."""
+    """Suite 1 pads: its plaintext's length is not known before the end, so the body is held."""
     stored = bytearray(seal(keyring, suite=suite))
     stored[-1000] ^= 1
     head = pieces(bytes(stored[:2000]), step)
@@ -951,7 +951,7 @@ def test_the_parts_of_a_file_without_a_type_have_none(keyring, journal):
 def test_a_file_that_is_left_to_the_proxy_is_refused_whatever_the_body_is(
     headers, bound, source, keyring, journal
 ):
-    """The proxy sends the file that the header names, and not the body: that the body is a good ciphertext proves nothing."""
+    """The proxy sends the file that the header names, and not the body, whatever that is."""
     stored = seal(keyring, TEXT[:1000])
     policy = Policy(protected_paths=("/files/*",) if bound == "path" else ())
     inner = app_of(SOURCES[source](stored), headers=headers)
@@ -1008,7 +1008,7 @@ class Untold(io.BytesIO):
 
 
 def test_what_began_before_a_file_was_expected_goes_on_as_it_is(keyring, journal):
-    """It is with the server: nothing can take its place, and the server hears of one answer alone."""
+    """It is with the server, which hears of one answer alone: nothing can take its place."""
 
     def app(environ, start_response):
         start_response("200 OK", [])(b"a page of plaintext")

@@ -118,7 +118,7 @@ def test_if_range_compares_strongly(condition, etag, modified, holds):
 
 
 def merged(sets: list[set[int]]) -> list[set[int]]:
-    """Return the sets with those that overlap or touch made one, in the order of the first of each that was asked for."""
+    """Return the sets, those that overlap or touch made one, in the order of the first of each."""
     groups = [(index, wanted) for index, wanted in enumerate(sets) if wanted]
     changed = True
     while changed:
@@ -138,7 +138,7 @@ def merged(sets: list[set[int]]) -> list[set[int]]:
 @example(["0-1", "10-11", "0-2"], 20)  # the one that grows stays first
 @example(["10-11", "0-1", "2-9"], 20)  # one that joins two, the later of them first
 def test_merged_spans_come_in_the_order_in_which_they_were_asked_for(elements, size):
-    """Ranges that touch are one, from whichever side: a part of its own would cost the client a header each."""
+    """Ranges that touch are one, from whichever side they come."""
     expected = merged([brute_force(element, size) for element in elements])
     try:
         spans = parse_ranges("bytes=" + ",".join(elements), size, 6)

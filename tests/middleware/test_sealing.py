@@ -1,4 +1,4 @@
-"""What the journal is told of each file on its way in: its events, their severities, and what is known of the file."""
+"""What the journal is told of each file on its way in, and ciphertext that is no file."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ CASES = {
 
 @pytest.mark.parametrize(("options", "parts", "cut", "events"), CASES.values(), ids=CASES)
 def test_each_event_has_its_severity(options, parts, cut, events, tmp_path):
-    """Who watches a journal watches its severities: an attack that is no more than a mistake is not seen."""
+    """Who watches a journal watches severities: an attack must not look like a mistake."""
     lab = Lab(tmp_path, **options)
     body = browser_body(parts)
     lab.post(BROWSER_TYPE, Input(body[:cut]), length=len(body))
@@ -140,7 +140,7 @@ class InPieces(io.RawIOBase):
 @pytest.mark.parametrize("second", range(1, 9))
 @pytest.mark.parametrize("first", range(1, 9))
 def test_ciphertext_in_a_field_does_not_pass_in_whichever_pieces_it_comes(first, second, large, tmp_path):
-    """The client chooses where reads end: within the eight bytes that tell, before and behind them."""
+    """The client chooses where reads end: within the eight bytes that tell, and around them."""
     parts = [Expected("a", MAGIC + b"stolen" * 30, None, None)]
     if large:
         parts.insert(0, LARGE)

@@ -642,7 +642,7 @@ def test_a_file_that_is_ciphertext_already_is_sealed_once_more(lab_of):
     ],
 )
 def test_as_many_fields_as_are_allowed_stream_behind_any_boundary(boundary, count, lab_of):
-    """Our boundary may be longer than the client's: that is in the length that was announced, and no growth of headers."""
+    """Our boundary may be longer than the client's: the announced length holds that."""
     lab = lab_of()
     parts = [large(), *[field(name=f"n{number}") for number in range(count)]]
     body = browser_body(parts, b"B" * boundary)
@@ -661,7 +661,7 @@ def test_as_many_fields_as_are_allowed_stream_behind_any_boundary(boundary, coun
 )
 @pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.label)
 def test_as_many_files_as_are_allowed_stream_under_the_longest_names(suite, name, kind, lab_of):
-    """The name is in the file's sealed metadata once more: the length that was announced holds that too."""
+    """The name is in the sealed metadata once more: the announced length holds that too."""
     lab = lab_of(policy=Policy(suite=suite))
     parts = [large(), *[file(content=b"x", filename=name, kind=kind)] * 63]
     assert lab.post(BROWSER_TYPE, browser_body(parts)).status == 200

@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE.parent)]
 from mutants.mutations import Mutant, mutants_of  # noqa: E402  # found by way of the line above
 from mutants.recording import Lines, Project, Test, Tests, run_pytest  # noqa: E402
 
-# What a mutant must survive, first quick tests of few files, then others: seconds of tests, and files.
+# What a mutant must survive, first quick tests of few files, then others: seconds, and files.
 ROUNDS = ((5.0, 3), (40.0, 100))
 TOLD = 25  # mutants after which the campaign tells how far it is
 PATIENCE = 15.0  # seconds beyond three times as long as the tests took when they were recorded
@@ -83,7 +83,7 @@ def changed_lines(root: Path, revision: str) -> dict[str, set[int]]:
 
 
 def choose(mutants: dict[str, list[Mutant]], size: int | None, seed: int) -> list[Mutant]:
-    """Return ``size`` of the mutants by chance (None: all), of each module as many as of the others."""
+    """Return ``size`` mutants by chance (None: all), of each module as many as of the others."""
     if size is None:
         return list(chain.from_iterable(mutants.values()))
     dice = random.Random(seed)
@@ -101,7 +101,7 @@ class Campaign:
         self._tests = Tests(project, say)
 
     def check_copy(self) -> None:
-        """Make sure that tests that passed pass in the copy, so that a red test is a mutant's fault."""
+        """Make sure that tests pass in the copy, so that a red test is a mutant's fault."""
         tests = self._tests.all
         if not tests:
             raise CampaignError("no test passed when it was recorded: see build/mutants/last.log")
@@ -109,16 +109,22 @@ class Campaign:
         if self._run(quick) != PASSED:
             raise CampaignError("tests fail without a mutant: see build/mutants/last.log")
 
-    def survives(self, mutant: Mutant) -> bool:
-        """Tell whether no test that was tried finds the mutant."""
+    def attempt(self, mutant: Mutant) -> str:
+        """Return "killed" or "survived"; "undecided" where tests take too long, also without the mutant."""
         path = self._project.tree / mutant.module
         original = path.read_text()
-        rounds = list(self._rounds(mutant, original))
-        self._put(path, mutant.source())
-        try:
-            return all(self._run(tests) in {PASSED, NO_TESTS} for tests in rounds)
-        finally:
-            self._put(path, original)
+        for tests in list(self._rounds(mutant, original)):
+            self._put(path, mutant.source())
+            try:
+                code = self._run(tests)
+            finally:
+                self._put(path, original)
+            if code is None and self._run(tests) is None:
+                # They take as long without the mutant.
+                return "undecided"
+            if code not in {PASSED, NO_TESTS}:
+                return "killed"
+        return "survived"
 
     def _put(self, path: Path, text: str) -> None:
         path.write_text(text)
@@ -151,7 +157,7 @@ class Campaign:
             queue = [test for test in queue if test.name not in names]
 
     def _covering(self, mutant: Mutant, lines: Lines) -> list[Test]:
-        """Return the tests that run the mutant's statement, or else its function, or else its module."""
+        """Return the tests that run the mutant's statement, else its function, else its module."""
         places = {lines.place(number) for number in mutant.lines}
         function = lines.place(mutant.lines[0])[:2]
         for covers in (
@@ -165,7 +171,7 @@ class Campaign:
 
     @staticmethod
     def _order(mutant: Mutant, tests: list[Test]) -> list[Test]:
-        """Put one test of each function first, the module's own tests before others, quick ones before slow."""
+        """Put one test of each function first, the module's own before others, quick before slow."""
         by_function: dict[str, list[Test]] = defaultdict(list)
         for test in sorted(tests, key=lambda test: test.seconds):
             by_function[test.function].append(test)
@@ -191,7 +197,7 @@ def run(
     seconds: float = 3600.0,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Run a campaign; return the exit code: 0, or 1 where a mutant survived that nobody has accepted.
+    """Run a campaign; return the exit code: 1 where a mutant survived that nobody has accepted.
 
     :param since: a git revision; only statements that are not as they are there get mutants.
     :param seconds: after so many no other mutant is tried.
@@ -220,18 +226,15 @@ def run(
         if time.monotonic() > end:
             say(f"the time is over: {len(chosen) - number} mutants were not tried")
             break
-        state = (
-            "accepted" if mutant.key in accepted else "survived" if campaign.survives(mutant) else "killed"
-        )
+        state = "accepted" if mutant.key in accepted else campaign.attempt(mutant)
         counts[state] += 1
-        if state == "survived":
-            say(mutant.key)
+        if state in {"survived", "undecided"}:
+            say(mutant.key if state == "survived" else f"undecided: {mutant.key}")
         if not (number + 1) % TOLD:
             say(f"{number + 1} of {len(chosen)} tried")
-    tried = counts["killed"] + counts["survived"]
-    say(
-        f"{counts['killed']} of {tried} killed, {counts['survived']} survived; {counts['accepted']} accepted ones"
-    )
+    tried = counts.total() - counts["accepted"]
+    others = f"{counts['undecided']} undecided; {counts['accepted']} accepted ones"
+    say(f"{counts['killed']} of {tried} killed, {counts['survived']} survived, {others}")
     return 1 if counts["survived"] else 0
 
 

@@ -142,7 +142,7 @@ class _Maker:
         return Mutant(self._module, function, operator, old, new, lines, self._tree, place, changed)
 
     def _is_no_code(self, node: ast.stmt) -> bool:
-        """Tell whether a statement is for readers and type checkers, or is marked as one that never runs."""
+        """Tell whether a statement is for readers and type checkers, or never runs."""
         match node:
             case ast.Import() | ast.ImportFrom() | ast.Expr(ast.Constant()):
                 return True

@@ -165,7 +165,7 @@ def _read(record: dict[str, list]) -> Iterator[Test]:
 
 
 def run_pytest(project: Project, files: Iterable[str], seconds: float, **variables: str) -> int | None:
-    """Run pytest in the copy; return its exit code, None where it took longer. All that it started is ended."""
+    """Run pytest in the copy; return its exit code, None where it took longer. Then all of it is ended."""
     path = os.pathsep.join(map(str, (project.tree, project.tree / "tests", HERE.parent)))
     environ = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", **variables}
     environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(project.build / "hypothesis")
@@ -209,7 +209,7 @@ def run_pytest(project: Project, files: Iterable[str], seconds: float, **variabl
 
 
 def _wait(number: int, seconds: float) -> int | None:
-    """Return the exit code of a child and leave it a zombie; None where it still runs after so many seconds."""
+    """Return the exit code of a child, left a zombie; None where it runs longer than so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended = os.waitid(os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT)

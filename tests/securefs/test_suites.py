@@ -227,7 +227,7 @@ def test_a_body_too_short_for_a_segment_claims_no_plaintext(length):
 
 @pytest.mark.parametrize("size", range(65_537, 65_552))
 def test_a_full_segment_of_suite_1_holds_a_segment_and_no_byte_more(size):
-    """Its stored size is a full one's and its tag is good: the padding alone says that a writer put more into it."""
+    """Its stored size is a full one's and its tag is good: the padding alone tells."""
     cipher = cipher_of(Suite.CBC_HMAC)
     sealed = cipher.seal(0, False, bytes(size))
     assert len(sealed) == Suite.CBC_HMAC.sealed_size
