@@ -681,3 +681,11 @@ def test_a_limit_is_the_number_that_is_still_allowed(spare, lab_of):
     assert lab.post(BROWSER_TYPE, browser_body([file(filename=name)])).status == (413 if spare else 200)
     lab = lab_of(policy=Policy(max_field_bytes=100 + spare))
     assert lab.post(BROWSER_TYPE, browser_body([field(content=bytes(100))])).status == (413 if spare else 200)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_fields_of_32_mebibytes_stream_and_not_one_byte_more(more, lab_of):
+    """Behind a file, so that each of them comes after the length was announced."""
+    lab = lab_of(policy=Policy(max_field_bytes=32 * MIB))
+    parts = [large(), field(content=bytes(31 * MIB)), field("b", bytes(MIB + more))]
+    assert lab.post(BROWSER_TYPE, browser_body(parts)).status == (413 if more else 200)
