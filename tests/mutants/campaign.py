@@ -157,17 +157,22 @@ class Campaign:
             queue = [test for test in queue if test.name not in names]
 
     def _covering(self, mutant: Mutant, lines: Lines) -> list[Test]:
-        """Return the tests that run the mutant's statement, else its function, else its module."""
+        """Return the tests that run the mutant's statement, else its function, else its module.
+
+        And the module's own that run none of the product themselves: they start programs that do.
+        """
         places = {lines.place(number) for number in mutant.lines}
         function = lines.place(mutant.lines[0])[:2]
+        stem = Path(mutant.module).stem
+        programs = [test for test in self._tests.all if not test.places and stem in test.file]
         for covers in (
             lambda test: not places.isdisjoint(test.places),
             lambda test: any(place[:2] == function for place in test.places),
             lambda test: any(place[0] == mutant.module for place in test.places),
         ):
             if found := [test for test in self._tests.all if covers(test)]:
-                return found
-        return []
+                return found + programs
+        return programs
 
     @staticmethod
     def _order(mutant: Mutant, tests: list[Test]) -> list[Test]:
