@@ -480,3 +480,12 @@ def test_a_claim_that_does_not_hold_is_found_in_the_record_that_makes_it(there, 
     assert (finding.code, finding.file, finding.chain, finding.seq) == expected
     assert finding.offset == 0
     assert (report.finding_count, report.exit_code) == (1, 1)
+
+
+@pytest.mark.parametrize("path", ["missing", "file"])
+def test_a_path_that_is_no_folder_is_told_once_and_without_an_error_number(tmp_path, path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError) as caught:
+        verify_journal(tmp_path / path)
+    assert "Errno" not in str(caught.value)
+    assert str(caught.value).count(str(tmp_path / path)) == 1
