@@ -13,9 +13,13 @@ FUZZ_SEED ?= 1
 FUZZ_RUNS ?= 20000
 TORTURE_MUTANTS ?= 1000000
 TORTURE_SEED ?= 1
+MUTANTS_SINCE ?=
+MUTANTS_SAMPLE ?= $(if $(MUTANTS_SINCE),all,150)
+MUTANTS_SEED ?= 1
+MUTANTS_SECONDS ?= 3600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint fuzz fuzz-seeded torture bench bench-quick clean
+.PHONY: help demo test test-fast lint fuzz fuzz-seeded torture mutants bench bench-quick clean
 
 help: ## list these commands
 	@echo "securefs: encrypts what your users upload"
@@ -50,6 +54,10 @@ fuzz-seeded: $(VENV)/.test ## check FUZZ_RUNS (20000) mutated uploads that follo
 
 torture: $(VENV)/.test ## mutate files of both formats, a million times, and read them with five readers (a quarter of an hour)
 	@$(BIN)/python tests/torture/campaign.py --mutants $(TORTURE_MUTANTS) --seed $(TORTURE_SEED)
+
+mutants: $(VENV)/.test ## put MUTANTS_SAMPLE (150) small faults into the code, and see that tests find each (twenty minutes)
+	@$(BIN)/python tests/mutants/campaign.py --sample $(MUTANTS_SAMPLE) --seed $(MUTANTS_SEED) --seconds $(MUTANTS_SECONDS) \
+	  $(if $(MUTANTS_SINCE),--since $(MUTANTS_SINCE)) $(MUTANTS_ONLY)
 
 bench: $(VENV)/.bench ## measure, side by side with peers (ten minutes); the figures also go to build/bench.json
 	@$(BIN)/python -m bench --json build/bench.json

@@ -1,11 +1,15 @@
 """One chain and its file: what breaks it, and that nothing is written after that."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
+from support.flushes import flushes_of
 from support.journals import file_size_limit, records, unprivileged
 
 from securefs.audit.chain import Chain, ChainBrokenError, FileSink, StreamSink, chain_file_name
+from securefs.audit.pseudonym import KEY_FILE
 from securefs.audit.record import Entry, Source
 
 NAME = "0123456789abcdef" * 2
@@ -164,3 +168,75 @@ def test_closed_stream():
     with pytest.raises(ChainBrokenError) as caught:
         StreamSink(write_end).check()
     assert caught.value.error == "EBADF"
+
+
+SYNCHRONOUS = """
+import sys
+from securefs.audit import Entry, Journal
+
+steps = {}
+
+
+def step(name, act):
+    flushed.clear()
+    act()
+    steps[name] = list(flushed)
+
+
+journal = Journal(sys.argv[1], sync=sys.argv[2], names="clear")
+step("first record", lambda: journal.record(Entry("file.encrypt")))
+for event, outcome in (
+    ("file.encrypt", "success"),
+    ("file.encrypt", "failure"),
+    ("file.decrypt", "failure"),
+    ("file.integrity_failure", "failure"),
+):
+    entry = Entry(event, outcome)
+    step(f"severity {entry.severity}", lambda: journal.record(entry))
+(chain,) = os.listdir(sys.argv[1])
+os.rename(os.path.join(sys.argv[1], chain), os.path.join(sys.argv[1], "moved"))
+step("a chain that replaces another", journal.check)
+step("close", journal.close)
+print(json.dumps(steps))
+"""
+
+
+@pytest.mark.parametrize("sync", ["buffered", "record"])
+def test_what_is_promised_to_be_on_the_disk_is_flushed(sync, tmp_path):
+    """Records of severity 4, each one with sync="record", and the name of each new file."""
+    steps = flushes_of(SYNCHRONOUS, tmp_path / "folder", sync)
+    (new,) = {path.name for path in (tmp_path / "folder").iterdir()} - {"moved"}
+    (old,) = steps["severity 4"]
+    every = [old] if sync == "record" else []
+    assert steps == {
+        "first record": ["folder", *every, *every],
+        "severity 1": every,
+        "severity 2": every,
+        "severity 3": every,
+        "severity 4": [old],
+        # The new chain names the last record of the old one, so that one is flushed too.
+        "a chain that replaces another": ["moved", "folder", new],
+        "close": [new],
+    }
+
+
+def test_a_new_pseudonym_key_is_on_the_disk_before_it_has_its_name(tmp_path):
+    made = "from securefs.audit import Journal; import sys; Journal(sys.argv[1]); print(json.dumps(flushed))"
+    key, *folders = flushes_of(made, tmp_path / "folder")
+    assert key.startswith(f".{KEY_FILE}.")
+    assert folders == ["folder", "folder"], "with the temporary name, then with its own"
+    assert flushes_of(made, tmp_path / "folder") == []
+
+
+def test_a_file_that_cannot_be_locked_or_named_is_closed(tmp_path, monkeypatch):
+    """Nobody else would close it: the chain that it was for was never made."""
+
+    def fail(*_):
+        raise OSError(errno.EIO, "a broken disk")
+
+    before = len(list(Path("/dev/fd").iterdir()))
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(ChainBrokenError):
+        FileSink(tmp_path, NAME)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert list(tmp_path.iterdir()) == []

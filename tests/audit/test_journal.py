@@ -405,3 +405,13 @@ print(report.records >= done, [f.message for f in report.findings], sum(t.size f
 def test_version_of_a_distribution_that_is_not_installed():
     assert _version("no-such-distribution-of-securefs") == "unknown"
     assert _version("pytest") == pytest.__version__
+
+
+def test_a_record_that_says_no_more_is_a_success_of_the_least_severity(folder):
+    journal = Journal(folder)
+    journal.record(Entry("file.encrypt"))
+    journal.close()
+    start, record, stop = records(only_chain(folder))
+    assert (record["outcome"], record["sev"]) == ("success", 1)
+    assert record.keys() == {"v", "time", "seq", "chain", "prev", "event", "outcome", "sev", "src"}
+    assert (start["sev"], stop["sev"]) == (1, 4)

@@ -20,6 +20,7 @@ from securefs.audit.record import (
     line_hash,
     parse_line,
 )
+from securefs.audit.verify_chain import ChainVerifier
 from securefs.errors import Reason
 
 CHAIN = "0123456789abcdef" * 2
@@ -244,3 +245,81 @@ def test_no_other_byte_is_the_same_record(position):
     except RecordError:
         return
     assert record != parse_line(MINIMAL)
+
+
+def test_the_limits_are_what_the_format_says():
+    """A reader of another language relies on them: docs/journal.md."""
+    assert MAX_INT == 9_007_199_254_740_991, "RFC 8259 section 6"
+    assert MAX_LINE == 131_072
+    for integer in (0, MAX_INT):
+        assert parse_line(build(Entry("file.encrypt", obj={"size": integer}))[:-1])["obj"] == {
+            "size": integer
+        }
+
+
+def test_a_line_of_one_byte_less_than_too_many_is_looked_at():
+    with pytest.raises(RecordError) as caught:
+        parse_line(b"x" * (MAX_LINE - 1))
+    assert caught.value.code == "not_json"
+
+
+_ODD = [None, True, -1, "", "no such word", [], ["key.use"], {}, {"": {}}, MAX_INT + 1]
+
+
+_ODD_MEMBERS = {
+    # A member of each kind: a string, an integer, the length of a string that was cut.
+    "obj": [
+        ("name", [None, True, 1, [], {}, "x" * 257]),
+        ("size", [None, True, "1", -1, MAX_INT + 1, [], {}]),
+    ],
+    "actor": [("id", [None, True, 1, [], {}, "x" * 257]), ("size", [1])],
+    "http": [("path", [None, 1, [], {}]), ("status", [None, True, "200", -1, MAX_INT + 1, [], {}])],
+}
+
+
+_CUT = {"name": "x" * 256}
+
+
+_ODD_LENGTHS = [None, True, "300", 256, -1, MAX_INT + 1, [], {}]
+
+
+def bad_fields():
+    """Yield what is wrong, and a record whose spelling alone is right."""
+    whole = json.loads(MINIMAL)
+    for key in ("time", "chain", "prev", "event", "outcome", "sev", "seq", "src"):
+        for value in _ODD:
+            yield f"{key} is {value!r}", whole | {key: value}
+        yield f"no {key}", {name: value for name, value in whole.items() if name != key}
+    for value in (0, 6):
+        yield f"sev is {value}", whole | {"sev": value}
+    for value in _ODD:
+        yield f"reason is {value!r}", whole | {"outcome": "failure", "reason": value}
+        yield f"req is {value!r}", whole | {"req": [value]}
+        for section in ("obj", "actor", "http"):
+            yield f"{section} is {value!r}", whole | {section: value}
+    for section, members in _ODD_MEMBERS.items():
+        for member, values in members:
+            for value in values:
+                yield f"{section}: {member} is {str(value)[:20]!r}", whole | {section: {member: value}}
+    for member in ("host", "pid", "version"):
+        yield f"src: {member} is a list", whole | {"src": whole["src"] | {member: []}}
+        yield f"src: no {member}", whole | {"src": {k: v for k, v in whole["src"].items() if k != member}}
+    for value in _ODD_LENGTHS:
+        yield f"name_len is {value!r}", whole | {"obj": {**_CUT, "name_len": value}}
+    for cut in ({"name_len": 300}, {"name": "x" * 255, "name_len": 300}, {"size": 1, "size_len": 300}):
+        yield f"{sorted(cut)}", whole | {"obj": cut}
+
+
+@pytest.mark.parametrize(("why", "record"), [pytest.param(*case, id=case[0][:40]) for case in bad_fields()])
+def test_a_bad_field_is_a_finding_and_the_lines_around_it_are_still_read(why, record):
+    """Whatever stands in a field, the verifier ends in findings: a crash would hide the rest."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+    first = build(Entry("server.start"))
+    last = build_line(Position(CHAIN, 2, line_hash(text)), SOURCE, TIME, Entry("key.use"))
+    verifier = ChainVerifier("file", CHAIN)
+    verifier.feed(first + text + b"\n" + last)
+    summary = verifier.finish()
+    assert [(found.code, found.seq, found.offset) for found in verifier.findings] == [
+        ("bad_field", None, len(first))
+    ], why
+    assert (summary.records, summary.head) == (3, line_hash(last[:-1]))

@@ -60,3 +60,42 @@ def test_claim_of_a_first_line():
     verifier.feed(chain_bytes(Entry("server.start", obj=obj), Entry("server.start", obj=later)))
     claim = verifier.finish().claim
     assert (claim.replaces, claim.seq, claim.digest) == ("x", 1, NO_LINE)
+
+
+@pytest.mark.parametrize("step", [1009, MAX_LINE, 10 * MAX_LINE])
+def test_what_follows_a_line_that_is_too_long_is_found_where_it_stands(step):
+    """Several such lines, one that is no record, a torn tail: offsets are bytes of the file."""
+    data = START + LONG + b"\n" + LONG[:-1] + b"\n" + b"?\n" + b"torn"
+    verifier = ChainVerifier("f", CHAIN)
+    for offset in range(0, len(data), step):
+        verifier.feed(data[offset : offset + step])
+    summary = verifier.finish()
+    second = len(START) + len(LONG) + 1
+    assert [(finding.code, finding.offset) for finding in verifier.findings] == [
+        ("too_long", len(START)),
+        ("too_long", second),
+        ("not_json", second + len(LONG)),
+    ]
+    assert (summary.torn.offset, summary.torn.size) == (len(data) - 4, 4)
+    assert (summary.records, summary.head) == (4, line_hash(b"?"))
+    assert summary.before_head == line_hash(LONG[:-1])
+
+
+@pytest.mark.parametrize("step", [1009, MAX_LINE + 1, 10 * MAX_LINE])
+def test_a_torn_tail_of_any_length_is_measured_however_it_is_read(step):
+    data = START + LONG
+    verifier = ChainVerifier("f", CHAIN)
+    for offset in range(0, len(data), step):
+        verifier.feed(data[offset : offset + step])
+    torn = verifier.finish().torn
+    assert (torn.offset, torn.size) == (len(START), len(LONG))
+    assert torn.digest == hashlib.sha256(LONG).hexdigest()
+    assert [(finding.code, finding.offset) for finding in verifier.findings] == [("too_long", len(START))]
+
+
+@pytest.mark.parametrize(("size", "found"), [(MAX_LINE - 1, []), (MAX_LINE, ["too_long"])])
+def test_a_torn_tail_may_be_as_long_as_a_record_without_its_line_end(size, found):
+    verifier = ChainVerifier("f", CHAIN)
+    verifier.feed(START + b"x" * size)
+    assert verifier.finish().torn.size == size
+    assert [finding.code for finding in verifier.findings] == found

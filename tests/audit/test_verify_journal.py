@@ -1,5 +1,6 @@
 """What the verifier finds, and what it must not find."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -323,3 +324,64 @@ def test_findings_are_counted_beyond_what_is_kept(tmp_path):
     assert len(report.findings) == _MAX_KEPT
     assert report.finding_count == 11 * 101
     assert list(report.lines())[-2] == f"  and {11 * 101 - _MAX_KEPT} more"
+
+
+def test_a_chain_that_is_locked_while_it_is_read_is_live(folder, monkeypatch):
+    """A writer locks its file a moment after it made it: what it writes then is no torn tail."""
+    path = only_chain(folder)
+    path.write_bytes(path.read_bytes()[:-5])
+    watched, calls = path.stat().st_ino, []
+    with path.open("ab") as writer:
+
+        def fstat(descriptor, real=os.fstat):
+            status = real(descriptor)
+            if status.st_ino == watched:
+                calls.append(descriptor)
+                if len(calls) == 2:
+                    # Its size is asked for: the reader has looked at the lock once.
+                    fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return status
+
+        monkeypatch.setattr("os.fstat", fstat)
+        report = verify_journal(folder)
+    assert len(calls) == 2
+    assert report.chains[0].live
+    assert report.torn == ()
+
+
+def test_a_finding_about_a_file_names_it_and_no_record(folder):
+    (chain,) = (only_chain(folder).name,)
+    (folder / chain.replace("-0.", "-7.")).write_bytes(b"")
+    (folder / f"{CHAIN}-0.jsonl").mkdir()
+    found = {finding.code: finding for finding in verify_journal(folder).findings}
+    assert found.keys() == {"second_file", "not_a_file"}
+    for code, file in (("second_file", chain.replace("-0.", "-7.")), ("not_a_file", f"{CHAIN}-0.jsonl")):
+        assert (found[code].file, found[code].chain) == (file, file[:32])
+        assert (found[code].seq, found[code].offset) == (None, 0)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "cut"])
+def test_a_claim_that_does_not_hold_is_found_in_the_record_that_makes_it(there, tmp_path):
+    """The successor's first line, where the other chain is missing; else the other chain."""
+    old, new = "a" * 32, "b" * 32
+    obj = {"replaces": old, "replaces_seq": 3, "replaces_hash": "ab" * 32}
+    (tmp_path / f"{new}-0.jsonl").write_bytes(chain_bytes(Entry("server.start", obj=obj), chain=new))
+    if there:
+        (tmp_path / f"{old}-0.jsonl").write_bytes(chain_bytes(Entry("server.start"), chain=old))
+    report = verify_journal(tmp_path)
+    (finding,) = report.findings
+    expected = (
+        ("cut_chain", f"{old}-0.jsonl", old, None) if there else ("missing_chain", f"{new}-0.jsonl", new, 0)
+    )
+    assert (finding.code, finding.file, finding.chain, finding.seq) == expected
+    assert finding.offset == 0
+    assert (report.finding_count, report.exit_code) == (1, 1)
+
+
+@pytest.mark.parametrize("path", ["missing", "file"])
+def test_a_path_that_is_no_folder_is_told_once_and_without_an_error_number(tmp_path, path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError) as caught:
+        verify_journal(tmp_path / path)
+    assert "Errno" not in str(caught.value)
+    assert str(caught.value).count(str(tmp_path / path)) == 1

@@ -8,7 +8,7 @@ from support.keys import KEY, PREVIOUS, PRIMARY, RETIRED, b64, traces_of
 from support.sealing import keys_of
 
 from securefs import ConfigurationError, Keyring
-from securefs.keys import MAX_KEY_FILE, generate_key
+from securefs.keys import MAX_KEY_FILE, generate_key, key_id
 
 
 def chain(error: BaseException | None):
@@ -195,3 +195,10 @@ def test_a_generated_key_is_a_good_one_and_new_each_time():
     first, second = generate_key(), generate_key()
     assert first != second
     assert len(keys_of(Keyring.from_env({PRIMARY: first}))[0]) == 32
+
+
+def test_a_key_file_may_have_65536_bytes_and_not_one_more(tmp_path):
+    text = GOOD.encode() + b"\n"
+    path = write_key(tmp_path / "key", text.ljust(65_536, b"\n"))
+    assert Keyring.from_env({f"{PRIMARY}_FILE": path}).primary_id == key_id(KEY)
+    assert "larger than 65536 bytes" in file_error(write_key(tmp_path / "more", text.ljust(65_537, b"\n")))

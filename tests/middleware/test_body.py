@@ -533,3 +533,86 @@ def test_the_pieces_of_a_body_can_be_empty(journal):
     assert body.read(5) == b"x"
     assert Input(b"").read() == b""
     assert Keyring(bytes(range(32))).primary_id
+
+
+@pytest.mark.parametrize("spool", [pytest.param(False, id="streamed"), pytest.param(True, id="spooled")])
+def test_no_read_cuts_what_follows_a_large_file(journal, spool):
+    """A long file in pieces of a mebibyte: the boundaries, headers and data behind it stay whole."""
+    would_cut = 0
+    for shift in range(0, 700, 31):
+        flow, body = body_for(journal, [Expected("h", bytes(2 * MIB), "h", "a/b"), *PARTS], spool=spool)
+        got = bytearray(body.read(2 * MIB + shift))
+        edges = {len(got)}
+        while piece := body.read(400):
+            got += piece
+            edges.add(len(got))
+        body.close()
+        assert len(got) == body.length
+        spans = atomic_spans(flow, bytes(got))
+        assert not [edge for edge in edges for start, end in spans if start < edge < end]
+        would_cut += any((start - shift) // 400 != (end - 1 - shift) // 400 for start, end in spans)
+    assert would_cut > 1
+
+
+WAYS = {
+    "read(1)": lambda body: body.read(1),
+    "read(10)": lambda body: body.read(10),
+    "read1(1)": lambda body: body.read1(1),
+    "read1(700)": lambda body: body.read1(700),
+    "read1": lambda body: body.read1(),
+    "readline": lambda body: body.readline(),
+    "readline(10)": lambda body: body.readline(10),
+    "readinto": lambda body: read_once(body, "readinto", 100),
+    "peek": lambda body: body.read(len(body.peek())),
+}
+
+
+FIELDS = [Expected("a", b"x" * size, None, None) for size in range(90)]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    ("large", "spool"),
+    [
+        pytest.param(0, False, id="exact"),
+        pytest.param(2 * MIB, False, id="streamed"),
+        pytest.param(0, True, id="spooled"),
+    ],
+)
+def test_a_read_is_never_empty_before_the_end(journal, way, large, spool):
+    """Pieces without data are passed over: an empty read is the end to every parser."""
+    parts = [*FIELDS, Expected("f", bytes(100), "f", "a/b"), *FIELDS[:3]]
+    if large:
+        parts.insert(0, Expected("h", bytes(large), "h", "a/b"))
+    flow, body = body_for(journal, parts, spool=spool)
+    if large:
+        # Of the large file one byte is left for what follows to be read in small steps.
+        while flow.pipeline.produced < large:
+            assert body.read(65536)
+    left = body.length - flow.pipeline.produced if large else body.length
+    got = bytearray()
+    while piece := way(body):
+        got += piece
+    assert len(got) >= left
+    assert got.count(b"form-data") == len(parts) - bool(large)
+    assert body.read() == b""
+    body.close()
+
+
+@pytest.mark.parametrize("spool", [pytest.param(False, id="exact"), pytest.param(True, id="spooled")])
+def test_a_line_is_whole_and_of_the_length_that_was_asked_for(journal, spool):
+    _, body = body_for(journal, FIELDS, spool=spool)
+    lines = list(iter(body.readline, b""))
+    assert all(text.endswith(b"\n") and text.count(b"\n") == 1 for text in lines)
+    assert sum(map(len, lines)) == body.length
+    body.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 50, 1000])
+def test_read1_gives_no_more_than_was_asked_for(journal, size):
+    _, body = body_for(journal, PARTS)
+    first = body.read1(size)
+    assert len(first) <= size
+    assert bool(first) is bool(size)
+    assert len(first) + len(body.read()) == body.length
+    body.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import pytest
-from support.sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, slot_of
+from support.sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, seal_1, slot_of
 from support.wsgi_client import call
 
 from securefs import ConfigurationError, Keyring, SourceError, Suite
@@ -237,3 +238,144 @@ def test_a_keyring_without_file_keys_beside_format_1_stops_the_program(journal):
     for policy in (Policy(format=1), Policy(format_1_paths=("/old/*",))):
         with pytest.raises(ConfigurationError, match="holds no file key"):
             SecureFS(app_of(by_list(b"")), keyring=ring, journal=journal, policy=policy)
+
+
+def changed(stored, at=-1000):
+    return stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]
+
+
+class Unreadable(io.BytesIO):
+    """A file on a disk that is broken behind its first bytes."""
+
+    def read(self, size=-1):
+        if self.tell() > 0:
+            raise OSError(5, "Input/output error")
+        return super().read(size)
+
+
+STARTED = ("file.decrypt", "started", 1, None)
+
+
+SEVERITIES = {
+    "sent": (by_list, seal(TEXT), [STARTED, ("file.decrypt", "success", 1, None)]),
+    "changed": (
+        by_list,
+        changed(seal(TEXT), 1000),
+        [STARTED, ("file.integrity_failure", "failure", 4, "tag_mismatch")],
+    ),
+    "changed at its end": (
+        by_list,
+        changed(seal(TEXT)),
+        [("file.integrity_failure", "failure", 4, "tag_mismatch")],
+    ),
+    "changed in its header": (
+        by_list,
+        changed(seal(TEXT), 60),
+        [("file.integrity_failure", "failure", 4, None)],
+    ),
+    "cut": (by_list, seal(TEXT)[:-1], [("file.integrity_failure", "failure", 4, "truncated")]),
+    "under a key that is not held": (
+        by_list,
+        seal(TEXT, ring=Keyring(bytes(range(7, 39)))),
+        [("file.integrity_failure", "failure", 3, "unknown_key")],
+    ),
+    "no header at all": (
+        by_list,
+        seal(TEXT)[:8] + bytes(100),
+        [("file.integrity_failure", "failure", 4, "bad_header")],
+    ),
+    "on a disk that is broken": (
+        lambda stored: lambda environ: environ["wsgi.file_wrapper"](Unreadable(stored)),
+        seal(TEXT),
+        [("file.decrypt", "failure", 3, "io_error")],
+    ),
+    "of a source that gives text": (
+        lambda stored: lambda environ: iter([stored[:1000], "text"]),
+        seal(TEXT),
+        [("file.decrypt", "failure", 3, "io_error")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("way", "stored", "events"), SEVERITIES.values(), ids=SEVERITIES)
+def test_each_event_of_a_download_has_its_severity(way, stored, events, journal):
+    """Tampering is flushed to the disk at once; a key that was retired too early is less severe."""
+    call(SecureFS(app_of(way(stored)), keyring=RING, journal=journal), watched=False)
+    lines = [line for line in journal.records() if line["event"] != "server.start"]
+    found = [(line["event"], line["outcome"], line["sev"], line.get("reason")) for line in lines]
+    if events[-1][-1] is None and events[-1][1] == "failure":
+        # Which of its fields was hit is not what this is about.
+        found[-1] = (*found[-1][:3], None)
+    assert found == events
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["length", "no length"])
+def test_a_client_that_goes_away_and_an_app_that_fails_are_no_tampering(known, journal):
+    stored = seal(TEXT, Suite.GCM)
+
+    def failing(environ):
+        yield stored[:100_000]
+        raise KeyError("the app's own")
+
+    length = len(stored) if known else None
+    policy = Policy(verify_first=0)
+    for source, chunks in ((by_generator(stored), 1), (failing, None)):
+        app = SecureFS(app_of(source, length), keyring=RING, journal=journal, policy=policy)
+        call(app, chunks=chunks, watched=False, SERVER_SOFTWARE="gunicorn/27", SERVER_PROTOCOL="HTTP/1.1")
+    lines = [line for line in journal.records() if line["event"] != "server.start"]
+    assert [(line["event"], line["outcome"], line["sev"], line.get("reason")) for line in lines] == [
+        STARTED,
+        ("file.decrypt", "failure", 2, "client_gone"),
+        STARTED,
+        ("file.decrypt", "failure", 3, "io_error"),
+    ]
+
+
+@pytest.mark.parametrize("at", [1000, -1000], ids=["first segment", "last segment"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_is_recorded_of_a_failure_is_what_the_file_claims(suite, way, at, journal):
+    stored = changed(seal(TEXT, suite), at)
+    call(SecureFS(app_of(WAYS[way](stored)), keyring=RING, journal=journal))
+    number = 0 if at > 0 else (len(stored) - 433) // suite.sealed_size
+    sealed = stored[432:-1][number * suite.sealed_size : (number + 1) * suite.sealed_size]
+    expected = {"id": chosen().file_id.hex(), "segment": number, "digest": hashlib.sha256(sealed).hexdigest()}
+    if at > 0:
+        # It was opened: more is known of it.
+        expected |= {"key_id": key_id(KEY).hex(), "format": 2, "suite": suite.label, "size": len(TEXT)}
+    assert journal.records()[-1]["obj"] == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_format_1_file_that_fails_has_no_object_id(way, journal):
+    """It has none: bytes of its ciphertext in the journal would look like one."""
+    app = SecureFS(
+        app_of(WAYS[way](changed(seal_1(TEXT)))),
+        keyring=RING,
+        journal=journal,
+        policy=Policy(format_1_paths=("*",)),
+    )
+    assert call(app).status == 500
+    line = journal.records()[-1]
+    assert (line["event"], line["sev"]) == ("file.integrity_failure", 4)
+    assert "id" not in line.get("obj", {})
+
+
+def test_a_format_2_file_that_does_not_open_is_known_by_the_id_that_it_claims(journal):
+    stored = changed(seal(TEXT), 70)
+    app = SecureFS(app_of(by_file(stored)), keyring=RING, journal=journal)
+    assert call(app).status == 500
+    assert journal.records()[-1]["obj"]["id"] == chosen().file_id.hex()
+
+
+@pytest.mark.parametrize("software", ["gunicorn/27", "another"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_request_for_headers_alone_leaves_no_record(suite, way, software, journal):
+    """No content goes out, so that nobody went away before its end either."""
+    stored = seal(TEXT, suite)
+    app = SecureFS(
+        app_of(WAYS[way](stored), len(stored)), keyring=RING, journal=journal, policy=Policy(verify_first=0)
+    )
+    assert call(app, "HEAD", SERVER_SOFTWARE=software, SERVER_PROTOCOL="HTTP/1.1").status == 200
+    assert journal.records() == []

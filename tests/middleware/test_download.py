@@ -12,9 +12,9 @@ from pathlib import Path
 from wsgiref.util import FileWrapper as ServerWrapper
 
 import pytest
-from support.wsgi_client import call
+from support.wsgi_client import call, make_environ
 
-from securefs import Encryptor, Keyring, Suite
+from securefs import Encryptor, Keyring, SourceError, Suite
 from securefs.middleware import Policy, SecureFS
 
 MIB = 1024 * 1024
@@ -834,3 +834,200 @@ def test_a_body_that_fails_while_it_is_held_is_closed(keyring, journal):
 
     with pytest.raises(KeyError):
         call(wrap(app_of(source), keyring, journal))
+
+
+@pytest.mark.parametrize("step", [1, 9, 10, 47, 48, 1000, 10**6])
+@pytest.mark.parametrize("known", [True, False], ids=["length", "no length"])
+@pytest.mark.parametrize("suite", Suite)
+def test_where_no_client_sees_a_break_only_a_length_that_is_known_lets_a_stream_begin(
+    suite, known, step, keyring, journal
+):
+    """Suite 1 pads: its plaintext's length is not known before the end, so the body is held."""
+    stored = bytearray(seal(keyring, suite=suite))
+    stored[-1000] ^= 1
+    head = pieces(bytes(stored[:2000]), step)
+    drawn = []
+
+    def source(environ, write):
+        for piece in [*head, *pieces(bytes(stored[2000:]), 9000)]:
+            drawn.append(len(piece))
+            yield piece
+
+    for policy in (Policy(verify_first=0), Policy(verify_first=100)):
+        app = wrap(app_of(source, length=len(stored) if known else None), keyring, journal, policy=policy)
+        drawn.clear()
+        answer = call(app, SERVER_PROTOCOL="HTTP/1.0")
+        if suite is Suite.GCM and known:
+            assert (answer.status, answer.headers["content-length"]) == (200, str(len(TEXT)))
+            assert answer.broken_off
+            assert TEXT.startswith(answer.body)
+            assert len(answer.body) < len(TEXT)
+        else:
+            assert (answer.status, answer.error) == (500, None)
+            assert sum(drawn) == len(stored)
+        assert call(app, "HEAD", SERVER_PROTOCOL="HTTP/1.0").status == 200
+
+
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("known", [True, False], ids=["length", "no length"])
+def test_where_no_client_sees_a_break_a_good_stream_arrives_whole(suite, known, keyring, journal):
+    stored = seal(keyring, suite=suite)
+    app = app_of(lambda *_: iter(pieces(stored, 9000)), length=len(stored) if known else None)
+    answer = call(wrap(app, keyring, journal, policy=Policy(verify_first=0)), SERVER_PROTOCOL="HTTP/1.0")
+    assert (answer.status, answer.body == TEXT) == (200, True)
+    assert answer.headers["content-length"] == str(len(TEXT))
+    assert journal.events() == OK
+
+
+def headers_of(app, header):
+    """Return the status line and the headers, each as often as it is there."""
+    got = []
+    environ = make_environ("GET", "/", None, [("Range", header)] if header else [])
+    body = app(environ, lambda status, headers, exc_info=None: got.extend((status, headers)))
+    sent = b"".join(body)
+    if hasattr(body, "close"):
+        body.close()
+    return got[0], got[1], sent
+
+
+KEPT = [("ETag", '"t"'), ("Cache-Control", "private"), ("X-Own", "a"), ("X-Own", "b")]
+
+
+STALE = [
+    ("Accept-Ranges", "none"),
+    ("Content-MD5", "x"),
+    ("Digest", "x"),
+    ("Repr-Digest", "x"),
+    ("Content-Digest", "x"),
+]
+
+
+FORMS = {
+    "one": ("bytes=0-3", 206, "image/png"),
+    "two": ("bytes=0-1,5-6", 206, "multipart/byteranges; boundary="),
+    "suffix and open end": ("bytes=-2,0-0,100-200", 206, "multipart/byteranges; boundary="),
+    "two that are one": ("bytes=5-6,0-4", 206, "image/png"),
+    "beyond the end": (f"bytes={len(TEXT)}-", 416, "image/png"),
+    "all": (None, 200, "image/png"),
+    "malformed": ("bytes=x", 200, "image/png"),
+}
+
+
+@pytest.mark.parametrize(("header", "status", "kind"), FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])
+def test_an_answer_in_parts_has_the_app_s_headers_and_each_of_its_own_once(
+    header, status, kind, encrypted, keyring, journal
+):
+    stored = seal(keyring) if encrypted else TEXT
+    stale = STALE if encrypted else []
+    app = wrap(app_of(file_source(stored), headers=[*KEPT, *stale], length=len(stored)), keyring, journal)
+    line, headers, sent = headers_of(app, header)
+    assert int(line[:3]) == status
+    names = [name.lower() for name, _ in headers]
+    assert [pair for pair in headers if pair in KEPT] == KEPT
+    assert not [pair for pair in headers if pair in stale]
+    for name in ("content-type", "content-length"):
+        assert names.count(name) == 1
+    found = {name.lower(): value for name, value in headers}
+    assert found["content-type"].startswith(kind)
+    assert found["content-length"] == str(len(sent))
+    if encrypted or status != 200:
+        assert names.count("accept-ranges") == 1
+        assert found["accept-ranges"] == "bytes"
+    assert names.count("content-range") == (status in {206, 416} and not kind.startswith("multipart"))
+    if status == 416:
+        assert (found["content-range"], sent) == (f"bytes */{len(TEXT)}", b"")
+
+
+def test_the_parts_of_a_file_without_a_type_have_none(keyring, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [("content-LENGTH", "1")])
+        return environ["wsgi.file_wrapper"](io.BytesIO(seal(keyring)))
+
+    _, headers, sent = headers_of(wrap(app, keyring, journal), "bytes=0-0,5-5")
+    found = {name.lower(): value for name, value in headers}
+    assert found["content-type"].startswith("multipart/byteranges")
+    assert b"Content-Type" not in sent
+    assert sent.count(b"Content-Range: bytes ") == 2
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([("X-Accel-Redirect", "/srv/x.enc")], id="nginx"),
+        pytest.param([("X-Sendfile", "/srv/x.enc")], id="apache"),
+        pytest.param([("x-sendfile", "/srv/x.enc"), ("x-accel-redirect", "/srv/x.enc")], id="both"),
+    ],
+)
+@pytest.mark.parametrize("bound", ["path", "object"])
+@pytest.mark.parametrize("source", ["file wrapper", "list of one", "generator of 7", "write()"])
+def test_a_file_that_is_left_to_the_proxy_is_refused_whatever_the_body_is(
+    headers, bound, source, keyring, journal
+):
+    """The proxy sends the file that the header names, and not the body, whatever that is."""
+    stored = seal(keyring, TEXT[:1000])
+    policy = Policy(protected_paths=("/files/*",) if bound == "path" else ())
+    inner = app_of(SOURCES[source](stored), headers=headers)
+
+    def app(environ, start_response):
+        if bound == "object":
+            environ["securefs"].expect(stored[16:48].hex())
+        return inner(environ, start_response)
+
+    assert call(wrap(app, keyring, journal, policy=policy), path="/files/1").status == 500
+    assert journal.events() == [("file.integrity_failure", "failure", "not_encrypted")]
+
+
+def of_a_disk():
+    with Path(__file__).open("rb") as file:
+        return file
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        pytest.param(lambda: closed(io.BytesIO(b"bytes")), SourceError, id="closed"),
+        pytest.param(of_a_disk, SourceError, id="closed file"),
+        pytest.param(lambda: Bare(b"bytes"), None, id="no seekable()"),
+        pytest.param(lambda: OneWay(b"bytes"), None, id="can't seek"),
+        pytest.param(lambda: Untold(b"bytes"), None, id="tell() fails"),
+    ],
+)
+def test_a_file_that_does_not_say_where_it_stands_is_read_as_it_comes(file, error, keyring, journal):
+    """One that was closed too: that is a fault of the app's, under a name of ours."""
+    app = wrap(app_of(lambda environ, write: environ["wsgi.file_wrapper"](file())), keyring, journal)
+    if error is None:
+        assert call(app).body == b"bytes"
+    else:
+        with pytest.raises(error, match="closed file"):
+            call(app)
+
+
+def closed(file):
+    file.close()
+    return file
+
+
+class Bare:
+    """A file that knows read() alone."""
+
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+
+class Untold(io.BytesIO):
+    def tell(self):
+        raise OSError("not on this device")
+
+
+def test_what_began_before_a_file_was_expected_goes_on_as_it_is(keyring, journal):
+    """It is with the server, which hears of one answer alone: nothing can take its place."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [])(b"a page of plaintext")
+        environ["securefs"].expect("ab" * 32)
+        return [b", to its end"]
+
+    answer = call(wrap(app, keyring, journal))
+    assert (answer.status, answer.body) == (200, b"a page of plaintext, to its end")
+    assert journal.events() == []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from support.fuzzing import examples
 
 from securefs.middleware.ranges import UnsatisfiableRangeError, if_range_holds, parse_ranges
 
@@ -112,3 +115,33 @@ DATE = "Mon, 23 Nov 2026 10:00:00 GMT"
 )
 def test_if_range_compares_strongly(condition, etag, modified, holds):
     assert if_range_holds(condition, etag, modified) is holds
+
+
+def merged(sets: list[set[int]]) -> list[set[int]]:
+    """Return the sets, those that overlap or touch made one, in the order of the first of each."""
+    groups = [(index, wanted) for index, wanted in enumerate(sets) if wanted]
+    changed = True
+    while changed:
+        changed = False
+        for one, other in itertools.combinations(groups, 2):
+            if one[1] & {number + shift for number in other[1] for shift in (-1, 0, 1)}:
+                groups = [group for group in groups if group not in (one, other)]
+                groups.append((min(one[0], other[0]), one[1] | other[1]))
+                changed = True
+                break
+    return [wanted for _, wanted in sorted(groups, key=lambda group: group[0])]
+
+
+@examples(300)
+@given(st.lists(spec, min_size=1, max_size=6), st.integers(1, 50))
+@example(["5-6", "0-4"], 20)  # touch, asked for backwards
+@example(["0-1", "10-11", "0-2"], 20)  # the one that grows stays first
+@example(["10-11", "0-1", "2-9"], 20)  # one that joins two, the later of them first
+def test_merged_spans_come_in_the_order_in_which_they_were_asked_for(elements, size):
+    """Ranges that touch are one, from whichever side they come."""
+    expected = merged([brute_force(element, size) for element in elements])
+    try:
+        spans = parse_ranges("bytes=" + ",".join(elements), size, 6)
+    except UnsatisfiableRangeError:
+        spans = []
+    assert [set(span) for span in spans] == expected

@@ -459,3 +459,23 @@ def test_a_deadline_behind_a_connection_that_is_gone_does_no_harm():
     theirs.close()
     source._client._expire()
     assert source._client._late.is_set()
+
+
+@pytest.mark.parametrize("read", [0, 3, 8, 20], ids=lambda read: f"after {read}")
+@pytest.mark.parametrize("size", [0, 1, 5, 8, 9, 50])
+def test_read1_gives_no_more_than_was_asked_for_and_takes_no_more(size, read):
+    """Before, within and after the first bytes, which are looked at."""
+    data = b"0123456789" * 10
+    body = GuardedInput(Input(data), len(data))
+    assert body.read(read) == data[:read]
+    got = body.read1(size)
+    assert got == data[read : read + len(got)]
+    assert len(got) <= size
+    assert bool(got) is bool(size)
+    assert body.read() == data[read + len(got) :]
+
+
+def test_read1_of_any_size_gives_something_before_the_end():
+    body = GuardedInput(Input(b"0123456789" * 10), 100)
+    assert body.read1()
+    assert body.read1(-1) + body.read() == b""

@@ -523,3 +523,63 @@ def test_a_file_that_is_ciphertext_already_is_sealed_once_more(lab_of):
     lab.post(BROWSER_TYPE, browser_body([file(content=MAGIC + CANARY)]))
     (part,) = seen_by(lab.app)
     assert part.content == MAGIC + CANARY
+
+
+@pytest.mark.parametrize(
+    ("boundary", "count"),
+    [
+        pytest.param(20, 600, id="shorter than ours"),
+        pytest.param(31, 1000, id="one less than ours"),
+        pytest.param(32, 1000, id="as long as ours"),
+        pytest.param(53, 1000, id="a browser's"),
+        pytest.param(70, 1000, id="the longest"),
+    ],
+)
+def test_as_many_fields_as_are_allowed_stream_behind_any_boundary(boundary, count, lab_of):
+    """Our boundary may be longer than the client's: the announced length holds that."""
+    lab = lab_of()
+    parts = [large(), *[field(name=f"n{number}") for number in range(count)]]
+    body = browser_body(parts, b"B" * boundary)
+    assert lab.post(f"multipart/form-data; boundary={'B' * boundary}", body).status == 200
+    assert seen_by(lab.app) == parts
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param("n" * 251 + ".txt", "a/b", id="plain"),
+        pytest.param("%22" * 85, "a/b", id="each character escaped"),
+        pytest.param("\u00e4" * 127, "a/b", id="two bytes a character"),
+        pytest.param("n" * 255, "a/" + "b" * 125, id="the longest type"),
+    ],
+)
+@pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.label)
+def test_as_many_files_as_are_allowed_stream_under_the_longest_names(suite, name, kind, lab_of):
+    """The name is in the sealed metadata once more: the announced length holds that too."""
+    lab = lab_of(policy=Policy(suite=suite))
+    parts = [large(), *[file(content=b"x", filename=name, kind=kind)] * 63]
+    assert lab.post(BROWSER_TYPE, browser_body(parts)).status == 200
+    assert len(lab.app.got) == lab.app.length
+    assert len(canonical_parts(lab.app.content_type, bytes(lab.app.got))) == 64
+    assert [record["outcome"] for record in lab.records("file.encrypt")].count("success") == 64
+
+
+@pytest.mark.parametrize("spare", [0, -1])
+def test_a_limit_is_the_number_that_is_still_allowed(spare, lab_of):
+    name = "n" * 20
+    lab = lab_of(policy=Policy(max_files=3 + spare))
+    assert lab.post(BROWSER_TYPE, browser_body([file()] * 3)).status == (413 if spare else 200)
+    lab = lab_of(policy=Policy(max_fields=3 + spare))
+    assert lab.post(BROWSER_TYPE, browser_body([field()] * 3)).status == (413 if spare else 200)
+    lab = lab_of(policy=Policy(max_filename=len(name) + spare))
+    assert lab.post(BROWSER_TYPE, browser_body([file(filename=name)])).status == (413 if spare else 200)
+    lab = lab_of(policy=Policy(max_field_bytes=100 + spare))
+    assert lab.post(BROWSER_TYPE, browser_body([field(content=bytes(100))])).status == (413 if spare else 200)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_fields_of_32_mebibytes_stream_and_not_one_byte_more(more, lab_of):
+    """Behind a file, so that each of them comes after the length was announced."""
+    lab = lab_of(policy=Policy(max_field_bytes=32 * MIB))
+    parts = [large(), field(content=bytes(31 * MIB)), field("b", bytes(MIB + more))]
+    assert lab.post(BROWSER_TYPE, browser_body(parts)).status == (413 if more else 200)

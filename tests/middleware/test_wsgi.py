@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 from support.sealing import keys_of, seal, seal_1
-from support.wsgi_client import call, multipart
+from support.wsgi_client import call, make_environ, multipart
 
 from securefs import ConfigurationError, Keyring
 from securefs.middleware import BodyRefusedError, Policy, SecureFS
@@ -237,3 +237,90 @@ def test_no_temporary_folder_is_a_500_without_a_traceback(keyring, journal, monk
     wrapped = SecureFS(reading, keyring=keyring, journal=journal, policy=Policy(spool=True))
     answer = call(wrapped, "POST", body=body, headers=[("Content-Type", kind)])
     assert (answer.status, answer.headers["content-type"]) == (500, "application/problem+json")
+
+
+class Gone(BaseException):
+    """As a server's own timeout is: no Exception, so that no app catches it by mistake."""
+
+
+class Answering:
+    """What an app returns: fails at one of its steps, and notes that it was closed."""
+
+    def __init__(self, error, step):
+        self.error, self.step = error, step
+        self.closed = 0
+
+    def __iter__(self):
+        if self.step == "iter":
+            raise self.error
+        return self
+
+    def __next__(self):
+        if self.step == "next":
+            raise self.error
+        return b"a page of plaintext"
+
+    def close(self):
+        self.closed += 1
+        if self.step == "close":
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), Gone(), KeyboardInterrupt(), SystemExit(1), GeneratorExit()], ids=repr
+)
+@pytest.mark.parametrize(
+    ("step", "head"),
+    [
+        pytest.param("iter", False, id="POST-iter"),
+        pytest.param("next", False, id="POST-next"),
+        pytest.param("start_response", False, id="POST-start_response"),
+        pytest.param("close", False, id="POST-close"),
+        pytest.param("iter", True, id="HEAD-iter"),
+        pytest.param("next", True, id="HEAD-next"),
+        pytest.param("start_response", True, id="HEAD-start_response"),
+    ],
+)
+def test_the_app_s_answer_and_the_upload_are_closed_whatever_ends_the_request(
+    error, step, head, keyring, journal
+):
+    """The server gets an error in place of an answer, so that it has nothing to close."""
+    answering, bodies = Answering(error, step), []
+
+    def app(environ, start_response):
+        bodies.append(environ["wsgi.input"])
+        start_response("200 OK", [])
+        return answering
+
+    def start_response(status, headers, exc_info=None):
+        if step == "start_response":
+            raise error
+        return lambda data: None
+
+    kind, body = multipart(("f", "a.bin", bytes(3 * 1024 * 1024)), boundary="-" * 40)
+    environ = make_environ("POST", "/", body, [("Content-Type", kind)])
+    if head:
+        environ = make_environ("HEAD", "/") | {
+            name: environ[name] for name in ("CONTENT_TYPE", "CONTENT_LENGTH", "wsgi.input")
+        }
+    wrapped = SecureFS(app, keyring=keyring, journal=journal, policy=Policy())
+    with pytest.raises(type(error)):
+        wrapped(environ, start_response).close()
+    assert answering.closed == 1
+    assert bodies[0].closed
+    assert [event[:2] for event in journal.events()] == [
+        ("file.encrypt", "started"),
+        ("file.encrypt", "failure"),
+    ]
+
+
+def test_a_record_of_the_app_s_own_is_a_success_of_the_least_severity(keyring, journal):
+    def app(environ, start_response):
+        environ["securefs"].record("file.encrypt", about={"name": "n", "field": None, "role": ""})
+        return hello(environ, start_response)
+
+    assert call(SecureFS(app, keyring=keyring, journal=journal, policy=Policy()), path="/a").status == 200
+    line = journal.records()[-1]
+    assert (line["event"], line["outcome"], line["sev"]) == ("file.encrypt", "success", 1)
+    assert line["obj"] == {"name": "n"}, "what is None or empty is left out"
+    assert line["http"] == {"method": "GET", "path": "/a"}

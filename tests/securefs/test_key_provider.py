@@ -289,3 +289,11 @@ def test_the_middleware_needs_to_know_nothing_of_it(tmp_path, suite):
     store["file"] = store["body"][start : store["body"].rindex(b"\x5a\r\n--") + 1]
     assert call(wrapped).body == TEXT
     journal.close()
+
+
+def test_the_ring_of_a_service_tells_the_id_of_the_key_that_seals():
+    """Of the keys that only open it tells none: they are the service's to list."""
+    one, other = Service("one"), Service("other")
+    ring = Keyring.of(one, other, one)
+    assert (ring.key_ids, ring.primary_id) == ((one.key_id,), one.key_id)
+    assert repr(ring) == f"<Keyring primary={one.key_id.hex()} previous=[]>"

@@ -4,10 +4,10 @@ import hashlib
 import hmac
 
 import pytest
-from support.sealing import PRIMITIVES
+from support.sealing import OTHER_KEY, PRIMITIVES, RING
 
-from securefs import IntegrityError
-from securefs.primitives import hkdf, hkdf_expand, pkcs7_pad, unpadded_size
+from securefs import Decryptor, Encryptor, IntegrityError, Keyring, decrypt_file, encrypt_file, rewrap, verify
+from securefs.primitives import PyCryptodome, hkdf, hkdf_expand, pkcs7_pad, unpadded_size
 
 KEY = bytes(range(32))
 
@@ -62,3 +62,58 @@ def test_padding_fills_one_block_and_comes_off_again(size):
 def test_what_is_not_padding_is_refused(padded):
     with pytest.raises(IntegrityError, match="PKCS#7"):
         unpadded_size(padded)
+
+
+class Noting(PyCryptodome):
+    """A library of the user's own: it tells what it was used for."""
+
+    name = "noting"
+
+    def __init__(self) -> None:
+        self.used: set[str] = set()
+
+    def cbc_encryptor(self, key, iv):
+        self.used.add("encrypt")
+        return super().cbc_encryptor(key, iv)
+
+    def cbc_decrypt_into(self, key, iv, ciphertext, out):
+        self.used.add("decrypt")
+        super().cbc_decrypt_into(key, iv, ciphertext, out)
+
+    def gcm(self, key):
+        self.used.add("gcm")
+        return super().gcm(key)
+
+
+def test_the_library_that_is_given_is_the_one_that_is_used(tmp_path):
+    """By each way in: a faster one is installed, and must not take its place."""
+    plain, sealed, sealed_1 = tmp_path / "plain", tmp_path / "sealed", tmp_path / "sealed_1"
+    plain.write_bytes(b"plaintext")
+
+    def uses(act, wanted):
+        library = Noting()
+        result = act(library)
+        assert library.used == wanted
+        return result
+
+    meta = {"name": "a"}
+    uses(
+        lambda library: encrypt_file(plain, sealed, RING, metadata=meta, primitives=library),
+        {"encrypt", "gcm"},
+    )
+    uses(lambda library: encrypt_file(plain, sealed_1, RING, format_1=True, primitives=library), {"encrypt"})
+    for file, format_1, wanted in ((sealed, False, {"decrypt", "gcm"}), (sealed_1, True, {"decrypt"})):
+        options = {"format_1": format_1, "overwrite": True}
+        uses(lambda library: decrypt_file(file, plain, RING, primitives=library, **options), wanted)  # noqa: B023
+        uses(lambda library: verify(file, RING, format_1=format_1, primitives=library), wanted)  # noqa: B023
+    encryptor = uses(lambda library: Encryptor(RING, metadata=meta, primitives=library), {"gcm"})
+    data = encryptor.update(b"plaintext") + encryptor.finalize()
+
+    def stream(library):
+        decryptor = Decryptor(RING, primitives=library)
+        return decryptor.update(data) + decryptor.finalize()
+
+    assert uses(stream, {"decrypt", "gcm"}) == b"plaintext"
+    uses(RING.format_1_sealer, {"encrypt"})
+    uses(lambda library: Encryptor(Keyring(KEY, primitives=library)), {"gcm"})
+    uses(lambda library: rewrap(sealed, Keyring(OTHER_KEY, [KEY]), primitives=library), {"gcm"})

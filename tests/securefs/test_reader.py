@@ -472,3 +472,18 @@ def test_verify_tells_what_the_file_is(suite):
     assert (info.format, info.suite, info.size, info.metadata) == (2, suite.label, 5, {"name": "plan"})
     assert (info.object_id, info.key_id) == (data[16:48].hex(), RING.primary_id.hex())
     assert "plan" not in repr(info)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("size", [0, 1, 2, 1000, 2**20, 2**30, -1])
+def test_read1_gives_up_to_a_block_and_nothing_where_nothing_was_asked_for(name, size):
+    data, format_1 = FILES[name]
+    with open_encrypted(io.BytesIO(data), RING, format_1=format_1) as file:
+        for start in (0, 7):
+            file.seek(start)
+            got = file.read1(size)
+            wanted = file.block_size if size < 0 else min(size, file.block_size)
+            assert got == PLAIN[start : start + wanted]
+            assert file.tell() == start + len(got)
+        file.seek(0, os.SEEK_END)
+        assert file.read1(size) == b""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ from securefs import (
     UnknownKeyError,
 )
 from securefs.header import MAGIC
-from securefs.stream import TRAILER, Randomness, _SegmentSealer
+from securefs.stream import TRAILER, Randomness, _SegmentSealer, growth, most_overhead
 from securefs.suites import MAX_SEGMENTS
 
 
@@ -271,3 +273,22 @@ def test_neither_library_s_writer_takes_more_than_a_file_holds(suite, primitives
 
 def finish(decryptor: Decryptor, rest: bytes) -> bytes:
     return decryptor.update(rest) + decryptor.finalize()
+
+
+SIZES = [
+    segments * size + rest
+    for size in (16_384, 65_536)
+    for segments in (0, 1, 2, 3, 17)
+    for rest in (0, 1, 15, 16, 17, 4096, size - 16, size - 1)
+]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("metadata", [{}, {"n": ""}, {"n": "x" * 500}], ids=["none", "short", "long"])
+def test_no_file_is_longer_than_its_bound(suite, metadata):
+    """An upload's length is announced by it: a file one byte longer would be cut where its form ends."""
+    encryptor = Encryptor(RING, suite, b"", metadata)
+    text = len(json.dumps(metadata, separators=(",", ":"))) if metadata else 0
+    for size in SIZES:
+        bound = size + growth(size) + most_overhead(RING, text)
+        assert encryptor.stored_length(size) <= bound

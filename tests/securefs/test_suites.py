@@ -223,3 +223,16 @@ def test_a_body_s_length_tells_the_plaintext_s_in_suite_2_and_all_but_its_last_b
 def test_a_body_too_short_for_a_segment_claims_no_plaintext(length):
     assert Suite.GCM.plaintext_bounds(length) == (0, 0)
     assert Suite.CBC_HMAC.plaintext_bounds(length) == (0, 15)
+
+
+@pytest.mark.parametrize("size", range(65_537, 65_552))
+def test_a_full_segment_of_suite_1_holds_a_segment_and_no_byte_more(size):
+    """Its stored size is a full one's and its tag is good: the padding alone tells."""
+    cipher = cipher_of(Suite.CBC_HMAC)
+    sealed = cipher.seal(0, False, bytes(size))
+    assert len(sealed) == Suite.CBC_HMAC.sealed_size
+    for action in (cipher.open, cipher.check):
+        with pytest.raises(IntegrityError, match="more than the format allows") as caught:
+            action(0, False, sealed)
+        assert (caught.value.reason, caught.value.segment) == (Reason.TAG_MISMATCH, 0)
+        assert caught.value.digest == hashlib.sha256(sealed).hexdigest()
