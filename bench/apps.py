@@ -1,8 +1,8 @@
 """The app that the HTTP benchmarks serve: takes one file, gives it back, and has a page. In three frameworks, bare or not.
 
-``make(framework, kind, folder)``: the kind is ``bare``, ``naive`` (the original scheme, written into the app), ``wrapped``
-or ``wrapped without fast`` (as if pyca cryptography were not installed). Django has its own settings, so each server
-serves one app.
+``make(framework, kind, folder)``: the kind is ``bare``, ``naive`` (the original scheme, written
+into the app), ``wrapped`` or ``wrapped without fast`` (as if pyca cryptography were not installed).
+Django has its own settings, so each server serves one app.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Store:
 
     def save(self, chunks: Iterable[bytes]) -> None:
         """Keep a file instead of the one before."""
-        # A new one for each upload, as apps do: file systems flush one that is truncated and written again.
+        # A new one for each upload, as apps do: file systems flush one that is truncated and
+        # written again.
         path = self._path.with_name(token_hex(8))
         with path.open("wb") as file:
             if self._peer:

@@ -1,7 +1,7 @@
 """File level, on disk: one large file encrypted into another, and back, beside command lines that do the same.
 
-Every contender's output is flushed to the disk before its time ends, as securefs does by itself before it renames.
-The naive scheme is not here: it would take 6 GiB of memory.
+Every contender's output is flushed to the disk before its time ends, as securefs does by itself
+before it renames. The naive scheme is not here: it would take 6 GiB of memory.
 """
 
 from __future__ import annotations

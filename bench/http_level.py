@@ -34,7 +34,8 @@ CASES = (
     Case(4 * KIB, 60, 5),
     Case(MIB, 10, 5),
     Case(64 * MIB, 1, 5, ("Werkzeug",)),
-    # Without those that take longest: the naive scheme would need half a minute for each turn of 1 GiB.
+    # Without those that take longest: the naive scheme would need half a minute for each turn of 1
+    # GiB.
     Case(64 * MIB, 1, 5, ("Flask", "Django"), (BARE, NO_SENDFILE, GCM, CBC)),
     Case(GIB, 1, 2, ("Werkzeug",), (BARE, NO_SENDFILE, GCM, CBC)),
 )

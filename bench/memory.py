@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     Work = Callable[[Client], object]
 
 AT_ONCE = 16
-# Bytes and how many at once. The bare app and the default suite stop earlier: what is seen does not depend on the size.
+# Bytes and how many at once. The bare app and the default suite stop earlier: what is seen does not
+# depend on the size.
 SHORT = ((MIB, 1), (64 * MIB, 1), (64 * MIB, AT_ONCE))
 CASES = (*SHORT, (8 * GIB, 1), (GIB, AT_ONCE))
 

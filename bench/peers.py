@@ -1,6 +1,7 @@
 """What users would pick instead. A peer is a pair of calls, made when it is asked for: what is not installed raises then.
 
-Whoever can stream gets pieces of a mebibyte and writes to something that forgets; whoever can't gets all of it at once.
+Whoever can stream gets pieces of a mebibyte and writes to something that forgets; whoever can't
+gets all of it at once.
 """
 
 from __future__ import annotations

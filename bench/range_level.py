@@ -1,6 +1,7 @@
 """A mebibyte from the end of files of very different sizes: what it costs must not depend on how much comes before it.
 
-The files are sparse: their last segments are real, and what comes before them is a hole that nobody may read.
+The files are sparse: their last segments are real, and what comes before them is a hole that nobody
+may read.
 """
 
 from __future__ import annotations

@@ -84,6 +84,7 @@ class Transit:
         self.format = settings.format_of(exchange.path) if self.is_head or method == "GET" else None
         self.response = Response(start_response, hold=lambda: self.wants_ciphertext, is_head=self.is_head)
         self._start_response = start_response
+        self._closed = False
         self.body: RewrittenBody | GuardedInput | None = None
         self.head = b""  # the first bytes of the app's response
         self.inner = inner = {name: value for name, value in environ.items() if name not in _HIDDEN}
@@ -147,7 +148,10 @@ class Transit:
         return content
 
     def close(self) -> None:
-        """Close the app's response and the request body."""
+        """Close the app's response and the request body, the first time that it is called."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self.response.close()
         finally:

@@ -1,8 +1,9 @@
-"""A second decryptor, which follows docs/format.md: it imports nothing of securefs, and has from pyca ``cryptography`` what a
-minimal install of securefs has from PyCryptodome.
+"""A second decryptor, which follows docs/format.md: it imports nothing of securefs, and has from
+pyca ``cryptography`` what a minimal install of securefs has from PyCryptodome.
 
-It works on whole files in memory, checks in the order in which the page does, and knows two outcomes: the plaintext, or
-:class:`Rejected`. If a reader of the page would go wrong somewhere, so does this, and the vectors show it.
+It works on whole files in memory, checks in the order in which the page does, and knows two
+outcomes: the plaintext, or :class:`Rejected`. If a reader of the page would go wrong somewhere, so
+does this, and the vectors show it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The main job with real programs: curl sends a large file through gunicorn, and gets it back.
 
-The source is a file of random bytes with a canary in it; the data and temporary folders are watched for the canary while the
-upload runs, and the worker's own peak of memory (VmHWM) is compared with what it was when idle.
+The source is a file of random bytes with a canary in it; the data and temporary folders are watched
+for the canary while the upload runs, and the worker's own peak of memory (VmHWM) is compared with
+what it was when idle.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class Watch(threading.Thread):
         for path in [*paths, *open_files(self.pid)]:
             try:
                 with path.open("rb") as file:
-                    # The canary stands at the start and the end of the source, so it is at either end of a copy.
+                    # The canary stands at the start and the end of the source, so it is at either
+                    # end of a copy.
                     head = file.read(STEP)
                     file.seek(max(0, file.seek(0, os.SEEK_END) - STEP))
                     if CANARY in head or CANARY in file.read(STEP):
@@ -168,14 +170,16 @@ def test_a_gibibyte_goes_up_and_comes_down(suite, source, tmp_path):
 
         (stored,) = [path for path in (tmp_path / "data").rglob("*.enc") if path.stat().st_size > SIZE]
         flip(stored, -10)
-        # The last segment is verified first, so even a file too long to be verified whole is a clean 500 here.
+        # The last segment is verified first, so even a file too long to be verified whole is a
+        # clean 500 here.
         broken = curl(*bearer, *long, url)
         assert broken.status == 500
         assert broken.header("content-type") == "application/problem+json"
         assert len(broken.body) < 300
         flip(stored, -10)
         flip(stored, SIZE // 2)
-        # In its middle the transfer has begun: it is broken off, and curl says so (18: partial file).
+        # In its middle the transfer has begun: it is broken off, and curl says so (18: partial
+        # file).
         cut = subprocess.run(
             ["curl", "--silent", "--noproxy", "*", *bearer, *long, "--output", str(target), url], check=False
         )

@@ -18,7 +18,8 @@ app = pypiserver.app(
     roots=[PACKAGES],
     # Its hashes would be those of the ciphertext, and pip refuses a download that does not match.
     hash_algo=None,
-    # Otherwise a package that is missing here is looked for in a public index, under a name that anyone may take.
+    # Otherwise a package that is missing here is looked for in a public index, under a name that
+    # anyone may take.
     disable_fallback=True,
     authenticate=["update"],
     auther=lambda _user, password: hmac.compare_digest(password.encode(), PASSWORD),

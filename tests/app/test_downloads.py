@@ -25,7 +25,8 @@ EVIL = b"""<!doctype html><title>evil</title><body onload="said('onload')">
 <meta http-equiv="refresh" content="0;url=javascript:said('refresh')">
 <iframe srcdoc="<script>parent.said('srcdoc')</script>"></iframe>
 """
-# Opens the file in a frame and in a window; when it is told to go on, a copy of it that nothing guards.
+# Opens the file in a frame and in a window; when it is told to go on, a copy of it that nothing
+# guards.
 PAGE = """<!doctype html><title>page</title><iframe src="%s"></iframe><script type="module">
 window.open("%s");
 while (!(await fetch("/html/go", {cache: "no-store"})).ok) await new Promise(done => setTimeout(done, 50));
@@ -61,7 +62,8 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
-    # One worker: a second one that still boots when the server is told to stop would miss it, for half a minute.
+    # One worker: a second one that still boots when the server is told to stop would miss it, for
+    # half a minute.
     with gunicorn(tmp_path / "log", app_environ(tmp_path, WEB_CONCURRENCY="1")) as server:
         yield Site(server, tmp_path)
 

@@ -146,7 +146,8 @@ def test_without_a_key_nothing_is_touched(run, monkeypatch, command):
     ],
 )
 def test_a_signal_leaves_no_temporary_file(number, code, line):
-    # A signal that is ignored here, as under nohup, would be ignored by the program too; one with a handler is not.
+    # A signal that is ignored here, as under nohup, would be ignored by the program too; one with a
+    # handler is not.
     before = signal.signal(number, lambda *_: None)
     try:
         process = program("encrypt", "-", "-o", "target", stdin=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,7 +1,7 @@
 """Fuzzing campaigns that end by themselves. See the README beside this file.
 
-``campaign.py --seconds 600`` is guided by coverage and chance. ``campaign.py --seed 1 --runs 20000``
-checks inputs that follow from the seed and the repository alone.
+``campaign.py --seconds 600`` is guided by coverage and chance. ``campaign.py --seed 1 --runs
+20000`` checks inputs that follow from the seed and the repository alone.
 """
 
 from __future__ import annotations

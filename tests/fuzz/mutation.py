@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 CHANGES = 3  # at most, of one input
 FEW = 16  # bytes that are removed or repeated at most, but for one time in eight
-# Places where a change often gives another body that is accepted, or nearly: beside a character that
-# parsers look for, within a quoted value, within a part's data.
+# Places where a change often gives another body that is accepted, or nearly: beside a character
+# that parsers look for, within a quoted value, within a part's data.
 _TELLING = re.compile(rb'(?=[\r\n"\\:;=/.%-])|(?<=[\r\n"\\:;=/.%-])')
 _QUOTED = re.compile(rb'(?<==")[^"\r\n]*')
 _DATA = re.compile(rb"(?s)(?<=\r\n\r\n).*?(?=\r\n--)")

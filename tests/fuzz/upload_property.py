@@ -1,8 +1,9 @@
 """What must hold of any upload, whatever its bytes and however it is read: the property that upload_target.py fuzzes.
 
-An input is a head of four bytes that says how the body is sent and read (:func:`decode`), then perhaps a line with a Content-Type, then
-the body. Limits are small, so that they are met; so is, where the head says so, the read after which a body streams under an upper
-bound: a mebibyte for each input would leave a few dozen of them a second.
+An input is a head of four bytes that says how the body is sent and read (:func:`decode`), then
+perhaps a line with a Content-Type, then the body. Limits are small, so that they are met; so is,
+where the head says so, the read after which a body streams under an upper bound: a mebibyte for
+each input would leave a few dozen of them a second.
 """
 
 from __future__ import annotations
@@ -317,7 +318,8 @@ def check_form(plan):
         check_accepted(plan, app, ledger, parts)
         return "accepted"
     if plan.body and plan != plan.plain:
-        # Where two things are wrong with a body, which of them is found first may depend on where it is cut.
+        # Where two things are wrong with a body, which of them is found first may depend on where
+        # it is cut.
         plainly, _, its_ledger = send(plan.plain)
         assert not accepted(plainly, its_ledger), "how it is sent and read decides"
     return "refused"

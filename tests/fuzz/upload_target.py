@@ -8,7 +8,8 @@ from pathlib import Path
 import atheris
 
 TESTS = Path(__file__).resolve().parents[1]
-# The repository first: tests/securefs is a folder of tests that Python would else take for the package.
+# The repository first: tests/securefs is a folder of tests that Python would else take for the
+# package.
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 # The boundary alone: coverage of the ciphers would lead nowhere, and slow down.

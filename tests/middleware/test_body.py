@@ -276,8 +276,8 @@ PARTS = [
 def atomic_spans(flow, got):
     """Return (start, end) of what no read may end within, in the body that the app got.
 
-    Those are each boundary's line, and each header with the data behind it up to a boundary's length, or to the end of the next
-    boundary's line.
+    Those are each boundary's line, and each header with the data behind it up to a boundary's
+    length, or to the end of the next boundary's line.
     """
     boundary = flow.pipeline.boundary.encode()
     lines = [match.span() for match in re.finditer(rb"(?:\r\n)?--" + boundary + rb"(?:--)?\r\n", got)]

@@ -1,8 +1,8 @@
 """Much at once, end to end over gunicorn: ten thousand parts, headers without end, files of gigabytes, sixteen uploads together.
 
-Each has an answer that is right to the byte, and a worker process whose memory stays where it was: the peak of its resident set
-(VmHWM) is compared with that of the same app without SecureFS. ``SECUREFS_CAMPAIGN=1`` makes the longest ones four times as long.
-``pytest -s`` shows the figures.
+Each has an answer that is right to the byte, and a worker process whose memory stays where it was:
+the peak of its resident set (VmHWM) is compared with that of the same app without SecureFS.
+``SECUREFS_CAMPAIGN=1`` makes the longest ones four times as long. ``pytest -s`` shows the figures.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ UPLOADS = 16  # at once, each with a thread of the worker
 PER_UPLOAD = 4 * MIB  # bytes that SecureFS may take for each upload under way
 ALLOWANCE = 8 * MIB  # bytes by which a worker may grow beyond what the bare app grows by with one upload
 PER_PART = KIB  # bytes that are kept of each part until the request is done: names, ids, where it begins
-# What a server takes before a client hears of a refusal: 1 MiB that is parsed, and what socket buffers hold.
+# What a server takes before a client hears of a refusal: 1 MiB that is parsed, and what socket
+# buffers hold.
 HEARD = 32 * MIB
 MULTIPART = [("Content-Type", BROWSER_TYPE)]
 
@@ -356,8 +357,9 @@ def test_a_connection_ends_where_the_body_was_not_read(target_of, policy):
 class Dawdlers(threading.Thread):
     """A thousand clients that each send the beginning of an upload, then a byte now and then, until ``enough`` is set.
 
-    A client that was answered or thrown out comes again, at the pace of a crowd: without a limit, the test would
-    measure how fast the machine refuses connections, and a slow one would have no time left for the good clients.
+    A client that was answered or thrown out comes again, at the pace of a crowd: without a limit,
+    the test would measure how fast the machine refuses connections, and a slow one would have no
+    time left for the good clients.
     """
 
     COUNT = 1000

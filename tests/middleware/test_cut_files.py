@@ -1,8 +1,9 @@
 """A file that was cut in storage is never complete for any client, whatever it asks for and in whatever order.
 
-A client here believes all that HTTP lets it believe: a Content-Length, a total in a Content-Range or a 416, a range without an
-end that was answered to its last byte. What it is told of where the file ends is collected. Of a file that was cut or extended
-it must have been told nothing, and no byte that it was given may differ from the plaintext at that position.
+A client here believes all that HTTP lets it believe: a Content-Length, a total in a Content-Range
+or a 416, a range without an end that was answered to its last byte. What it is told of where the
+file ends is collected. Of a file that was cut or extended it must have been told nothing, and no
+byte that it was given may differ from the plaintext at that position.
 """
 
 from __future__ import annotations
@@ -133,14 +134,16 @@ class Client:
     """What one client knows of a file after all that it asked for.
 
     :ivar ends: where it was told that the file ends.
-    :ivar prefix: bytes from the file's beginning on that it was given, as whoever resumes would keep them.
+    :ivar prefix: bytes from the file's beginning on that it was given, as whoever resumes would
+        keep them.
     """
 
     def __init__(self, case: Case, journal: Journal) -> None:
         self.case = case
         self.ends: set[int] = set()
         self.prefix = 0
-        # A path on which everything must be ciphertext: of fewer bytes than the magic nobody could tell.
+        # A path on which everything must be ciphertext: of fewer bytes than the magic nobody could
+        # tell.
         policy = Policy(verify_first=case.verify_first, protected_paths=("*",))
         self._app = SecureFS(case.app, keyring=RING, journal=journal, policy=policy)
 
@@ -230,7 +233,8 @@ def received(answer, chunks: bool) -> tuple[bytes, bool]:
     """Return what a client gets of a body, and whether it looks whole to it (RFC 9112 section 8)."""
     length = answer.headers.get("content-length")
     if length is not None:
-        # Servers send no more than that, and clients read no more; what fails behind it nobody sees.
+        # Servers send no more than that, and clients read no more; what fails behind it nobody
+        # sees.
         return answer.body[: int(length)], len(answer.body) >= int(length)
     return answer.body, not (chunks and answer.broken_off)
 

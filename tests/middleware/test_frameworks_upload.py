@@ -95,7 +95,8 @@ def test_an_app_sees_what_it_would_have_seen_of_a_browser(pair, case):
     if bare.status == 200:
         assert json.loads(wrapped.body) == json.loads(bare.body)
     else:
-        # Fields that are no text, and names of 8 KiB, are too much for some frameworks, whoever sends them.
+        # Fields that are no text, and names of 8 KiB, are too much for some frameworks, whoever
+        # sends them.
         assert case.name in {"field-begins-as-ciphertext", "header-8-kib"}
     assert pair.stored() == pair.stored_bare()
 
@@ -109,7 +110,8 @@ def test_a_client_s_own_body_is_refused_or_read_as_the_bare_app_reads_it(pair, c
         return
     assert wrapped.status == 200
     if case.name in {"client-curl-old", "client-go"}:
-        # Their escaped quote arrives as a current browser would have sent it; bare frameworks differ on it.
+        # Their escaped quote arrives as a current browser would have sent it; bare frameworks
+        # differ on it.
         return
     bare = pair.send_bare(case.content_type, case.body)
     if bare.status != 200:
@@ -151,7 +153,8 @@ def test_the_padding_of_a_streamed_body_is_invisible(pair, size):
     assert pair.stored() == {"0.bin": (CANARY * (size // len(CANARY) + 1))[:size]}
 
 
-# A framework that is interrupted leaves its temporary files to the garbage collector, without us as well.
+# A framework that is interrupted leaves its temporary files to the garbage collector, without us as
+# well.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "tail",
@@ -174,7 +177,8 @@ def test_nothing_is_stored_of_a_body_that_turns_out_bad_while_it_streams(pair, t
     assert answer.status == 400
     assert not any(CANARY in path.read_bytes() for path in pair.sealed.iterdir())
     complete = [path for path in pair.sealed.iterdir() if path.stat().st_size > 2 * MIB]
-    # Falcon hands parts out one by one: the first was whole when the app stored it, and the journal says so.
+    # Falcon hands parts out one by one: the first was whole when the app stored it, and the journal
+    # says so.
     assert not complete or (pair.name == "falcon" and len(complete) == 1)
     pair.let_go()
 

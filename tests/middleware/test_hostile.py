@@ -44,7 +44,8 @@ def test_a_good_body_reaches_the_app_with_its_files_encrypted(case, spool, lab_f
 
 def assert_refused(lab, answer, case):
     assert answer.status == case.status
-    # What was not read of a chunked body is the next request for some servers: there the connection ends.
+    # What was not read of a chunked body is the next request for some servers: there the connection
+    # ends.
     assert not answer.broken_off or case.chunked
     document = problem_of(answer)
     (record,) = lab.records("file.rejected")

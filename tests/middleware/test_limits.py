@@ -1,6 +1,7 @@
 """Every limit of Policy through the whole middleware: what reaches it is served, what passes it is not, and the journal says so.
 
-A field of Policy that is neither in the tables here nor in the list of choices is a limit without a test, and fails one.
+A field of Policy that is neither in the tables here nor in the list of choices is a limit without a
+test, and fails one.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def tampered(stored: bytes) -> bytes:
 class Download:
     """A limit on what is served: a request, its outcome (status, broken off) at the limit and one above, failures on record.
 
-    ``limits`` are the values that the request just reaches, by the way in which the app gives the file.
+    ``limits`` are the values that the request just reaches, by the way in which the app gives the
+    file.
     """
 
     stored: bytes

@@ -130,7 +130,8 @@ def assert_no_more_lenient_than_the_oracle(body, boundary):
     ]
 
 
-# The one thing that we take and it does not: a part's own Content-Length that is wrong, which nobody downstream sees.
+# The one thing that we take and it does not: a part's own Content-Length that is wrong, which
+# nobody downstream sees.
 MORE_LENIENT = {"part-length-wrong"}
 
 

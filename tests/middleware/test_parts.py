@@ -71,7 +71,8 @@ def stream_of(keyring, data=TEXT, suite=Suite.GCM, **options):
 def test_a_range_of_what_cannot_seek(suite, size, start, keyring, journal):
     answer = ask(stream_of(keyring, suite=suite), keyring, journal, f"bytes={start}-{start + size - 1}")
     if start + size >= len(TEXT) - (4 if suite is Suite.CBC_HMAC else 0):
-        # Whether the file ends there, or up to four bytes earlier (padding), is known when its last segment has come.
+        # Whether the file ends there, or up to four bytes earlier (padding), is known when its last
+        # segment has come.
         assert (answer.status, answer.body) == (200, TEXT)
         return
     part = TEXT[start : start + size]

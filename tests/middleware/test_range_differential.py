@@ -1,7 +1,8 @@
 """Downloads through the middleware beside the same bytes unencrypted: from Werkzeug's ``send_file``, and from nginx.
 
-Random requests go to all three. What a client would see must be the same, but for the differences that docs/http.md lists under
-"Where we differ"; each is a predicate here, and where one holds the bytes themselves are still compared.
+Random requests go to all three. What a client would see must be the same, but for the differences
+that docs/http.md lists under "Where we differ"; each is a predicate here, and where one holds the
+bytes themselves are still compared.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def test_a_client_that_expects_100_continue_is_served(site):
                 "POST", "/upload", [*headers, ("Expect", "100-continue"), ("Content-Length", str(len(body)))]
             )
         )
-        # A client must not wait for ever (RFC 9110 section 10.1.1): it sends the body after a while without an answer.
+        # A client must not wait for ever (RFC 9110 section 10.1.1): it sends the body after a while
+        # without an answer.
         connection.arrives(1.0)
         connection.send(body)
         answer = connection.receive()

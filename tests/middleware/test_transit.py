@@ -77,6 +77,21 @@ def test_what_the_app_returns_is_closed_where_it_fails(wrapped, error):
     assert body.closed == 1
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_the_app_returns_is_closed_once_where_closing_fails(wrapped, method):
+    body = Body([])
+
+    def close():
+        body.closed += 1
+        raise ValueError("of the app")
+
+    body.close = close
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": "/", "SERVER_PROTOCOL": "HTTP/1.1"}
+    with pytest.raises(ValueError, match="of the app"):
+        wrapped(answering(body))(environ, lambda *_: None).close()
+    assert body.closed == 1
+
+
 def test_nobody_is_let_in_without_a_principal(wrapped, journal):
     asked = []
 

@@ -22,7 +22,8 @@ FRAME = 1 / videos.RATE  # seconds
 SEEKS = [50, 5, 30]  # seconds: to and fro, each far from what was read for the one before
 START = videos.SECONDS - 0.5  # seconds: from where it plays to its end
 SOUGHT = [500, 50, 300, 595]  # the frames at those times
-# Reads the number out of every frame that is presented (null where its two rows of blocks do not say the same); seeks, then plays.
+# Reads the number out of every frame that is presented (null where its two rows of blocks do not
+# say the same); seeks, then plays.
 PLAYING = """
 const [path, seeks, start] = %s;
 const video = document.createElement("video");

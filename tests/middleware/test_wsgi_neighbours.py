@@ -57,7 +57,8 @@ def test_werkzeugs_lint_finds_nothing(place, kind, keyring, journal):
         answer = call(linted, headers=[("Host", "x")])
         assert (answer.status, answer.body, answer.error) == (200, expected, None)
         answer = call(linted, headers=[("Host", "x"), ("Range", "bytes=5-9")])
-        # A plain body is sent in part where it is a file that can seek, which the middleware inside hides.
+        # A plain body is sent in part where it is a file that can seek, which the middleware inside
+        # hides.
         whole = stored is HTML and (kind, place) != ("file", "outside")
         assert answer.body == (HTML if whole else expected[5:10])
         kind_of, body = multipart(("f", "a.txt", b"canary" * 100))
@@ -77,7 +78,8 @@ def test_werkzeugs_lint_finds_nothing_in_a_refusal(refused, keyring, journal):
         sent = [("Host", "x"), ("Content-Type", "multipart/form-data; boundary=x")]
         answer = call(app, "POST", body=b"garbage", headers=sent)
         assert answer.status == 400
-        # A connection is the server's (PEP 3333): waitress and wsgiref refuse an app that speaks of it.
+        # A connection is the server's (PEP 3333): waitress and wsgiref refuse an app that speaks of
+        # it.
         assert "connection" not in answer.headers
 
 

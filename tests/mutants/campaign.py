@@ -1,7 +1,7 @@
 """A mutation campaign against the tests, which ends by itself: see the README beside it.
 
-``python tests/mutants/campaign.py --sample 150`` runs one. It exits with 0 only if each mutant that no
-test finds is in the list of accepted ones.
+``python tests/mutants/campaign.py --sample 150`` runs one. It exits with 0 only if each mutant that
+no test finds is in the list of accepted ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The mutants of a module: each is the module's source with one small fault in it.
 
-A mutant is named by what it changes and not by where that stands: its module, its function, the kind
-of change, and the statement before and after. So its name survives lines that move.
+A mutant is named by what it changes and not by where that stands: its module, its function, the
+kind of change, and the statement before and after. So its name survives lines that move.
 """
 
 from __future__ import annotations

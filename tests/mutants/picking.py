@@ -1,7 +1,7 @@
 """The pytest plugin of a mutation campaign, loaded into the runs that it starts.
 
-``MUTANTS_PICK`` names a file with the ids of the tests to run, in that order. ``MUTANTS_RECORD`` names
-one to write: how long each test that passed took, and which lines of the product it ran.
+``MUTANTS_PICK`` names a file with the ids of the tests to run, in that order. ``MUTANTS_RECORD``
+names one to write: how long each test that passed took, and which lines of the product it ran.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is known of the tests: how long each takes, and which places of the product it runs.
 
-A place is a function and the text of a line in it, so that what was recorded stays true of lines that
-move. A file of tests is recorded once, and again when it was changed.
+A place is a function and the text of a line in it, so that what was recorded stays true of lines
+that move. A file of tests is recorded once, and again when it was changed.
 """
 
 from __future__ import annotations

@@ -317,8 +317,9 @@ def test_the_right_file_in_the_wrong_context_is_refused_before_any_segment_is_op
     assert source.furthest() == BODY_START
 
 
-# One body under two keys. GHASH is linear, so whoever knows both keys can choose a block that makes both tags come out alike
-# (bit 0 of SP 800-38D's field elements is the highest bit of the first byte).
+# One body under two keys. GHASH is linear, so whoever knows both keys can choose a block that makes
+# both tags come out alike (bit 0 of SP 800-38D's field elements is the highest bit of the first
+# byte).
 
 
 def times(one: int, other: int) -> int:
@@ -349,7 +350,8 @@ def two_key_ciphertext(gcm_keys: list[bytes], nonces: list[bytes]) -> bytes:
         for key, nonce in zip(gcm_keys, nonces, strict=True)
     ]
     first, lengths = int.from_bytes(b"chosen by attack", "big"), 256
-    # tag = first·H³ + second·H² + lengths·H + pad, and must be equal under both H: solve for the second block.
+    # tag = first·H³ + second·H² + lengths·H + pad, and must be equal under both H: solve for the
+    # second block.
     known = factor = 0
     for hash_key, pad in zip(hash_keys, pads, strict=True):
         square = times(hash_key, hash_key)

@@ -101,7 +101,8 @@ def test_it_reads_as_an_ordinary_file_of_the_plaintext_would(name, steps):
         for action, value in steps:
             got, wanted = apply(file, action, value), apply(plain, action, value)
             if action == "read1":
-                # BytesIO gives all at once; a file may give less, though never nothing before the end.
+                # BytesIO gives all at once; a file may give less, though never nothing before the
+                # end.
                 assert wanted.startswith(got)
                 assert bool(got) == bool(wanted)
                 plain.seek(file.tell())

@@ -188,7 +188,8 @@ def test_wherever_the_power_fails_the_file_opens_and_can_be_completed(path, tabl
     (slot,) = slots(path)
     assert slot.key_id.hex() == NEW_ID
     assert rewrap(path, ROTATING).changed is False
-    # Which bytes of a write: all beginnings, all ends, every second one. Four aligned bytes are written whole or not at all.
+    # Which bytes of a write: all beginnings, all ends, every second one. Four aligned bytes are
+    # written whole or not at all.
     for number, (offset, data) in enumerate(disk.writes):
         state = bytearray(before)
         for start, earlier in disk.writes[:number]:

@@ -129,8 +129,8 @@ def result_of(script: str, site, folder: Path, browser=chromium, url: str = ""):
 class Seen:
     """One request as Chromium's network stack saw it: what it sent, what came back, and how much of the body it took.
 
-    :ivar status: 0 where the browser dropped the request before it was answered. :ivar received: bytes, with those that it
-        had in its cache behind the range.
+    :ivar status: 0 where the browser dropped the request before it was answered. :ivar received:
+        bytes, with those that it had in its cache behind the range.
     """
 
     range: str = ""

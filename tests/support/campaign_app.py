@@ -1,7 +1,8 @@
 """The app that the campaigns upload to, bare and wrapped: it reads 1 MiB at a time, opens what it is given and keeps nothing.
 
-``/upload`` answers what came, in JSON: how many files and fields, and of all files together the bytes and their SHA-256. Behind
-SecureFS each file goes through a Decryptor first, so that anything but genuine ciphertext is an error. ``/ignored`` does not read.
+``/upload`` answers what came, in JSON: how many files and fields, and of all files together the
+bytes and their SHA-256. Behind SecureFS each file goes through a Decryptor first, so that anything
+but genuine ciphertext is an error. ``/ignored`` does not read.
 """
 
 from __future__ import annotations

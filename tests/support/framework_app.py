@@ -1,7 +1,7 @@
 """The app of one framework, wrapped or bare, for a server process of :mod:`support.server_matrix`.
 
-MATRIX_ROW names the row of the matrix, MATRIX_DIR the folder; with MATRIX_BARE the app runs without SecureFS. ``/page/`` is plain, and so
-is ``/healthz``, which is asked for until the server answers.
+MATRIX_ROW names the row of the matrix, MATRIX_DIR the folder; with MATRIX_BARE the app runs without
+SecureFS. ``/page/`` is plain, and so is ``/healthz``, which is asked for until the server answers.
 """
 
 from __future__ import annotations

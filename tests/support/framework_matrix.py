@@ -1,7 +1,8 @@
 """Every framework on every server: the cases of docs/matrix.md, and a client that uploads through each framework's idiom.
 
-:func:`sites` starts one row of the matrix, each server a process of its own, and the bare app beside them. :func:`try_all` takes one of
-them through the cases: what is stored must be containers that decrypt to what was sent, under the names that the bare app would have got.
+:func:`sites` starts one row of the matrix, each server a process of its own, and the bare app
+beside them. :func:`try_all` takes one of them through the cases: what is stored must be containers
+that decrypt to what was sent, under the names that the bare app would have got.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same small app, stored files in and out, through the idiom of each framework.
 
-POST /upload stores every file part as ``<n>.bin`` in the folder and answers JSON: fields and files as the framework
-saw them. GET /file/<name> serves a stored file as the framework serves files.
+POST /upload stores every file part as ``<n>.bin`` in the folder and answers JSON: fields and files
+as the framework saw them. GET /file/<name> serves a stored file as the framework serves files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How long property tests look: ``SECUREFS_FUZZ=50`` gives each of them fifty times as many examples.
 
-A normal run takes the same examples every time, so that a red test is a change's fault; a longer one
-takes new ones. That holds of every Hypothesis test, whatever settings it asks for: ``conftest.py``
-loads :data:`PROFILE` before any test is imported.
+A normal run takes the same examples every time, so that a red test is a change's fault; a longer
+one takes new ones. That holds of every Hypothesis test, whatever settings it asks for:
+``conftest.py`` loads :data:`PROFILE` before any test is imported.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ NOBODY = 65534  # user id
 def start_script(code, *args, measured=True):
     """Start ``code`` as a Python program that can import securefs.
 
-    ``measured=False`` keeps coverage out of it: an exception out of a signal handler can fall into the tracer, which
-    then waits for its own lock for ever.
+    ``measured=False`` keeps coverage out of it: an exception out of a signal handler can fall into
+    the tracer, which then waits for its own lock for ever.
     """
     environ = {key: value for key, value in os.environ.items() if measured or not key.startswith("COVERAGE_")}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -52,8 +52,8 @@ def finish(process):
 def chain_files(folder):
     """Return the files of all chains, oldest first.
 
-    Some kernels set file times in ticks of milliseconds. Of two files with the same time, the older is
-    the one whose first record is older.
+    Some kernels set file times in ticks of milliseconds. Of two files with the same time, the older
+    is the one whose first record is older.
     """
     return sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, begun(path)))
 

@@ -1,7 +1,7 @@
 """By what marks `make test-fast` leaves tests out: all of them are decided here.
 
-A test is marked ``server`` or ``browser`` where it, or a fixture of it, comes to call what starts one, however indirectly. What is
-``slow`` cannot be seen in code: :data:`SLOW` lists it.
+A test is marked ``server`` or ``browser`` where it, or a fixture of it, comes to call what starts
+one, however indirectly. What is ``slow`` cannot be seen in code: :data:`SLOW` lists it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from support import browsers, servers
 
 # Whatever starts a server or a browser gets there by one of these functions.
 STARTERS = {servers.launch: "server", browsers.open_window: "browser"}
-# Files and tests that take more than about two seconds on one core: at once, or all their cases together.
+# Files and tests that take more than about two seconds on one core: at once, or all their cases
+# together.
 SLOW = (
     # Campaigns, a wheel that is built and installed, and every case through every framework.
     "fuzz/test_fuzz_campaign.py",
@@ -74,7 +75,8 @@ def started_by(function) -> frozenset[str]:
 def _started_by(function: types.FunctionType) -> frozenset[str]:
     seen, left = set(), [function]
     while left:
-        # Behind a decorator, such as that of a context manager, there is the function that was written.
+        # Behind a decorator, such as that of a context manager, there is the function that was
+        # written.
         function = inspect.unwrap(left.pop())
         if function not in seen:
             seen.add(function)

@@ -1,6 +1,7 @@
 """Writes docs/matrix.md: how many of the cases of :mod:`support.framework_matrix` pass with each framework on each server.
 
-``python tests/support/matrix_table.py`` starts them all and writes what it saw. ``tests/middleware/test_matrix.py`` holds the page against them again.
+``python tests/support/matrix_table.py`` starts them all and writes what it saw.
+``tests/middleware/test_matrix.py`` holds the page against them again.
 """
 
 from __future__ import annotations

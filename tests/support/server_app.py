@@ -1,8 +1,9 @@
 """The wrapped app that :mod:`support.server_matrix` runs on real servers, and the runner, for any app, of those that have no command line.
 
-Uploads store what arrives under ``files/<name>`` by rename, so that a name stands for a whole file. Downloads take the three ways an
-app has of giving a body: ``/file/`` by ``wsgi.file_wrapper``, ``/stream/`` by a generator without Content-Length, ``/list/`` as a list.
-``/page/`` is plain. Every request that the app is given, and what was answered, is a line in ``requests.log``.
+Uploads store what arrives under ``files/<name>`` by rename, so that a name stands for a whole file.
+Downloads take the three ways an app has of giving a body: ``/file/`` by ``wsgi.file_wrapper``,
+``/stream/`` by a generator without Content-Length, ``/list/`` as a list. ``/page/`` is plain. Every
+request that the app is given, and what was answered, is a line in ``requests.log``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """WSGI servers as processes of their own with an app, that of :mod:`support.server_app` by default, and an HTTP client that looks at framing.
 
-:func:`running` starts a server on a port that the system chose. :class:`Connection` sends bytes as they are and reports of each
-response what RFC 9112 lets a client know: whether it is whole, and how the connection ended if it did.
+:func:`running` starts a server on a port that the system chose. :class:`Connection` sends bytes as
+they are and reports of each response what RFC 9112 lets a client know: whether it is whole, and how
+the connection ended if it did.
 """
 
 from __future__ import annotations
@@ -163,8 +164,9 @@ def running(name: str, folder: Path, module: str = "support.server_app", **varia
 class Framed:
     """One response, as a careful client reads it.
 
-    :ivar whole: its framing says that nothing is missing. A body that ends with the connection (RFC 9112 section 6.3, item 8) counts
-        as whole if the connection was closed, and not if it was reset: that is all a client can know.
+    :ivar whole: its framing says that nothing is missing. A body that ends with the connection (RFC
+        9112 section 6.3, item 8) counts as whole if the connection was closed, and not if it was
+        reset: that is all a client can know.
     :ivar framing: ``length``, ``chunked``, ``close`` or ``none``.
     """
 
@@ -295,7 +297,8 @@ class Connection:
     def still_serves(self) -> str:
         """Ask for the plain page: "kept" where it comes over this connection, "closed" where the server ended it.
 
-        What comes must be that page and nothing else: an answer to anything that was sent before would come first.
+        What comes must be that page and nothing else: an answer to anything that was sent before
+        would come first.
         """
         self.send(request("GET", "/page/after"))
         answers = self.rest()

@@ -1,7 +1,8 @@
 """What each WSGI server does in each case, and ``docs/servers.md`` made of it.
 
-``python tests/support/server_table.py`` writes the page, with the versions that are installed; with ``--check`` it says by its exit code whether the
-page is the one that it would write, versions aside. That the servers really do so is what ``tests/middleware/test_servers.py`` tests.
+``python tests/support/server_table.py`` writes the page, with the versions that are installed; with
+``--check`` it says by its exit code whether the page is the one that it would write, versions
+aside. That the servers really do so is what ``tests/middleware/test_servers.py`` tests.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from support.server_matrix import SERVERS, version  # noqa: E402  # a script: it
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "servers.md"
 
-# Case: what it is, and what most servers do. The words are those that the tests make of what they see.
+# Case: what it is, and what most servers do. The words are those that the tests make of what they
+# see.
 CASES = {
     "upload": ("a small upload", "stored, kept"),
     "upload of 3 MiB": ("an upload that streams", "stored, kept"),

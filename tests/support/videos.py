@@ -14,7 +14,8 @@ FRAMES = RATE * SECONDS
 BITS = 10  # blocks across: the frame's number, its lowest bit first, and in a second row the same inverted
 BLOCK = WIDTH // BITS  # pixels
 WHITE, BLACK, GREY = 235, 16, 128  # of limited range, as videos have it
-# What a container and its options are made with: MP4's index is at its end, unless a second pass moves it to the front.
+# What a container and its options are made with: MP4's index is at its end, unless a second pass
+# moves it to the front.
 KINDS = {
     "mp4, index at its end": ("video.mp4", "libx264", {"preset": "ultrafast", "crf": "34"}, {}),
     "mp4, index in front": (

@@ -1,7 +1,8 @@
 """Moves every byte that follows a file, boundaries, headers and short parts, over the edge of Werkzeug's reads; counts the parts that suffer.
 
-``PYTHONPATH=tests python -m support.werkzeug_sweep`` prints one line of JSON for the Werkzeug that it imports. Each body is parsed twice: as the middleware gives it
-out, and, as the control, the same bytes in reads of full length, on which most versions lose or add bytes.
+``PYTHONPATH=tests python -m support.werkzeug_sweep`` prints one line of JSON for the Werkzeug that
+it imports. Each body is parsed twice: as the middleware gives it out, and, as the control, the same
+bytes in reads of full length, on which most versions lose or add bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A WSGI server of forty lines: calls an app as PEP 3333 says and gives back what a client would have got.
 
-Whatever is called is watched: by ``wsgiref.validate`` and Werkzeug's lint in front of it, and where it is our middleware by
-``wsgiref.validate`` also behind it, between the middleware and the test's app.
+Whatever is called is watched: by ``wsgiref.validate`` and Werkzeug's lint in front of it, and where
+it is our middleware by ``wsgiref.validate`` also behind it, between the middleware and the test's
+app.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from werkzeug.middleware.lint import HTTPWarning, LintMiddleware, WSGIWarning
 from securefs.middleware import SecureFS
 from securefs.middleware.response import FileWrapper
 
-# wsgiref.validate demands a type of every answer with a body; PEP 3333 does not, and some apps here give none.
+# wsgiref.validate demands a type of every answer with a body; PEP 3333 does not, and some apps here
+# give none.
 _NO_TYPE = ("Content-Type", "none/given")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"})
 
@@ -134,8 +136,9 @@ class _Body:
 def watched_inside(app):
     """Let wsgiref.validate look at what passes between our middleware and the app behind it.
 
-    It wants a string under every name without a dot, which PEP 3333 asks of CGI variables only, so ``environ["securefs"]`` goes by
-    another name while it looks. The middleware must see what the app returned: files, lists and tuples go past it.
+    It wants a string under every name without a dot, which PEP 3333 asks of CGI variables only, so
+    ``environ["securefs"]`` goes by another name while it looks. The middleware must see what the
+    app returned: files, lists and tuples go past it.
     """
 
     def renamed(environ, start_response):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Opens:
     """What a reader must find in a file. Ids are hex, as the library gives them.
 
-    ``passed_over`` are (number, key id) of the slots that were tried before the one that opened the file, and unwrapped.
+    ``passed_over`` are (number, key id) of the slots that were tried before the one that opened the
+    file, and unwrapped.
     """
 
     plaintext: bytes

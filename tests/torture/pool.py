@@ -37,7 +37,8 @@ TEXTS = (
 class File:
     """A valid Format 2 file and its parts.
 
-    ``known`` are the slots that unwrap under its preamble, with what they stand for: (generation, key id, DEK).
+    ``known`` are the slots that unwrap under its preamble, with what they stand for: (generation,
+    key id, DEK).
     """
 
     suite: int

