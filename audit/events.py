@@ -36,7 +36,9 @@ MEMBERS: Final[Mapping[str, type]] = MappingProxyType(
         **dict.fromkeys(("id", "key_id", "suite", "digest", "name", "field", "role"), str),
         **dict.fromkeys(("format", "size", "segment", "slot", "parts"), int),
         # The first line of a chain: the settings, and what the chain replaces.
-        **dict.fromkeys(("names", "sync", "on_failure", "replaces", "replaces_hash", "why", "error"), str),
+        **dict.fromkeys(
+            ("names", "sync", "on_failure", "places", "replaces", "replaces_hash", "why", "error"), str
+        ),
         **dict.fromkeys(("replaces_seq", "lost"), int),
     }
 )
@@ -105,7 +107,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "server.start": Event(
             "the first record of a chain; more severe where the chain replaces one that met trouble",
             {"success": ROUTINE},
-            _members("names sync on_failure replaces replaces_seq replaces_hash why error lost"),
+            _members("names sync on_failure places replaces replaces_seq replaces_hash why error lost"),
             by_member={"why": ALARM},
         ),
         # An alarm only so that the record is on the disk when the process ends.

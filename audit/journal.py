@@ -148,6 +148,15 @@ class Journal:
                 if self._settings["on_failure"] == "closed":
                     raise JournalError(f"the audit journal cannot be written: {error}") from error
 
+    def describe(self, *, places: str) -> None:
+        """Say in the first record of each later chain whether stored files are declared.
+
+        :param places: ``declared`` or ``undeclared``; of several writers, the worse one counts.
+        """
+        with self._exclusive():
+            if self._settings.get("places") != "undeclared":
+                self._settings = {**self._settings, "places": places}
+
     def check(self) -> None:
         """Check that a record can be written now, as far as possible without writing one.
 

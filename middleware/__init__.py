@@ -3,7 +3,7 @@
 ::
 
     from securefs.middleware import SecureFS
-    app = SecureFS(app)
+    app = SecureFS(app, stores=["uploads"])
 
 The content of each file part of a multipart upload is encrypted while it streams through, so the
 app sees and stores ciphertext only. Ciphertext that the app serves is verified, then decrypted.

@@ -74,7 +74,7 @@ class Delivery:
                 self._record("success")
         except (SecureFSError, OSError, Refusal) as error:
             self._open = False
-            record_failure(self._exchange, error, self.about, None)
+            self._exchange.tell(record_failure(self._exchange, error, self.about, None))
             raise
         except Exception:
             # The app's generator may raise anything: the record still needs an outcome, and the

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
-from securefs.header import MAGIC, PREAMBLE_SIZE, claimed_object_id, claimed_suite
+from securefs.header import PREAMBLE_SIZE, claimed_object_id, claimed_suite
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure, record_passed_over
 from securefs.middleware.headers import STALE, is_identity, values_of, without
@@ -43,6 +43,10 @@ __all__ = ["deliver"]
 
 # Response headers by which an app delegates the sending of a stored file to the proxy in front.
 _OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
+_UNDECLARED: Final = (
+    "ciphertext from a place that is not declared: if it is a stored file, add its folder to stores (SECUREFS_STORES), or its path "
+    "to protected_paths (SECUREFS_PROTECTED_PATHS)"
+)
 
 
 def deliver(transit: Transit) -> Iterable[bytes]:
@@ -58,29 +62,41 @@ def deliver(transit: Transit) -> Iterable[bytes]:
 
 
 def _is_ciphertext(transit: Transit) -> bool:
-    """Return whether the body must be decrypted.
+    """Return whether the body is to be decrypted.
 
-    :raises Refusal: it is plaintext, where plaintext must not be served.
+    :raises Refusal: it is plaintext where only ciphertext may be, or ciphertext from a place that
+        is not declared.
     """
-    if transit.response.started:
+    response, places = transit.response, transit.settings.places
+    if response.started:
         return False
-    has_magic = transit.head.startswith(MAGIC)
-    if not (transit.wants_ciphertext and transit.response.status.startswith("2")):
-        return has_magic
-    if any(transit.response.header(name) is not None for name in _OFFLOAD_HEADERS):
-        raise _not_encrypted(transit, "the app left a stored file to the proxy, which would send ciphertext")
-    if has_magic:
+    claims = response.claims_ciphertext
+    try:
+        stored = places.holds(response.source)
+        if response.status.startswith("2") and (stored or transit.wants_ciphertext):
+            return _is_what_it_must_be(transit, claims=claims)
+    except FormatError as error:
+        raise record_failure(transit.exchange, error, {}, 500) from None
+    if claims and places.declared and not stored and transit.place is None:
+        raise record_failure(transit.exchange, Refusal(500, Reason.UNDECLARED, _UNDECLARED), {}, 500)
+    return claims
+
+
+def _is_what_it_must_be(transit: Transit, *, claims: bool) -> bool:
+    """Return True for ciphertext and False for no content; raise FormatError for plaintext."""
+    response = transit.response
+    if any(response.header(name) is not None for name in _OFFLOAD_HEADERS):
+        raise FormatError(
+            "the app left a stored file to the proxy, which would send ciphertext", Reason.NOT_ENCRYPTED
+        )
+    if claims:
         return True
-    if transit.response.status.startswith("204"):
+    if response.status.startswith("204"):
         return False
     if transit.format == 1:
-        # It has no magic: its tag decides.
+        # It has no magic: its tag will tell.
         return True
-    raise _not_encrypted(transit, "the body is not encrypted")
-
-
-def _not_encrypted(transit: Transit, detail: str) -> Refusal:
-    return record_failure(transit.exchange, FormatError(detail, Reason.NOT_ENCRYPTED), {}, 500)
+    raise FormatError("the body is not encrypted", Reason.NOT_ENCRYPTED)
 
 
 def _unchanged(transit: Transit) -> Iterable[bytes]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from securefs.audit import Entry
-from securefs.middleware.refusal import request_id
+from securefs.middleware.refusal import log, request_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from securefs.audit import Journal
     from securefs.errors import Reason
+    from securefs.middleware.refusal import Refusal
 
 __all__ = ["Exchange", "Upload"]
 
@@ -63,6 +65,11 @@ class Exchange:
     def expected(self) -> str | None:
         """The object id given to :meth:`expect`, None if none was given."""
         return self._expected
+
+    def tell(self, refusal: Refusal) -> None:
+        """Log a refusal for the operator: a warning unless the client is to blame."""
+        level = logging.WARNING if refusal.status >= 500 else logging.INFO  # noqa: PLR2004  # HTTP
+        log.log(level, "%s %a: %s (request %s)", self._method, self.path[:256], refusal, self.request_id)
 
     def record(
         self,

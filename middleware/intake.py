@@ -7,13 +7,13 @@ which of these a body is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
 from securefs.middleware.headers import content_length, has_body, is_identity
 from securefs.middleware.multipart import MalformedBodyError, is_media_type, parse_boundary
-from securefs.middleware.policy import matches
+from securefs.middleware.places import any_reading_matches
 from securefs.middleware.raw import RawPipeline
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.sealing import Sealing
@@ -26,20 +26,30 @@ if TYPE_CHECKING:
 
 __all__ = ["receive"]
 
+# Methods by which a client stores what the body is, though it may be nothing.
+_STORING: Final = frozenset({"PUT", "POST", "PATCH"})
+
 
 def receive(transit: Transit) -> None:
     """Replace the request body by the body for the app.
 
     :raises Refusal: the body is refused before the app runs.
     """
-    if has_body(transit.inner):
+    if _is_file(transit):
+        transit.body = transit.inner["wsgi.input"] = _rewritten_file(transit)
+    elif has_body(transit.inner):
         transit.body = transit.inner["wsgi.input"] = _rewritten(transit)
 
 
+def _is_file(transit: Transit) -> bool:
+    """Return whether the body is itself a file, by its path. An empty one is a file, too."""
+    if not any_reading_matches(transit.environ, transit.settings.policy.raw_uploads):
+        return False
+    return has_body(transit.inner) or transit.inner.get("REQUEST_METHOD") in _STORING
+
+
 def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
-    inner, method = transit.inner, transit.inner.get("REQUEST_METHOD")
-    if method in {"PUT", "POST"} and matches(transit.exchange.path, transit.settings.policy.raw_uploads):
-        return _rewritten_file(transit)
+    inner = transit.inner
     media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
     if "multipart/form-data" in media_type:
         # Not only at the beginning: frameworks strip what Python takes for white space, and servers
@@ -88,7 +98,8 @@ def _source(transit: Transit) -> BodySource:
     inner, settings = transit.inner, transit.settings
     return BodySource(
         inner["wsgi.input"],
-        content_length(inner),
+        # Without a body, nothing is read: a server may wait for bytes that nobody sends.
+        content_length(inner) if has_body(inner) else 0,
         settings.policy,
         sock=connection(inner),
         room=settings.room,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import ConfigurationError
@@ -15,7 +14,7 @@ from securefs.suites import Suite
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Policy", "matches"]
+__all__ = ["Policy"]
 
 KIB: Final = 1024  # bytes
 MIB: Final = 1024 * KIB
@@ -26,8 +25,8 @@ GIB: Final = 1024 * MIB
 class Policy:
     """Limits and choices of one :class:`SecureFS`.
 
-    Paths are patterns of :mod:`fnmatch` (``*`` also matches ``/``), compared with ``SCRIPT_NAME`` +
-    ``PATH_INFO``.
+    Paths are patterns of :mod:`fnmatch` (``*`` also matches ``/``), compared with every reading of
+    ``SCRIPT_NAME`` + ``PATH_INFO``: :mod:`securefs.middleware.places`.
 
     :raises ConfigurationError: for an impossible value.
     """
@@ -49,6 +48,9 @@ class Policy:
     max_ranges: int = 16  # ranges in one request; a request for more gets the whole file
     # The body of PUT and POST on these paths is itself a file, whatever its type.
     raw_uploads: tuple[str, ...] = ()
+    # Folders in which the app keeps what was uploaded. A response made from a file in one of them
+    # must be ciphertext that verifies.
+    stores: tuple[str, ...] = ()
     # Set Content-Type and Content-Disposition of downloads from the sealed metadata.
     restore_metadata: bool = False
     suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
@@ -85,7 +87,7 @@ class Policy:
             )
         if self.format not in FORMATS:
             raise ConfigurationError(f"Policy.format must be 1 or 2, not {self.format!r}")
-        for name in ("format_1_paths", "protected_paths", "raw_uploads"):
+        for name in ("format_1_paths", "protected_paths", "raw_uploads", "stores"):
             patterns = getattr(self, name)
             if not isinstance(patterns, tuple) or not all(isinstance(item, str) for item in patterns):
                 raise ConfigurationError(f'Policy.{name} must be a tuple of patterns such as ("/files/*",)')
@@ -93,17 +95,18 @@ class Policy:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Policy:
         """Return the policy of ``SECUREFS_SUITE`` and the other variables in docs/deployment.md."""
-        policy = cls()
+        policy = cls(
+            stores=_list(environ, "SECUREFS_STORES", os.pathsep),
+            protected_paths=_list(environ, "SECUREFS_PROTECTED_PATHS"),
+            raw_uploads=_list(environ, "SECUREFS_RAW_UPLOADS"),
+            format_1_paths=_list(environ, "SECUREFS_FORMAT_1_PATHS"),
+        )
         if label := environ.get("SECUREFS_SUITE"):
             policy = replace(policy, suite=_suite(label))
         if text := environ.get("SECUREFS_FORMAT"):
             if text not in {"1", "2"}:
                 raise ConfigurationError(f"SECUREFS_FORMAT must be 1 or 2, not {text!r}")
             policy = replace(policy, format=int(text))
-        if paths := environ.get("SECUREFS_FORMAT_1_PATHS"):
-            policy = replace(
-                policy, format_1_paths=tuple(item.strip() for item in paths.split(",") if item.strip())
-            )
         if text := environ.get("SECUREFS_UNBOUND_FORMAT_1"):
             if text not in {"0", "1"}:
                 raise ConfigurationError(f"SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1, not {text[:40]!r}")
@@ -117,13 +120,12 @@ class Policy:
         return policy
 
 
+def _list(environ: Mapping[str, str], name: str, separator: str = ",") -> tuple[str, ...]:
+    return tuple(item.strip() for item in environ.get(name, "").split(separator) if item.strip())
+
+
 def _suite(label: str) -> Suite:
     try:
         return Suite.parse(label)
     except ConfigurationError as error:
         raise ConfigurationError(f"SECUREFS_SUITE: {error}") from None
-
-
-def matches(path: str, patterns: tuple[str, ...]) -> bool:
-    """Return whether ``path`` matches one of ``patterns``, case-sensitively."""
-    return any(fnmatchcase(path, pattern) for pattern in patterns)

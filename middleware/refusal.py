@@ -7,6 +7,7 @@ are no decryption oracle for an attacker who tampers with stored files.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,10 @@ from securefs.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BodyRefusedError", "Refusal", "problem", "request_id"]
+__all__ = ["BodyRefusedError", "Refusal", "log", "problem", "request_id"]
+
+# One line for the operator: what a client is not told.
+log: Final = logging.getLogger("securefs")
 
 _STATUS: Final = {
     400: ("400 Bad Request", "The request body was refused."),

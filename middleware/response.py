@@ -143,7 +143,7 @@ class Response:
             self._write_through(data)
             return
         data = _as_bytes(data)
-        if self._note(data) and self._head != MAGIC and not self._hold():
+        if self._note(data) and not self.claims_ciphertext and not self._hold():
             # It is plaintext: from here on everything is passed on at once.
             self.begin()
             for held in self._replay_written():
@@ -230,7 +230,23 @@ class Response:
             self._decode = _decoder(self.header("content-encoding"))
         if missing := len(MAGIC) - len(self._head):
             self._head += self._decode(_as_bytes(chunk), missing)
-        return len(self._head) == len(MAGIC) or not MAGIC.startswith(self._head)
+        # A body that starts otherwise is not held for more, however small its first chunk is.
+        return len(self._head) == len(MAGIC) or 2 * _alike(self._head) < len(self._head)
+
+    @property
+    def claims_ciphertext(self) -> bool:
+        """Whether the first bytes are the magic, or half of them are: then something changed it.
+
+        Of a file that was cut inside its magic, four bytes are enough.
+        """
+        return 2 * _alike(self._head) >= len(MAGIC)
+
+    @property
+    def source(self) -> object:
+        """What the body is read from, if the app shows it: a file, or the iterable itself."""
+        if self._written is not None:
+            return None
+        return self._result.file if isinstance(self._result, FileWrapper) else self._result
 
     def known_length(self) -> int | None:
         """Return the length in bytes of a body that is a list or tuple, else None."""
@@ -249,6 +265,11 @@ class Response:
     def _replay_written(self) -> Iterator[bytes]:
         if self._written is not None:
             yield from self._written.pieces()
+
+
+def _alike(head: bytes) -> int:
+    """Return how many bytes of ``head`` are those of the magic."""
+    return sum(one == other for one, other in zip(MAGIC, head, strict=False))
 
 
 def _as_bytes(chunk: object) -> bytes:

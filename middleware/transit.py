@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from securefs.errors import JournalError
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.exchange import Exchange
-from securefs.middleware.policy import Policy, matches
 from securefs.middleware.refusal import BodyRefusedError, Refusal, problem
 from securefs.middleware.response import FileWrapper, Response
 from securefs.middleware.servers import drains
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from securefs.audit import Journal
     from securefs.keys import Keyring
     from securefs.middleware.inspection import Inspector
+    from securefs.middleware.places import Places
+    from securefs.middleware.policy import Policy
     from securefs.middleware.source import GuardedInput
     from securefs.middleware.waiting import WaitingRoom
     from securefs.sealer import NewFiles
@@ -37,6 +38,8 @@ __all__ = ["Settings", "Transit"]
 
 # A part of a ciphertext can't be verified, so the app never sees Range headers.
 _HIDDEN: Final = ("HTTP_RANGE", "HTTP_IF_RANGE")
+# Headers by which some frameworks let a POST be a GET.
+_OVERRIDES: Final = ("HTTP_X_HTTP_METHOD_OVERRIDE", "HTTP_X_HTTP_METHOD", "HTTP_X_METHOD_OVERRIDE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +50,11 @@ class Settings:
     journal: Journal
     policy: Policy
     new_files: NewFiles
+    places: Places
     room: WaitingRoom
     context: Callable[[Environ], bytes] | None
     authorize: Callable[[Environ], str | None] | None
     inspect: Inspector | None
-
-    def format_of(self, path: str) -> int | None:
-        """Return the format that successful responses to GET on this path must have.
-
-        2 stands for either format; None means that any response may pass.
-        """
-        if matches(path, self.policy.format_1_paths):
-            return 1
-        return 2 if matches(path, self.policy.protected_paths) else None
 
 
 class Transit:
@@ -71,17 +66,18 @@ class Transit:
     :ivar exchange: the app's interface to the middleware.
     :ivar body: what the app reads in the place of the request body, None if there is none.
     :ivar response: the app's response. :ivar head: the first bytes of its body.
-    :ivar format: the format that the response must have: see :meth:`Settings.format_of`. It is
-        decided from the server's environ alone.
+    :ivar place: what a file on this path is: see :meth:`Places.format_of`.
+    :ivar format: the same if the response must be a file: the request reads. Decided from the
+        server's environ alone.
     """
 
     def __init__(self, settings: Settings, environ: Environ, start_response: Callable[..., Any]) -> None:
         self.settings = settings
         self.environ = environ
         self.exchange = exchange = Exchange(environ, settings.journal)
-        method = environ.get("REQUEST_METHOD")
-        self.is_head = method == "HEAD"
-        self.format = settings.format_of(exchange.path) if self.is_head or method == "GET" else None
+        self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
+        self.place = settings.places.format_of(environ)
+        self.format = self.place if _reads(environ) else None
         self.response = Response(start_response, hold=lambda: self.wants_ciphertext, is_head=self.is_head)
         self._start_response = start_response
         self._closed = False
@@ -138,6 +134,7 @@ class Transit:
         """
         self.close()
         refusal = self._recorded(refusal)
+        self.exchange.tell(refusal)
         if self.response.started:
             raise BodyRefusedError("the request body was refused after the response had begun") from None
         status, headers, document = problem(refusal.status, self.exchange.request_id)
@@ -186,7 +183,13 @@ class Transit:
     def record_late(self) -> None:
         """Record a refusal after the response had begun; the connection was then aborted."""
         if self.body is not None and self.body.refusal is not None:
-            self._recorded(self.body.refusal)
+            self.exchange.tell(self._recorded(self.body.refusal))
+
+
+def _reads(environ: Environ) -> bool:
+    """Return whether the app may take the request for one that reads a file."""
+    method = environ.get("REQUEST_METHOD")
+    return method in {"GET", "HEAD"} or any(environ.get(name) for name in _OVERRIDES)
 
 
 def _then_close(content: Iterable[bytes]) -> Iterator[bytes]:

@@ -8,15 +8,18 @@ unchanged. :mod:`securefs.middleware.transit` is one request on this way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from securefs.audit import Journal
 from securefs.errors import ConfigurationError
 from securefs.keys import Keyring
 from securefs.middleware.download import deliver
 from securefs.middleware.intake import receive
+from securefs.middleware.places import Places
 from securefs.middleware.policy import Policy
-from securefs.middleware.refusal import Refusal
+from securefs.middleware.refusal import Refusal, log
 from securefs.middleware.transit import Settings, Transit
 from securefs.middleware.waiting import WaitingRoom
 from securefs.sealer import NewFiles
@@ -30,11 +33,20 @@ if TYPE_CHECKING:
 
 __all__ = ["SecureFS"]
 
+# What an operator reads at start, if an app declares nothing.
+UNDECLARED: Final = (
+    "no store is declared: stored files are recognised by their first bytes alone, so plaintext in a file's place is "
+    "served, and ciphertext from anywhere is decrypted. Name the folders of your uploads: "
+    'SecureFS(app, stores=["uploads"]) or SECUREFS_STORES, or Policy(protected_paths=("/files/*",)) (SECUREFS_PROTECTED_PATHS)'
+)
+
 
 class SecureFS:
     """Encrypts the uploads to a WSGI app, and decrypts the stored files that the app serves.
 
     :param app: any WSGI application.
+    :param stores: the folders in which the app keeps what was uploaded; ``policy.stores`` unless
+        given. See :mod:`securefs.middleware.places`.
     :param keyring: the file keys; from ``FILE_KEY_BASE64`` and its relatives unless given.
     :param journal: the audit journal; unless given, from ``SECUREFS_AUDIT_DIR``, or on standard
         error if that is not set.
@@ -54,6 +66,7 @@ class SecureFS:
         self,
         app: WSGIApp,
         *,
+        stores: Iterable[str | os.PathLike[str]] | None = None,
         keyring: Keyring | None = None,
         journal: Journal | None = None,
         policy: Policy | None = None,
@@ -64,6 +77,9 @@ class SecureFS:
         keyring = keyring or Keyring.from_env()
         journal = journal or Journal.from_env()
         policy = policy or Policy.from_env()
+        if stores is not None:
+            policy = replace(policy, stores=tuple(os.fspath(store) for store in stores))
+        places = Places(policy)
         new_files = NewFiles(keyring, policy.format, policy.suite)
         # A key that can't seal is detected now, not at the first upload; so is a ring without a key
         # that opens Format 1.
@@ -74,7 +90,12 @@ class SecureFS:
             _check_bound(policy)
         self._app = app
         room = WaitingRoom(policy.max_waiting)
-        self._settings = Settings(keyring, journal, policy, new_files, room, context, authorize, inspect)
+        self._settings = Settings(
+            keyring, journal, policy, new_files, places, room, context, authorize, inspect
+        )
+        if not places.declared:
+            log.warning(UNDECLARED)
+        journal.describe(places="declared" if places.declared else "undeclared")
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""

@@ -3,7 +3,7 @@
 Around a web app::
 
     from securefs.middleware import SecureFS
-    app = SecureFS(app)                      # FILE_KEY_BASE64 holds the key
+    app = SecureFS(app, stores=["uploads"])  # FILE_KEY_BASE64 holds the key
 
 With files and streams::
 

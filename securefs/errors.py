@@ -34,6 +34,7 @@ class Reason(str, Enum):
     WRONG_OBJECT = "wrong_object"
     WRONG_CONTEXT = "wrong_context"
     NOT_ENCRYPTED = "not_encrypted"
+    UNDECLARED = "undeclared"
     CIPHERTEXT_INJECTION = "ciphertext_injection"
     MALFORMED_MULTIPART = "malformed_multipart"
     LIMIT = "limit"

@@ -44,13 +44,24 @@ def test_a_form_is_written_anew(send):
     assert environ["CONTENT_TYPE"].startswith("multipart/form-data; boundary=")
 
 
-@pytest.mark.parametrize("method", ["PUT", "POST"])
-def test_a_raw_upload_is_one_file_whatever_its_type(send, method):
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE", "PROPPATCH", "GET"])
+def test_a_raw_upload_is_one_file_whatever_its_method_and_type(send, method):
     policy = Policy(raw_uploads=("/raw/*",))
     for content_type in ("multipart/form-data; boundary=B", "text/plain", None):
         _, read, environ = send(FORM, content_type, method, "/raw/1", policy=policy)
         assert environ["CONTENT_LENGTH"] == str(len(read))
         assert open_encrypted(io.BytesIO(read), KEYRING).read() == FORM
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
+def test_an_empty_raw_upload_is_a_file_too(send, method):
+    policy = Policy(raw_uploads=("/raw/*",))
+    _, read, environ = send(b"", "text/plain", method, "/raw/1", policy=policy)
+    assert environ["CONTENT_LENGTH"] == str(len(read))
+    assert open_encrypted(io.BytesIO(read), KEYRING).read() == b""
+    for nothing_stored in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        _, read, environ = send(b"", None, nothing_stored, "/raw/1", policy=policy)
+        assert read == b""
 
 
 def test_a_raw_upload_seals_the_type_that_it_has(send):

@@ -121,6 +121,7 @@ CHOICES = {
     "format_1_paths",
     "protected_paths",
     "spool",
+    "stores",
     "unbound_format_1",
 }
 SEVERAL_REQUESTS = {"max_waiting"}  # test_waiting.py, and the slow clients of test_campaigns.py

@@ -9,7 +9,6 @@ import pytest
 from securefs import Suite
 from securefs.errors import ConfigurationError
 from securefs.middleware import Policy
-from securefs.middleware.policy import matches
 
 COUNTS = (
     "max_body",
@@ -104,16 +103,3 @@ def test_the_environment_chooses_suite_format_and_paths():
 def test_a_wrong_variable_is_named(environ, message):
     with pytest.raises(ConfigurationError, match=message):
         Policy.from_env(environ)
-
-
-@pytest.mark.parametrize(
-    ("path", "patterns", "expected"),
-    [
-        pytest.param("/files/a/b", ("/files/*",), True, id="below"),
-        pytest.param("/Files/a", ("/files/*",), False, id="letter case counts"),
-        pytest.param("/x", ("/y", "/x"), True, id="the second"),
-        pytest.param("/x", (), False, id="none"),
-    ],
-)
-def test_paths_match_patterns(path, patterns, expected):
-    assert matches(path, patterns) is expected

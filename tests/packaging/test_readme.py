@@ -78,7 +78,9 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.urls import path
 urlpatterns = [path("", lambda request: HttpResponse("hello"))]
-settings.configure(SECRET_KEY="x", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"])
+import os
+os.mkdir("media")
+settings.configure(SECRET_KEY="x", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], MEDIA_ROOT="media")
 EXAMPLE
 from support.wsgi_client import call
 print(call(application).body.decode())

@@ -1,0 +1,368 @@
+"""Declared places: what comes from there is ciphertext that verifies, and nothing else is decrypted."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import gzip
+import io
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import pytest
+from support.frameworks import FRAMEWORKS, make
+from support.sealing import OTHER_KEY, seal, seal_1
+from support.uploads import KEYRING, Lab
+from support.wsgi_client import call
+
+from securefs import ConfigurationError, Encryptor, Keyring
+from securefs.header import MAGIC
+from securefs.middleware import Policy, SecureFS
+from securefs.middleware.places import readings
+
+TEXT = b"a stored file " * 500
+
+
+def sealed(text=TEXT):
+    return seal(text, ring=KEYRING)
+
+
+STORED = sealed()
+# What somebody who writes to the storage can put in a file's place.
+TAMPERED = {
+    **{f"bit {bit} of byte {byte}": (byte, bit) for byte in range(len(MAGIC)) for bit in (0, 7)},
+    "zeros": bytes(len(STORED)),
+    "zeros in the place of the magic": bytes(8) + STORED[8:],
+    "cut to nothing": b"",
+    "cut to 5 bytes": STORED[:5],
+    "cut to 47 bytes": STORED[:47],
+    "cut in a segment": STORED[:-1000],
+    "plaintext": b"<script>planted</script>",
+    "a file of another key": seal(TEXT, ring=Keyring(OTHER_KEY)),
+    "format 1": seal_1(TEXT, bytes(range(32))),
+}
+
+
+def tampered(what):
+    if isinstance(what, bytes):
+        return what
+    byte, bit = what
+    changed = bytearray(STORED)
+    changed[byte] ^= 1 << bit
+    return bytes(changed)
+
+
+@pytest.fixture
+def store(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def protect(tmp_path, journal):
+    """Put the middleware before an app."""
+
+    def wrap(app, **options):
+        return SecureFS(app, keyring=KEYRING, journal=journal, **options)
+
+    return wrap
+
+
+def serving(open_it, status="200 OK", headers=()):
+    """An app that answers with what ``open_it(environ)`` returns."""
+
+    def app(environ, start_response):
+        result = open_it(environ)
+        start_response(status, [("Content-Type", "a/b"), *headers])
+        return result
+
+    return app
+
+
+WAYS = {
+    "wrapped": lambda path: lambda environ: environ["wsgi.file_wrapper"](path.open("rb")),
+    "itself": lambda path: lambda environ: path.open("rb"),
+    "without a name": lambda path: (
+        lambda environ: environ["wsgi.file_wrapper"](os.fdopen(os.open(path, os.O_RDONLY), "rb"))
+    ),
+    "unbuffered": lambda path: lambda environ: environ["wsgi.file_wrapper"](path.open("rb", buffering=0)),
+    "by a relative name": lambda path: WAYS["wrapped"](Path(os.path.relpath(path))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stored_file_is_served(way, store, protect):
+    (store / "f").write_bytes(STORED)
+    answer = call(protect(serving(WAYS[way](store / "f")), stores=[store]), watched=way != "itself")
+    assert (answer.status, answer.body) == (200, TEXT)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", TAMPERED.values(), ids=TAMPERED)
+def test_nothing_else_is_served_from_a_store(way, what, store, protect, journal):
+    (store / "f").write_bytes(tampered(what))
+    answer = call(protect(serving(WAYS[way](store / "f")), stores=[store]), watched=way != "itself")
+    assert answer.status == 500
+    assert b"planted" not in answer.body
+    assert [event for event, *_ in journal.events()] == ["file.integrity_failure"]
+
+
+def test_a_store_may_be_reached_by_a_link_and_hold_folders(store, tmp_path, protect):
+    (store / "deep" / "er").mkdir(parents=True)
+    (store / "deep" / "er" / "f").write_bytes(b"planted")
+    (tmp_path / "link").symlink_to(store)
+    for declared in (store, tmp_path / "link", str(store), f"{store}/"):
+        for opened in (store, tmp_path / "link"):
+            app = protect(serving(WAYS["wrapped"](opened / "deep" / "er" / "f")), stores=[declared])
+            assert call(app).status == 500
+
+
+def test_a_link_that_leads_out_of_a_store_is_refused(store, tmp_path, protect):
+    (tmp_path / "secret").write_bytes(b"of the machine")
+    (store / "f").symlink_to(tmp_path / "secret")
+    app = protect(serving(WAYS["wrapped"](store / "f")), stores=[store])
+    assert call(app).status == 500
+    # By its own name it is a file like others.
+    app = protect(serving(WAYS["wrapped"](tmp_path / "secret")), stores=[store])
+    assert call(app).body == b"of the machine"
+
+
+def test_what_is_no_regular_file_is_refused(store, protect):
+    os.mkfifo(store / "f")
+
+    def nonblocking(environ):
+        return environ["wsgi.file_wrapper"](
+            os.fdopen(os.open(store / "f", os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0)
+        )
+
+    assert call(protect(serving(nonblocking), stores=[store])).status == 500
+
+
+def test_a_file_that_is_exchanged_while_it_is_open_counts_by_where_it_was(store, protect):
+    (store / "f").write_bytes(b"planted")
+
+    def exchanged(environ):
+        file = (store / "f").open("rb")
+        (store / "f").unlink()
+        return environ["wsgi.file_wrapper"](file)
+
+    assert call(protect(serving(exchanged), stores=[store])).status == 500
+
+
+def test_folders_beside_a_store_are_none(store, tmp_path, protect):
+    (tmp_path / "store-of-others").mkdir()
+    path = tmp_path / "store-of-others" / "f"
+    path.write_bytes(b"a page")
+    assert call(protect(serving(WAYS["wrapped"](path)), stores=[store])).body == b"a page"
+
+
+def test_errors_and_pages_of_the_app_pass(store, protect):
+    (store / "f").write_bytes(b"not found: a page of the app's")
+    app = protect(serving(WAYS["wrapped"](store / "f"), status="404 Not Found"), stores=[store])
+    assert (call(app).status, call(app).body) == (404, b"not found: a page of the app's")
+    assert call(protect(serving(lambda _: [b"page"]), stores=[store])).body == b"page"
+
+
+# --- decryption oracles
+
+
+def stored_by_the_app(held):
+    """Whatever reaches an app that takes bodies in its own way, it gives back."""
+
+    def app(environ, start_response):
+        path = environ["PATH_INFO"]
+        if environ["REQUEST_METHOD"] != "GET":
+            data = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            if environ.get("CONTENT_TYPE") == "application/json":
+                data = base64.b64decode(json.loads(data)["content"])
+            if environ.get("HTTP_CONTENT_ENCODING") == "gzip":
+                data = gzip.decompress(data)
+            held[path] = held.get(path, b"") + data
+        start_response("200 OK", [("Content-Type", "a/b")])
+        if environ["QUERY_STRING"]:
+            return [unquote_to_bytes(environ["QUERY_STRING"])]
+        return environ["wsgi.file_wrapper"](io.BytesIO(held.get(path, b"")))
+
+    return app
+
+
+@pytest.mark.parametrize("declared", ["stores", "protected_paths"])
+def test_no_way_of_having_the_app_repeat_bytes_decrypts_them(declared, store, protect, journal, caplog):
+    options = (
+        {"stores": [store]} if declared == "stores" else {"policy": Policy(protected_paths=("/files/*",))}
+    )
+    app = protect(stored_by_the_app({}), **options)
+    call(app, "PATCH", "/pieces", STORED[:4], [("Content-Type", "application/offset+octet-stream")], length=4)
+    rest = STORED[4:]
+    call(
+        app, "PATCH", "/pieces", rest, [("Content-Type", "application/offset+octet-stream")], length=len(rest)
+    )
+    document = json.dumps({"content": base64.b64encode(STORED).decode()}).encode()
+    call(app, "PUT", "/json", document, [("Content-Type", "application/json")], length=len(document))
+    packed = gzip.compress(STORED)
+    call(app, "PUT", "/gzip", packed, [("Content-Encoding", "gzip")], length=len(packed))
+    caplog.clear()
+    for path, query in (("/pieces", ""), ("/json", ""), ("/gzip", ""), ("/echo", quote_from_bytes(STORED))):
+        answer = call(app, path=path, QUERY_STRING=query)
+        assert (answer.status, TEXT[:14] in answer.body) == (500, False)
+    assert {record["reason"] for record in journal.records("file.decrypt")} == {"undeclared"}
+    assert {record["sev"] for record in journal.records("file.decrypt")} == {3}
+    assert len(caplog.messages) == 4
+    for message in caplog.messages:
+        assert message.startswith("GET '/"), "which request it was"
+        assert "SECUREFS_STORES" in message
+        assert "SECUREFS_PROTECTED_PATHS" in message
+
+
+def test_ciphertext_of_a_status_that_is_no_success_is_not_decrypted_either(store, protect):
+    app = protect(serving(lambda _: [STORED], status="404 Not Found"), stores=[store])
+    assert call(app).status == 500
+
+
+def test_on_a_protected_path_a_body_of_any_kind_is_decrypted(store, protect):
+    policy = Policy(protected_paths=("/files/*",), stores=(str(store),))
+    app = protect(serving(lambda _: iter([STORED])), policy=policy)
+    assert call(app, path="/files/1").body == TEXT
+    assert call(app, path="/other").status == 500
+
+
+# --- paths
+
+SPELLINGS = [
+    "/files/1",
+    "//files/1",
+    "///files//1",
+    "/./files/1",
+    "/x/../files/1",
+    "/files/./1",
+    "/files/x/../1",
+    "/files//1",
+    "/\\files/1",
+    "/%66iles/1",
+    "/files%2F1",
+    "/%2e/files/1",
+    "/x/%2e%2e/files/1",
+    "/FILES/1",
+    "/Files/1",
+    "/files;v=1/1",
+    "/files/1;v=1",
+    "/;/files/1",
+    "/files/1/",
+    "/files/1/.",
+    "/files/1/x/..",
+]
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+@pytest.mark.parametrize("script", ["", "/mounted"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_protected_path_is_one_however_it_is_spelled(path, script, method, protect):
+    app = protect(serving(lambda _: [b"planted"]), policy=Policy(protected_paths=("/files/*",)))
+    assert call(app, method, path, SCRIPT_NAME=script).status == 500
+    app = protect(serving(lambda _: [b"planted"]), policy=Policy(protected_paths=("/mounted/files/*",)))
+    assert call(app, method, path, SCRIPT_NAME="/mounted").status == 500
+
+
+@pytest.mark.parametrize("path", ["/", "/file", "/files", "/xfiles/1", "/x/files/1"])
+def test_other_paths_are_not_protected(path, protect):
+    app = protect(serving(lambda _: [b"a page"]), policy=Policy(protected_paths=("/files/*",)))
+    assert call(app, path=path).body == b"a page"
+
+
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_a_method_that_is_overridden_may_read(header, protect):
+    app = protect(serving(lambda _: [b"planted"]), policy=Policy(protected_paths=("/files/*",)))
+    assert call(app, "POST", "/files/1", headers=[(header, "GET")]).status == 500
+    assert call(app, "POST", "/files/1").status == 200, "what is posted is answered by a page"
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+def test_a_raw_upload_is_sealed_however_its_path_is_spelled(path, tmp_path):
+    seen = {}
+
+    def app(environ, start_response):
+        seen["body"] = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return []
+
+    lab = Lab(tmp_path, app, policy=Policy(raw_uploads=("/files/*",)))
+    assert lab.post("text/plain", b"secret", path=path).status == 200
+    assert seen["body"].startswith(MAGIC)
+    lab.close()
+
+
+def test_readings_of_a_plain_path_are_few():
+    assert readings({"SCRIPT_NAME": "", "PATH_INFO": "/files/1"}) == {"/files/1"}
+
+
+# --- frameworks, configuration, posture
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
+def test_no_framework_serves_a_file_that_was_changed(name, declared, store, protect):
+    """Undeclared, zeros and emptied files are not recognised, and plaintext is served."""
+    # CherryPy reads the file itself, so no store is seen.
+    policy = Policy(protected_paths=("/file/*",) if declared and name == "cherrypy" else ())
+    app = protect(make(name, store), policy=policy, **({"stores": [store]} if declared else {}))
+    (store / "f").write_bytes(STORED)
+    assert call(app, path="/file/f", headers=[("Host", "localhost")], watched=False).body == TEXT
+    unseen = {"zeros", "zeros in the place of the magic", "cut to nothing", "plaintext", "format 1"}
+    with warnings.catch_warnings():
+        # CherryPy leaves the file of a response that is not sent to its end to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        for what, change in TAMPERED.items():
+            if declared or what not in unseen:
+                (store / "f").write_bytes(tampered(change))
+                answer = call(app, path="/file/f", headers=[("Host", "localhost")], watched=False)
+                assert (answer.status, b"planted" in answer.body) == (500, False), what
+        gc.collect()
+
+
+def test_a_store_that_is_no_folder_stops_the_program(store, protect):
+    (store / "f").write_bytes(b"")
+    for wrong in (store / "missing", store / "f"):
+        with pytest.raises(ConfigurationError, match=f"SECUREFS_STORES.*{wrong}"):
+            protect(serving(lambda _: []), stores=[wrong])
+
+
+def test_places_come_from_the_environment(store):
+    environ = {
+        "SECUREFS_STORES": f"{store}{os.pathsep}{store}",
+        "SECUREFS_PROTECTED_PATHS": "/a/*, /b/*",
+        "SECUREFS_RAW_UPLOADS": "/c/*",
+    }
+    policy = Policy.from_env(environ)
+    assert policy.stores == (str(store), str(store))
+    assert (policy.protected_paths, policy.raw_uploads) == (("/a/*", "/b/*"), ("/c/*",))
+
+
+def test_an_app_that_declares_nothing_is_told_so(store, protect, journal, caplog):
+    caplog.set_level(logging.WARNING, "securefs")
+    protect(serving(lambda _: []), stores=[store])
+    protect(serving(lambda _: []), policy=Policy(protected_paths=("/files/*",)))
+    assert caplog.messages == []
+    protect(serving(lambda _: []))
+    (message,) = caplog.messages
+    assert "SECUREFS_STORES" in message
+    protect(serving(lambda _: []), stores=[store])
+    journal.check()
+    assert journal.records("server.start")[0]["obj"]["places"] == "undeclared", "one of them is enough"
+
+
+def test_an_app_that_declares_its_places_says_so_in_the_journal(store, protect, journal):
+    protect(serving(lambda _: []), stores=[store])
+    journal.check()
+    assert journal.records("server.start")[0]["obj"]["places"] == "declared"
+
+
+def test_a_stored_file_of_an_upload_that_streams_is_one(store, protect):
+    encryptor = Encryptor(KEYRING)
+    (store / "f").write_bytes(encryptor.update(bytes(1_000_000)) + encryptor.finalize())
+    app = protect(serving(WAYS["wrapped"](store / "f")), stores=[store])
+    assert call(app, headers=[("Range", "bytes=999990-")]).body == bytes(10)
