@@ -7,13 +7,14 @@ which of these a body is.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
 from securefs.middleware.headers import content_length, has_body, is_identity
 from securefs.middleware.multipart import MalformedBodyError, is_media_type, parse_boundary
-from securefs.middleware.places import any_reading_matches
+from securefs.middleware.places import any_reading_matches, every_reading_matches
 from securefs.middleware.raw import RawPipeline
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.sealing import Sealing
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["receive"]
 
+# Types of documents that hold no file as it is.
+_DOCUMENTS: Final = re.compile(
+    r"(?:application/(?:[a-z0-9.+-]+[+])?(?:json|xml)|application/x-www-form-urlencoded|text/[a-z0-9.+-]+)[ \t]*(?:;.*)?"
+)
 # Methods by which a client stores what the body is, though it may be nothing.
 _STORING: Final = frozenset({"PUT", "POST", "PATCH"})
 
@@ -54,11 +59,26 @@ def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
     if "multipart/form-data" in media_type:
         # Not only at the beginning: frameworks strip what Python takes for white space, and servers
         # join header fields.
+        _check_upload_path(transit)
         return _rewritten_form(transit)
     if "multipart/" in media_type or media_type.strip().startswith("multipart"):
         # Some frameworks read forms, and files, from any multipart type: docs/multipart.md.
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")
+    if transit.settings.policy.other_bodies == "refuse" and not _DOCUMENTS.fullmatch(media_type):
+        detail = (
+            "a body that is no form, JSON, XML or text, on no path of raw_uploads (SECUREFS_RAW_UPLOADS): other_bodies "
+            "(SECUREFS_OTHER_BODIES) is refuse"
+        )
+        raise Refusal(415, Reason.UNDECLARED, detail)
     return GuardedInput(inner["wsgi.input"], content_length(inner))
+
+
+def _check_upload_path(transit: Transit) -> None:
+    """Refuse a form with files where none is expected, before a byte of it is read."""
+    paths = transit.settings.policy.upload_paths
+    if paths and not every_reading_matches(transit.environ, paths):
+        detail = "a multipart form on a path that upload_paths (SECUREFS_UPLOAD_PATHS) does not name"
+        raise Refusal(415, Reason.UNDECLARED, detail)
 
 
 def _rewritten_form(transit: Transit) -> RewrittenBody:

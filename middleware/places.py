@@ -5,8 +5,9 @@ plaintext in its place, and who makes the app repeat bytes has them decrypted. A
 instead. A response made from a file in a store, or on a protected path, must be ciphertext that
 verifies. With either declared, nothing else is ever decrypted (no decryption oracle).
 
-A protecting rule holds if any reading of the path matches: servers and frameworks disagree on
-double slashes, dots, percent escapes, parameters, letter case and ``SCRIPT_NAME``.
+A rule that protects holds if any reading of the path matches, and a rule that permits if every
+reading does: servers and frameworks disagree on double slashes, dots, percent escapes, parameters,
+letter case and ``SCRIPT_NAME``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from securefs.middleware.policy import Policy
 
-__all__ = ["Places", "any_reading_matches", "readings"]
+__all__ = ["Places", "any_reading_matches", "every_reading_matches", "readings"]
 
 # "/a;v=1/b" is "/a/b" for frameworks that know matrix parameters.
 _PARAMETERS: Final = re.compile(r";[^/]*")
@@ -36,7 +37,10 @@ _SLASHES: Final = re.compile(r"[/\\]+")
 def readings(environ: Mapping[str, Any]) -> frozenset[str]:
     """Return every path that a server or framework may take the request's path for."""
     script, info = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
-    given = {script + info, info}
+    return _variants({script + info, info})
+
+
+def _variants(given: set[str]) -> frozenset[str]:
     given |= {unquote(path, "latin-1") for path in given}
     given |= {_PARAMETERS.sub("", path) for path in given}
     given |= {_resolved(path) for path in given}
@@ -62,6 +66,18 @@ def any_reading_matches(environ: Mapping[str, Any], patterns: Iterable[str]) -> 
         return False
     patterns += tuple(pattern.lower() for pattern in patterns)
     return any(fnmatchcase(path, pattern) for path in readings(environ) for pattern in patterns)
+
+
+def every_reading_matches(environ: Mapping[str, Any], patterns: Iterable[str]) -> bool:
+    """Return whether each reading of SCRIPT_NAME + PATH_INFO matches a pattern, in any letter case.
+
+    What a rule permits on one path must not be permitted on another that only looks like it.
+    """
+    patterns = tuple(pattern.lower() for pattern in patterns)
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return all(
+        any(fnmatchcase(reading.lower(), pattern) for pattern in patterns) for reading in _variants({path})
+    )
 
 
 class Places:

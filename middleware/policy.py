@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from securefs.errors import ConfigurationError
 from securefs.sealer import FORMATS
@@ -48,6 +48,11 @@ class Policy:
     max_ranges: int = 16  # ranges in one request; a request for more gets the whole file
     # The body of PUT and POST on these paths is itself a file, whatever its type.
     raw_uploads: tuple[str, ...] = ()
+    # Paths on which multipart uploads are accepted; elsewhere they are 415. None given: everywhere.
+    upload_paths: tuple[str, ...] = ()
+    # Bodies on no declared path that are no form, JSON, XML or text: "pass" them to the app as they
+    # are, or "refuse" them with 415.
+    other_bodies: Literal["pass", "refuse"] = "pass"
     # Folders in which the app keeps what was uploaded. A response made from a file in one of them
     # must be ciphertext that verifies.
     stores: tuple[str, ...] = ()
@@ -87,7 +92,9 @@ class Policy:
             )
         if self.format not in FORMATS:
             raise ConfigurationError(f"Policy.format must be 1 or 2, not {self.format!r}")
-        for name in ("format_1_paths", "protected_paths", "raw_uploads", "stores"):
+        if self.other_bodies not in {"pass", "refuse"}:
+            raise ConfigurationError(f"Policy.other_bodies must be pass or refuse, not {self.other_bodies!r}")
+        for name in ("format_1_paths", "protected_paths", "raw_uploads", "stores", "upload_paths"):
             patterns = getattr(self, name)
             if not isinstance(patterns, tuple) or not all(isinstance(item, str) for item in patterns):
                 raise ConfigurationError(f'Policy.{name} must be a tuple of patterns such as ("/files/*",)')
@@ -99,6 +106,7 @@ class Policy:
             stores=_list(environ, "SECUREFS_STORES", os.pathsep),
             protected_paths=_list(environ, "SECUREFS_PROTECTED_PATHS"),
             raw_uploads=_list(environ, "SECUREFS_RAW_UPLOADS"),
+            upload_paths=_list(environ, "SECUREFS_UPLOAD_PATHS"),
             format_1_paths=_list(environ, "SECUREFS_FORMAT_1_PATHS"),
         )
         if label := environ.get("SECUREFS_SUITE"):
@@ -107,6 +115,10 @@ class Policy:
             if text not in {"1", "2"}:
                 raise ConfigurationError(f"SECUREFS_FORMAT must be 1 or 2, not {text!r}")
             policy = replace(policy, format=int(text))
+        if text := environ.get("SECUREFS_OTHER_BODIES"):
+            if text not in {"pass", "refuse"}:
+                raise ConfigurationError(f"SECUREFS_OTHER_BODIES must be pass or refuse, not {text[:40]!r}")
+            policy = replace(policy, other_bodies="refuse" if text == "refuse" else "pass")
         if text := environ.get("SECUREFS_UNBOUND_FORMAT_1"):
             if text not in {"0", "1"}:
                 raise ConfigurationError(f"SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1, not {text[:40]!r}")

@@ -31,6 +31,7 @@ _STATUS: Final = {
     401: ("401 Unauthorized", "Authentication is required."),
     408: ("408 Request Timeout", "The request body came too slowly."),
     413: ("413 Content Too Large", "The request exceeds a limit."),
+    415: ("415 Unsupported Media Type", "This kind of body is not accepted here."),
     500: ("500 Internal Server Error", "The file cannot be served."),
     507: ("507 Insufficient Storage", "There is no room to hold the request or its answer."),
     503: ("503 Service Unavailable", "The service cannot do this now. Nothing was done."),
@@ -44,7 +45,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 class Refusal(Exception):  # noqa: N818  # an answer, not an error
     """The middleware answers a request in the app's place.
 
-    :param status: the HTTP status, one of 400, 401, 408, 413, 500, 503, 507.
+    :param status: the HTTP status, one of 400, 401, 408, 413, 415, 500, 503, 507.
     :param reason: the journal's code.
     :param detail: what happened, for debugging; never sent.
     :param recorded: whether the journal has a record of it already, or can't have one.

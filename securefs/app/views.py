@@ -95,7 +95,13 @@ def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
     weakref.finalize(app, _end, journal)
     # A response with a file must be encrypted: a stored file that was replaced by plaintext is
     # refused.
-    policy = replace(policy, protected_paths=("/files/*",), stores=(*policy.stores, str(directory / "files")))
+    policy = replace(
+        policy,
+        protected_paths=("/files/*",),
+        stores=(*policy.stores, str(directory / "files")),
+        upload_paths=("/files",),
+        other_bodies="refuse",
+    )
     return SecureFS(
         app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
     )

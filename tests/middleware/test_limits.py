@@ -122,6 +122,8 @@ CHOICES = {
     "protected_paths",
     "spool",
     "stores",
+    "upload_paths",
+    "other_bodies",
     "unbound_format_1",
 }
 SEVERAL_REQUESTS = {"max_waiting"}  # test_waiting.py, and the slow clients of test_campaigns.py

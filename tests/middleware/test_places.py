@@ -366,3 +366,74 @@ def test_a_stored_file_of_an_upload_that_streams_is_one(store, protect):
     (store / "f").write_bytes(encryptor.update(bytes(1_000_000)) + encryptor.finalize())
     app = protect(serving(WAYS["wrapped"](store / "f")), stores=[store])
     assert call(app, headers=[("Range", "bytes=999990-")]).body == bytes(10)
+
+
+# --- where uploads are accepted
+
+
+class Unread(io.RawIOBase):
+    """A body that nobody may read."""
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        raise AssertionError("a byte of it was read")
+
+
+FORM = ("multipart/form-data; boundary=B", b"--B--\r\n")
+
+
+@pytest.mark.parametrize(
+    "path", ["/other", "/upload/x", "/upload/../other", "//upload", "/upload;v=1", "/upload/"]
+)
+def test_forms_are_refused_unread_on_paths_that_expect_none(path, protect, journal):
+    app = protect(serving(lambda _: [b"stored"]), policy=Policy(upload_paths=("/upload",)))
+    headers = [("Content-Type", FORM[0])]
+    answer = call(app, "POST", path, headers=headers, CONTENT_LENGTH="100", **{"wsgi.input": Unread()})
+    assert answer.status == 415
+    assert journal.events() == [("file.rejected", "failure", "undeclared")]
+
+
+@pytest.mark.parametrize("path", ["/upload", "/UPLOAD"])
+def test_forms_are_accepted_where_they_are_expected(path, tmp_path):
+    lab = Lab(tmp_path, policy=Policy(upload_paths=("/upload",)))
+    assert lab.post(*FORM, path=path).status == 200
+    lab.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("Application/LD+JSON", 200),
+        ("application/xml", 200),
+        ("application/soap+xml", 200),
+        ("text/plain", 200),
+        ("text/csv;header=present", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("application/octet-stream", 415),
+        ("image/png", 415),
+        ("application/jsonx", 415),
+        ("application/xjson", 415),
+        ("xtext/plain", 415),
+        ("application/offset+octet-stream", 415),
+        ("", 415),
+        (None, 415),
+    ],
+)
+def test_bodies_of_other_kinds_are_refused_where_the_policy_says_so(kind, status, protect):
+    headers = [] if kind is None else [("Content-Type", kind)]
+    for other_bodies, expected in (("refuse", status), ("pass", 200)):
+        seen = []
+
+        def app(environ, start_response, seen=seen):
+            seen.append(environ["wsgi.input"].read())
+            start_response("200 OK", [])
+            return [b"ok"]
+
+        wrapped = protect(app, policy=Policy(other_bodies=other_bodies))
+        assert call(wrapped, "PUT", "/x", b"body", headers, length=4).status == expected
+        assert seen == ([b"body"] if expected == 200 else [])
+        assert call(wrapped, "PUT", "/x", b"", headers, length=0).status == 200, "no body, no file"
