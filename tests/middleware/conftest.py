@@ -1,10 +1,28 @@
 from __future__ import annotations
 
+import gc
+import warnings
+
 import pytest
+from support import frameworks
 from support.journals import Evidence
 from support.uploads import Lab
 
 from securefs import Keyring
+
+
+@pytest.fixture(autouse=True)
+def no_garbage_of_frameworks(request):
+    """Collect what a framework left behind, where it was made.
+
+    Some keep a request, with its temporary files, in a cycle or in a thread's storage. The garbage
+    collector would close those files in another test, which would then fail.
+    """
+    yield
+    if frameworks in vars(request.module).values() or hasattr(request.module, "FRAMEWORKS"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture(scope="session")

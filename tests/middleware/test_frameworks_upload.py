@@ -24,6 +24,8 @@ from securefs.header import MAGIC
 from securefs.middleware import Policy
 from securefs.middleware.spool import HELD_IN_MEMORY
 
+# Frameworks leave temporary files to the garbage collector, which may come at any time.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 CANARY = b"canary-9f2c61d07be4"
 
 
@@ -153,9 +155,6 @@ def test_the_padding_of_a_streamed_body_is_invisible(pair, size):
     assert pair.stored() == {"0.bin": (CANARY * (size // len(CANARY) + 1))[:size]}
 
 
-# A framework that is interrupted leaves its temporary files to the garbage collector, without us as
-# well.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "tail",
     [
@@ -183,7 +182,6 @@ def test_nothing_is_stored_of_a_body_that_turns_out_bad_while_it_streams(pair, t
     pair.let_go()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.label)
 def test_no_position_of_a_boundary_at_the_edge_of_a_read_costs_a_byte(pair, tmp_path, suite):
     """Every framework here reads in multiples of 8 KiB: the end of the body moves over such an edge byte by byte."""
@@ -222,7 +220,6 @@ def length_of_rewritten(lab, body) -> int:
     return lengths[0]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_position_of_what_follows_a_file_costs_a_byte(pair, tmp_path):
     """A field's header and a file's, with the beginnings of both, move over the edge of a read byte by byte."""
     lab = Lab(tmp_path, pair.lab.app, policy=Policy(suite=Suite.GCM))
@@ -281,7 +278,6 @@ def fetch_werkzeug(version, folder):
         pytest.skip(f"werkzeug {version} can't be installed: {done.stderr.strip().splitlines()[-1]}")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_page_on_how_parsers_differ_is_current():
     page = multipart_table.PAGE.read_text("utf-8")
     if multipart_table.versions() not in page:

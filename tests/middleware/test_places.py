@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import gc
 import gzip
 import io
 import json
 import logging
 import os
-import warnings
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -24,6 +22,8 @@ from securefs.header import MAGIC
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.places import readings
 
+# CherryPy leaves the file of a response that is not sent to its end to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 TEXT = b"a stored file " * 500
 
 
@@ -313,15 +313,11 @@ def test_no_framework_serves_a_file_that_was_changed(name, declared, store, prot
     (store / "f").write_bytes(STORED)
     assert call(app, path="/file/f", headers=[("Host", "localhost")], watched=False).body == TEXT
     unseen = {"zeros", "zeros in the place of the magic", "cut to nothing", "plaintext", "format 1"}
-    with warnings.catch_warnings():
-        # CherryPy leaves the file of a response that is not sent to its end to the garbage collector.
-        warnings.simplefilter("ignore", ResourceWarning)
-        for what, change in TAMPERED.items():
-            if declared or what not in unseen:
-                (store / "f").write_bytes(tampered(change))
-                answer = call(app, path="/file/f", headers=[("Host", "localhost")], watched=False)
-                assert (answer.status, b"planted" in answer.body) == (500, False), what
-        gc.collect()
+    for what, change in TAMPERED.items():
+        if declared or what not in unseen:
+            (store / "f").write_bytes(tampered(change))
+            answer = call(app, path="/file/f", headers=[("Host", "localhost")], watched=False)
+            assert (answer.status, b"planted" in answer.body) == (500, False), what
 
 
 def test_a_store_that_is_no_folder_stops_the_program(store, protect):
