@@ -19,6 +19,10 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
+    heavy = set()
     for item in items:
         for mark in sorted(marks_of(item)):
             item.add_marker(getattr(pytest.mark, mark))
+            heavy.add(item.path)
+    # Files with such tests come first: if one came last, the other workers would wait for its end.
+    items.sort(key=lambda item: item.path not in heavy)
