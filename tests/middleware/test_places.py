@@ -433,3 +433,57 @@ def test_bodies_of_other_kinds_are_refused_where_the_policy_says_so(kind, status
         assert call(wrapped, "PUT", "/x", b"body", headers, length=4).status == expected
         assert seen == ([b"body"] if expected == 200 else [])
         assert call(wrapped, "PUT", "/x", b"", headers, length=0).status == 200, "no body, no file"
+
+
+def test_where_the_system_does_not_tell_what_was_opened_a_name_in_a_store_is_not_enough(
+    store, protect, monkeypatch
+):
+    def untold(_):
+        raise FileNotFoundError(2, "there is no /proc")
+
+    (store / "f").write_bytes(STORED)
+    app = protect(serving(WAYS["wrapped"](store / "f")), stores=[store])
+    monkeypatch.setattr("os.readlink", untold)
+    assert call(app).status == 500
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, ValueError, TypeError])
+def test_what_has_no_descriptor_is_in_no_store(error, store, protect):
+    class Odd(io.BytesIO):
+        def fileno(self):
+            raise error
+
+    assert (
+        call(
+            protect(serving(lambda environ: environ["wsgi.file_wrapper"](Odd(b"page"))), stores=[store])
+        ).body
+        == b"page"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"SECUREFS_OTHER_BODIES": "maybe"}, "^SECUREFS_OTHER_BODIES must be pass or refuse"),
+        ({"SECUREFS_OTHER_BODIES": ""}, None),
+    ],
+)
+def test_a_wrong_choice_is_named(environ, message):
+    if message is None:
+        assert Policy.from_env(environ).other_bodies == "pass"
+        return
+    with pytest.raises(ConfigurationError, match=message):
+        Policy.from_env(environ)
+    with pytest.raises(ConfigurationError, match=r"^Policy\.other_bodies must be pass or refuse"):
+        Policy(other_bodies="maybe")
+
+
+def test_choices_come_from_the_environment():
+    policy = Policy.from_env({"SECUREFS_OTHER_BODIES": "refuse", "SECUREFS_UPLOAD_PATHS": "/upload,/u/*"})
+    assert (policy.other_bodies, policy.upload_paths) == ("refuse", ("/upload", "/u/*"))
+
+
+def test_a_file_that_is_left_to_the_proxy_is_refused_in_a_store_too(store, protect):
+    (store / "f").write_bytes(STORED)
+    app = protect(serving(WAYS["wrapped"](store / "f"), headers=[("X-Accel-Redirect", "/f")]), stores=[store])
+    assert call(app).status == 500
