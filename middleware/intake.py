@@ -2,7 +2,7 @@
 
 A form is parsed and written anew with every file encrypted. A raw upload is one file. Any other
 body is passed on unless it starts like an encrypted file. The path and the Content-Type decide
-which of these a body is.
+which of these a body is. A Content-Type that a framework may read otherwise is refused.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from securefs.errors import JournalError, Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
-from securefs.middleware.headers import content_length, has_body, is_identity
-from securefs.middleware.multipart import MalformedBodyError, is_media_type, parse_boundary
+from securefs.middleware.headers import content_length, drop_copies, has_body, is_identity
+from securefs.middleware.media_type import MalformedTypeError, is_media_type, parse_boundary
 from securefs.middleware.policy import matches
 from securefs.middleware.raw import RawPipeline
 from securefs.middleware.refusal import Refusal
@@ -33,6 +33,7 @@ def receive(transit: Transit) -> None:
     :raises Refusal: the body is refused before the app runs.
     """
     if has_body(transit.inner):
+        drop_copies(transit.inner)
         transit.body = transit.inner["wsgi.input"] = _rewritten(transit)
 
 
@@ -40,25 +41,19 @@ def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
     inner, method = transit.inner, transit.inner.get("REQUEST_METHOD")
     if method in {"PUT", "POST"} and matches(transit.exchange.path, transit.settings.policy.raw_uploads):
         return _rewritten_file(transit)
-    media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
-    if "multipart/form-data" in media_type:
-        # Not only at the beginning: frameworks strip what Python takes for white space, and servers
-        # join header fields.
-        return _rewritten_form(transit)
-    if "multipart/" in media_type or media_type.strip().startswith("multipart"):
-        # Some frameworks read forms, and files, from any multipart type: docs/multipart.md.
-        raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")
+    try:
+        boundary = parse_boundary(inner.get("CONTENT_TYPE", ""))
+    except MalformedTypeError as error:
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
+    if boundary is not None:
+        return _rewritten_form(transit, boundary)
     return GuardedInput(inner["wsgi.input"], content_length(inner))
 
 
-def _rewritten_form(transit: Transit) -> RewrittenBody:
+def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
     inner, policy = transit.inner, transit.settings.policy
     if not is_identity(inner.get("HTTP_CONTENT_ENCODING")):
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
-    try:
-        boundary = parse_boundary(inner["CONTENT_TYPE"])
-    except MalformedBodyError as error:
-        raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
     pipeline = UploadPipeline(_source(transit), boundary, policy, _sealing(transit))
     body = prepare(pipeline, spool=policy.spool, environ=inner)
     inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
