@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import LimitExceededError
 from securefs.metadata import encode_metadata
-from securefs.middleware.multipart import MAX_MEDIA_TYPE
+from securefs.middleware.media_type import MAX_MEDIA_TYPE
 from securefs.middleware.servers import MAX_EPILOGUE
 from securefs.stream import growth
 
@@ -41,14 +41,15 @@ class Bound:
     :param overhead: returns the most bytes that a file has beyond its data, from the size of its
         metadata in bytes.
     :param boundary: the new boundary's length in bytes.
-    :param longer: by how many bytes it is longer than the client's.
+    :param longer: by how many bytes it is longer than the client's; negative if it is shorter.
     :ivar parts: the number of parts that were begun.
     """
 
     def __init__(self, policy: Policy, overhead: Callable[[int], int], *, boundary: int, longer: int) -> None:
         self._policy = policy
         self._overhead = overhead
-        self._boundary, self._longer = boundary, longer
+        self._boundary = boundary
+        self._longer, self._shorter = max(0, longer), max(0, -longer)
         self._files = self._fields = 0
         self._grown = 0  # bytes by which the new headers were longer than the client's
         self._field_bytes = 0  # since the length was announced
@@ -104,7 +105,8 @@ class Bound:
 
     def is_close(self) -> bool:
         """Return whether the filling after :meth:`announce` is sure to be short enough."""
-        return self._of_parts_to_come + growth(STREAMED_FIELD_BYTES) <= MAX_EPILOGUE
+        saved = self._shorter * (self._policy.max_files + self._policy.max_fields - self.parts)
+        return self._of_parts_to_come + growth(STREAMED_FIELD_BYTES) + saved <= MAX_EPILOGUE
 
     @property
     def _file_overhead(self) -> int:

@@ -14,7 +14,7 @@ from securefs.disk import explain
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
 from securefs.middleware.filename import attachment
 from securefs.middleware.headers import STALE, values_of, without
-from securefs.middleware.multipart import is_media_type
+from securefs.middleware.media_type import is_media_type
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE

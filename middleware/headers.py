@@ -9,12 +9,14 @@ from securefs.middleware.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
+    from typing import Any
 
     Headers = list[tuple[str, str]]
 
 __all__ = [
     "STALE",
     "content_length",
+    "drop_copies",
     "has_body",
     "is_identity",
     "length_in",
@@ -35,6 +37,8 @@ STALE: Final = frozenset(
         "content-range",
     }
 )
+# What PEP 3333 has in CONTENT_TYPE and CONTENT_LENGTH alone.
+_COPIES: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _MAX_DIGITS: Final = 19  # digits of a Content-Length; int() fails at 4,301
 
 
@@ -91,9 +95,23 @@ def content_length(environ: Mapping[str, object]) -> int | None:
 def has_body(environ: Mapping[str, object]) -> bool:
     """Return whether the request may have a body."""
     length = environ.get("CONTENT_LENGTH", "")
-    if length not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ:
+    if length not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ or "HTTP_CONTENT_LENGTH" in environ:
         return True
     # In HTTP/1 the absence of both headers means no body (RFC 9112 section 6.3). In later versions
     # it means nothing: a form without a Content-Length would reach the app, and be stored, in
     # plaintext.
     return length == "" and not str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1")
+
+
+def drop_copies(environ: dict[str, Any]) -> None:
+    """Remove a second Content-Type and Content-Length under the names of other headers.
+
+    A few servers put a copy there, and a few pass on what a client calls ``Content_Type``. Some
+    frameworks read it: what is no form for the middleware is one for them.
+
+    :raises Refusal: it is no copy, but says something else.
+    """
+    for name in _COPIES:
+        copy = environ.pop(f"HTTP_{name}", None)
+        if copy is not None and copy != environ.get(name, ""):
+            raise Refusal(400, Reason.MALFORMED_MULTIPART, f"a second {name}, under the name HTTP_{name}")

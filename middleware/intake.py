@@ -2,7 +2,7 @@
 
 A form is parsed and written anew with every file encrypted. A raw upload is one file. Any other
 body is passed on unless it starts like an encrypted file. The path and the Content-Type decide
-which of these a body is.
+which of these a body is. A Content-Type that a framework may read otherwise is refused.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
-from securefs.middleware.headers import content_length, has_body, is_identity
-from securefs.middleware.multipart import MalformedBodyError, is_media_type, parse_boundary
+from securefs.middleware.headers import content_length, drop_copies, has_body, is_identity
+from securefs.middleware.media_type import MalformedTypeError, is_media_type, parse_boundary
 from securefs.middleware.places import any_reading_matches, every_reading_matches
 from securefs.middleware.raw import RawPipeline
 from securefs.middleware.refusal import Refusal
@@ -29,7 +29,8 @@ __all__ = ["receive"]
 
 # Types of documents that hold no file as it is.
 _DOCUMENTS: Final = re.compile(
-    r"(?:application/(?:[a-z0-9.+-]+[+])?(?:json|xml)|application/x-www-form-urlencoded|text/[a-z0-9.+-]+)[ \t]*(?:;.*)?"
+    r"(?:application/(?:[a-z0-9.+-]+[+])?(?:json|xml)|application/x-www-form-urlencoded|text/[a-z0-9.+-]+)[ \t]*(?:;.*)?",
+    re.IGNORECASE,
 )
 # Methods by which a client stores what the body is, though it may be nothing.
 _STORING: Final = frozenset({"PUT", "POST", "PATCH"})
@@ -40,6 +41,8 @@ def receive(transit: Transit) -> None:
 
     :raises Refusal: the body is refused before the app runs.
     """
+    if has_body(transit.inner):
+        drop_copies(transit.inner)
     if _is_file(transit):
         transit.body = transit.inner["wsgi.input"] = _rewritten_file(transit)
     elif has_body(transit.inner):
@@ -55,16 +58,15 @@ def _is_file(transit: Transit) -> bool:
 
 def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:
     inner = transit.inner
-    media_type = inner.get("CONTENT_TYPE", "").strip(" \t").lower()
-    if "multipart/form-data" in media_type:
-        # Not only at the beginning: frameworks strip what Python takes for white space, and servers
-        # join header fields.
+    content_type = inner.get("CONTENT_TYPE", "")
+    try:
+        boundary = parse_boundary(content_type)
+    except MalformedTypeError as error:
+        raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
+    if boundary is not None:
         _check_upload_path(transit)
-        return _rewritten_form(transit)
-    if "multipart/" in media_type or media_type.strip().startswith("multipart"):
-        # Some frameworks read forms, and files, from any multipart type: docs/multipart.md.
-        raise Refusal(400, Reason.MALFORMED_MULTIPART, "a multipart type other than form-data")
-    if transit.settings.policy.other_bodies == "refuse" and not _DOCUMENTS.fullmatch(media_type):
+        return _rewritten_form(transit, boundary)
+    if transit.settings.policy.other_bodies == "refuse" and not _DOCUMENTS.fullmatch(content_type):
         detail = (
             "a body that is no form, JSON, XML or text, on no path of raw_uploads (SECUREFS_RAW_UPLOADS): other_bodies "
             "(SECUREFS_OTHER_BODIES) is refuse"
@@ -81,14 +83,10 @@ def _check_upload_path(transit: Transit) -> None:
         raise Refusal(415, Reason.UNDECLARED, detail)
 
 
-def _rewritten_form(transit: Transit) -> RewrittenBody:
+def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
     inner, policy = transit.inner, transit.settings.policy
     if not is_identity(inner.get("HTTP_CONTENT_ENCODING")):
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
-    try:
-        boundary = parse_boundary(inner["CONTENT_TYPE"])
-    except MalformedBodyError as error:
-        raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
     pipeline = UploadPipeline(_source(transit), boundary, policy, _sealing(transit))
     body = prepare(pipeline, spool=policy.spool, environ=inner)
     inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"

@@ -18,23 +18,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Final
 
 from securefs.errors import LimitExceededError, Reason, SecureFSError
+from securefs.middleware.media_type import is_media_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
-    "MAX_MEDIA_TYPE",
     "Data",
     "Event",
     "MalformedBodyError",
     "MultipartParser",
     "Part",
     "PartEnd",
-    "is_media_type",
-    "parse_boundary",
 ]
 
 
@@ -72,14 +70,8 @@ class PartEnd:
 
 Event = Part | Data | PartEnd
 
-# RFC 2046 section 5.1.1: bcharsnospace, 1 to 70 characters, a space not last.
-_BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 # RFC 9110 section 5.6.2: token
 _TCHARS: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# parameter = token "=" ( token / quoted-string ); tokens of Content-Type may be unquoted boundaries
-# with ":" or "=".
-_TYPE_PARAMETER: Final = re.compile(rf'[ \t]*;[ \t]*({_TCHARS})=(?:"([^"\\]*)"|([^\s;",]+))')
-_FORM_DATA: Final = re.compile(r"multipart/form-data", re.IGNORECASE)
 
 # field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such
 # names as are in use. White space is stripped, not matched: if two repetitions can share it, the
@@ -96,12 +88,6 @@ _NAME: Final = r" *; *([A-Za-z0-9_\-*]+)"
 _PARAMETERS: Final = tuple(
     re.compile(rf"{_NAME}(?:=(?:{quoted}|({_TCHARS})))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
 )
-# media-type = type "/" subtype parameters (RFC 9110 section 8.3.1)
-_MEDIA_TYPE: Final = re.compile(
-    rf"{_TCHARS}/{_TCHARS}"
-    rf'(?:[ \t]*;[ \t]*{_TCHARS}=(?:{_TCHARS}|"[\x20\x21\x23-\x5b\x5d-\x7e]*"))*'
-)
-MAX_MEDIA_TYPE: Final = 127  # characters, all of them ASCII
 _DEFAULT_TYPE: Final = "application/octet-stream"
 _IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
 _LINE_ENDS: Final = re.compile(rb"[\r\n]*")
@@ -123,45 +109,10 @@ class _Step:
     starved: bool = False
 
 
-def is_media_type(text: object) -> TypeGuard[str]:
-    """Return whether ``text`` is a media type of at most 127 ASCII characters.
-
-    Only such types are sealed with a file and restored.
-    """
-    return isinstance(text, str) and len(text) <= MAX_MEDIA_TYPE and bool(_MEDIA_TYPE.fullmatch(text))
-
-
-def parse_boundary(content_type: str) -> bytes:
-    """Return the boundary of a ``Content-Type: multipart/form-data``.
-
-    :raises MalformedBodyError: the type is another one, or does not name exactly one valid
-        boundary.
-    """
-    text = content_type.strip(" \t")
-    start = _FORM_DATA.match(text)
-    position = start.end() if start else 0
-    boundaries = []
-    while start and position < len(text):
-        match = _TYPE_PARAMETER.match(text, position)
-        if match is None:
-            break
-        position = match.end()
-        name, quoted, token = match.groups()
-        if name.lower().startswith("boundary"):
-            boundaries.append((name.lower(), token if quoted is None else quoted))
-    if start is None or position < len(text):
-        raise MalformedBodyError("the Content-Type is not a well-formed multipart/form-data")
-    if len(boundaries) != 1 or boundaries[0][0] != "boundary" or not _BOUNDARY.fullmatch(boundaries[0][1]):
-        raise MalformedBodyError(
-            "the Content-Type does not name one boundary of 1 to 70 characters of RFC 2046"
-        )
-    return boundaries[0][1].encode("ascii")
-
-
 class MultipartParser:
     """Turns the bytes of one body into events.
 
-    :param boundary: the result of :func:`parse_boundary`.
+    :param boundary: the result of :func:`securefs.middleware.media_type.parse_boundary`.
     :param max_header: the most bytes of one part's header block.
     """
 

@@ -41,7 +41,7 @@ class UploadPipeline:
 
     def __init__(self, source: BodySource, boundary: bytes, policy: Policy, sealing: Sealing) -> None:
         # At least as long as the client's boundary, so that short boundaries can't make bodies
-        # grow; seldom longer.
+        # grow; seldom longer. Some frameworks take no more than 70 characters.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
         self.produced = 0  # bytes passed on
         self._source = source

@@ -32,8 +32,9 @@ from securefs.errors import LimitExceededError, Reason
 from securefs.header import MAGIC
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.filename import normalise
+from securefs.middleware.media_type import MalformedTypeError, parse_boundary
 from securefs.middleware.multipart import Data as Content
-from securefs.middleware.multipart import MalformedBodyError, MultipartParser, Part, parse_boundary
+from securefs.middleware.multipart import MalformedBodyError, MultipartParser, Part
 from securefs.middleware.refusal import BodyRefusedError
 from securefs.stream import TRAILER
 
@@ -336,7 +337,7 @@ def strict_parts(plan):
             elif isinstance(event, Content):
                 parts[-1][1].extend(event.data)
         parser.close()
-    except (MalformedBodyError, LimitExceededError):
+    except (MalformedTypeError, MalformedBodyError, LimitExceededError):
         return parts, False
     return parts, True
 

@@ -8,7 +8,7 @@ from securefs import Keyring, LimitExceededError, Suite
 from securefs.metadata import encode_metadata
 from securefs.middleware import Policy
 from securefs.middleware.bound import HEADER_GROWTH, METADATA_SIZE, STREAMED_FIELD_BYTES, Bound
-from securefs.middleware.multipart import MAX_MEDIA_TYPE
+from securefs.middleware.media_type import MAX_MEDIA_TYPE
 from securefs.sealer import NewFiles
 
 NEW = NewFiles(Keyring(bytes(range(32))))
@@ -57,6 +57,18 @@ def test_a_bound_is_close_by_default_and_not_where_every_part_grows():
     assert bound(Policy()).is_close()
     assert not bound(Policy(), longer=100).is_close()
     assert not bound(Policy(max_files=1000)).is_close()
+
+
+def test_a_bound_is_not_close_where_every_part_may_shrink():
+    """What a long boundary leaves over is filled, too; the bound itself is no smaller for it."""
+    assert bound(Policy(max_files=32), longer=-10).is_close()
+    assert not bound(Policy(max_files=32), longer=-130).is_close()
+    assert bound(longer=-130).announce(0, None) == bound().announce(0, None)
+    one = bound(Policy(max_files=1, max_fields=1000), longer=-130)
+    assert not one.is_close()
+    for _ in range(800):
+        one.add_field()
+    assert one.is_close(), "few parts are left"
 
 
 @pytest.mark.parametrize("suite", list(Suite))

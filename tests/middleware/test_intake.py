@@ -19,7 +19,9 @@ FORM = b'--B\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\npl
 def send(journal):
     """Send a body; return (answer, what the app read, its environ)."""
 
-    def send_it(body, content_type="multipart/form-data; boundary=B", method="POST", path="/up", **options):
+    def send_it(
+        body, content_type="multipart/form-data; boundary=B", method="POST", path="/up", extra=(), **options
+    ):
         seen = {}
 
         def app(environ, start_response):
@@ -29,7 +31,10 @@ def send(journal):
 
         wrapped = SecureFS(app, keyring=KEYRING, journal=journal, **options)
         headers = [("Host", "localhost")] + [("Content-Type", content_type)] * (content_type is not None)
-        answer = call(wrapped, method, path, Input(body), headers, length=len(body))
+        # wsgiref.validate objects to what some servers add.
+        answer = call(
+            wrapped, method, path, Input(body), headers, len(body), watched=not extra, **dict(extra)
+        )
         return answer, seen.get("read"), seen
 
     return send_it
@@ -91,8 +96,74 @@ def test_nothing_else_may_start_like_a_container(send):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["multipart/mixed; boundary=B", "MULTIPART/related; boundary=B", "multipart"]
+    "content_type",
+    [
+        "multipart/mixed; boundary=B",
+        "MULTIPART/related; boundary=B",
+        "multipart",
+        "*/form-data; boundary=B",
+        "text/plain, multipart; boundary=B",
+        "text/plain; boundary=B",
+        "text",
+        'text/plain; a="=?utf-8?q?b?="',
+        "multipart/form-data; boundary=B; charset=utf-16",
+        "text/plain; a=" + "b" * 2000,
+    ],
 )
-def test_other_multipart_types_are_refused(send, content_type):
-    answer, read, _ = send(FORM, content_type)
+def test_what_a_framework_may_take_for_a_form_is_refused_before_a_byte_is_read(journal, content_type):
+    stream = Input(FORM)
+    app = SecureFS(unreachable, keyring=KEYRING, journal=journal)
+    answer = call(app, "POST", "/up", stream, [("Content-Type", content_type)], length=len(FORM))
+    assert problem_of(answer)["status"] == 400
+    assert stream.sizes == []
+    (record,) = journal.records("file.rejected")
+    assert record["reason"] == "malformed_multipart"
+
+
+def unreachable(environ, start_response):
+    raise AssertionError("the app was called")
+
+
+@pytest.mark.parametrize("content_type", ["*/*", "no type", "a" * 5000])
+def test_without_a_body_the_type_does_not_matter(journal, content_type):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["CONTENT_TYPE"].encode()]
+
+    wrapped = SecureFS(app, keyring=KEYRING, journal=journal)
+    answer = call(wrapped, "GET", "/up", None, [("Content-Type", content_type)])
+    assert (answer.status, answer.body) == (200, content_type.encode())
+
+
+def test_a_copy_of_the_type_and_the_length_is_taken_away(send):
+    """CherryPy reads it, and the length at least is another one now."""
+    copies = {
+        "HTTP_CONTENT_TYPE": "multipart/form-data; boundary=B",
+        "HTTP_CONTENT_LENGTH": str(len(FORM)),
+    }
+    answer, read, environ = send(FORM, extra=copies)
+    assert answer.status == 200
+    assert MAGIC in read
+    assert not copies.keys() & environ.keys()
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain"])
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param({"HTTP_CONTENT_TYPE": "multipart/form-data; boundary=B"}, id="type"),
+        pytest.param({"HTTP_CONTENT_LENGTH": "1"}, id="length"),
+    ],
+)
+def test_a_second_type_or_length_is_refused(send, content_type, second):
+    """CherryPy and Django REST framework would read it: a server let ``Content_Type`` through."""
+    answer, read, _ = send(FORM, content_type, extra=second)
     assert (answer.status, read) == (400, None)
+    assert problem_of(answer)["status"] == 400
+
+
+def test_a_length_under_another_name_alone_is_refused(journal):
+    """The server reads no body then, but CherryPy would, off the connection."""
+    wrapped = SecureFS(unreachable, keyring=KEYRING, journal=journal)
+    answer = call(wrapped, "POST", "/up", None, [], watched=False, HTTP_CONTENT_LENGTH="5")
+    assert problem_of(answer)["status"] == 400

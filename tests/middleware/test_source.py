@@ -239,6 +239,7 @@ def test_what_is_no_number_is_refused(environ, status):
         pytest.param({"CONTENT_LENGTH": "0"}, False, id="zero"),
         pytest.param({"CONTENT_LENGTH": "1"}, True, id="length"),
         pytest.param({"HTTP_TRANSFER_ENCODING": "chunked"}, True, id="chunked"),
+        pytest.param({"HTTP_CONTENT_LENGTH": "1"}, True, id="length under another name"),
         pytest.param({"CONTENT_LENGTH": "0", "HTTP_TRANSFER_ENCODING": "chunked"}, True, id="both"),
         pytest.param({"SERVER_PROTOCOL": "HTTP/1.0"}, False, id="nothing in HTTP/1.0"),
         pytest.param({"SERVER_PROTOCOL": "HTTP/2.0"}, True, id="nothing in HTTP/2"),

@@ -93,7 +93,7 @@ def test_format_1_is_written_where_the_policy_says_so(lab_of):
 def test_the_body_s_own_framing_does_not_reach_the_app(lab_of):
     lab = lab_of()
     body = browser_body([file()])
-    lab.post(BROWSER_TYPE + "; charset=utf-16", body, length="absent")
+    lab.post(BROWSER_TYPE + "; charset=utf-8", body, length="absent")
     assert re.fullmatch(r"multipart/form-data; boundary=[0-9a-f]{53}", lab.app.content_type)
     assert "HTTP_TRANSFER_ENCODING" not in lab.app.environ
     assert b"geckoformboundary" not in lab.app.got
@@ -532,7 +532,9 @@ def test_a_file_that_is_ciphertext_already_is_sealed_once_more(lab_of):
         pytest.param(31, 1000, id="one less than ours"),
         pytest.param(32, 1000, id="as long as ours"),
         pytest.param(53, 1000, id="a browser's"),
-        pytest.param(70, 1000, id="the longest"),
+        pytest.param(70, 1000, id="the longest of ours"),
+        pytest.param(71, 1000, id="longer than ours"),
+        pytest.param(200, 1000, id="the longest"),
     ],
 )
 def test_as_many_fields_as_are_allowed_stream_behind_any_boundary(boundary, count, lab_of):

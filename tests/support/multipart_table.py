@@ -38,6 +38,13 @@ sense. It rewrites a body that it accepts, in the form in which a current browse
 it. A file in that column is a file for every framework behind securefs. [matrix.md](matrix.md) has
 ordinary uploads and downloads, with every framework on every server.
 
+Frameworks also differ on what is a form at all. Falcon matches `*/form-data` and splits a
+Content-Type at commas, also at quoted ones. CherryPy looks only at the word before the slash, and
+takes the last of several types. Bottle and Django REST framework read files from `multipart/*`. So
+securefs accepts `multipart/form-data` in one well-formed Content-Type, and refuses each type that
+is malformed or that could be taken for it. The rows that begin with `content-type` and `boundary`
+show this. [http.md](http.md#content-type) has the rules.
+
 Versions: {versions}.
 
 `file a.txt`: a file part with this name. `field`: a field. `-`: nothing, the app sees an empty
@@ -57,7 +64,7 @@ def cases() -> list[Case]:
     return [
         case
         for case in load()
-        if "multipart/form-data" in case.content_type.lower()
+        if ("multipart/form-data" in case.content_type.lower() or b"form-data" in case.body)
         and len(case.headers) == 1
         and not case.policy
         and case.reason not in {"limit", "ciphertext_injection"}
