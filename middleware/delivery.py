@@ -19,6 +19,7 @@ from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE
 from securefs.middleware.selection import PARTIAL, Selection, content_range, requested
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,6 +65,7 @@ class Delivery:
     def __iter__(self) -> Iterator[bytes]:
         return self
 
+    @clears_frames
     def __next__(self) -> bytes:
         if not self._open:
             raise StopIteration

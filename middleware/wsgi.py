@@ -20,6 +20,7 @@ from securefs.middleware.refusal import Refusal
 from securefs.middleware.transit import Settings, Transit
 from securefs.middleware.waiting import WaitingRoom
 from securefs.sealer import NewFiles
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,6 +51,7 @@ class SecureFS:
     :raises ConfigurationError: one of them is unusable. There is no fallback to plaintext.
     """
 
+    @clears_frames
     def __init__(
         self,
         app: WSGIApp,
@@ -76,6 +78,7 @@ class SecureFS:
         room = WaitingRoom(policy.max_waiting)
         self._settings = Settings(keyring, journal, policy, new_files, room, context, authorize, inspect)
 
+    @clears_frames
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
         transit = Transit(self._settings, environ, start_response)

@@ -16,6 +16,7 @@ from securefs.errors import ConfigurationError
 from securefs.keys.custody import file_fault, way_fault
 from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, check_key
 from securefs.primitives import KEY_SIZE
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,7 @@ def generate_key() -> str:
     return base64.b64encode(os.urandom(KEY_SIZE)).decode("ascii")
 
 
+@clears_frames
 def keys_from(environ: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
     """Return (the primary key, the retired keys) that the environment describes.
 
@@ -124,6 +126,14 @@ def _from_base64(text: str) -> bytes | None:
 
 
 def _shown(path: str) -> str:
-    """Return ``path`` for a message, in one line, unless it looks like a key given by mistake."""
-    key = _from_base64(path)
-    return "the path (it looks like a key)" if key and len(key) in FORMAT_1_KEY_SIZES else repr(path)
+    """Return ``path`` for a message, in one line, unless it looks like keys given by mistake."""
+    looks = any(map(_looks_like_a_key, path.split(",")))
+    return "the path (it looks like a key)" if looks else repr(path)
+
+
+def _looks_like_a_key(text: str) -> bool:
+    try:
+        key: bytes | None = bytes.fromhex(text)
+    except ValueError:
+        key = _from_base64(text)
+    return key is not None and len(key) in FORMAT_1_KEY_SIZES

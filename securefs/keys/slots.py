@@ -8,12 +8,13 @@ nothing else has to know of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import ConfigurationError, IntegrityError, Reason, UnknownKeyError
 from securefs.header import KIND_FILE_KEY, may_have_payload, slot_head
 from securefs.keys.material import KEY_ID_SIZE, KeyMaterial, key_id
 from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, KEY_SIZE
+from securefs.secrecy import HoldsSecrets, clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,23 +68,26 @@ class Unwrapper(Protocol):
         ...
 
 
-class FileKey:
+class FileKey(HoldsSecrets):
     """A file key K: :class:`Wrapper` and :class:`Unwrapper` of kind 1."""
 
     kind = KIND_FILE_KEY
     payload_size = WRAP_SALT_SIZE + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes
 
+    @clears_frames
     def __init__(self, material: KeyMaterial, primitives: Primitives) -> None:
         self.key_id = key_id(material.reveal())
         self._material = material
         self._primitives = primitives
 
+    @clears_frames
     def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
         """See :meth:`Wrapper.wrap`. The salt is fresh: no pair of key and nonce repeats."""
         salt = draw(WRAP_SALT_SIZE)
         wrap_key, nonce = self._wrap_keys(salt, bound)
         return salt + self._primitives.gcm(wrap_key).seal(nonce, dek)
 
+    @clears_frames
     def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
         """See :meth:`Unwrapper.unwrap`."""
         if slot.kind != self.kind or slot.key_id != self.key_id:
@@ -97,9 +101,6 @@ class FileKey:
 
     def __repr__(self) -> str:
         return f"<FileKey {self.key_id.hex()}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a FileKey holds a secret key and refuses to be pickled or copied")
 
 
 def new_slot(
