@@ -65,10 +65,14 @@ class Delivery:
     def __iter__(self) -> Iterator[bytes]:
         return self
 
-    @clears_frames
     def __next__(self) -> bytes:
         if not self._open:
             raise StopIteration
+        return self._released()
+
+    @clears_frames
+    def _released(self) -> bytes:
+        """Return the next verified chunk, after the outcome was recorded if it is the last."""
         try:
             data, last = self._read()
             if last:

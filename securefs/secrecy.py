@@ -5,9 +5,10 @@ each frame that an exception passed. Frames of this library hold keys and plaint
 public function that handles them is wrapped in :func:`clears_frames`: when it fails, the frames
 below it are emptied before the caller gets the exception. Its type, message and lines stay.
 
-Frames of the caller, of its files, inspectors and key services stay as they are: what is in them is
-the caller's. So does a frame that still runs. This is about accidents: who runs code in this
-process reads its memory (SECURITY.md).
+Frames of the caller, of its files and of its inspectors stay as they are, and so does a frame that
+still runs. A key service is the exception: it is given a data key, and all that it calls may hold
+it, so those frames are emptied, too. This is about accidents: who runs code in this process reads
+its memory (SECURITY.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["HoldsSecrets", "clear_frames", "clears_frames"]
+__all__ = ["HoldsSecrets", "clear_frames", "clears_all_frames", "clears_frames"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,8 +33,19 @@ _OURS: Final = frozenset(
 
 
 def clears_frames(function: Callable[P, R]) -> Callable[P, R]:
-    """Return ``function``; if it fails, the frames of its traceback hold no local variables."""
+    """Return ``function``; if it fails, this library's frames hold no local variables."""
+    return _clearing(function, _is_ours)
 
+
+def clears_all_frames(function: Callable[P, R]) -> Callable[P, R]:
+    """Return ``function``; if it fails, no frame below it holds local variables.
+
+    This is for calls that hand a secret of ours to code of the caller.
+    """
+    return _clearing(function, lambda _: True)
+
+
+def _clearing(function: Callable[P, R], affected: Callable[[FrameType], bool]) -> Callable[P, R]:
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -41,23 +53,29 @@ def clears_frames(function: Callable[P, R]) -> Callable[P, R]:
         except BaseException as error:
             # On any exception: an interrupt can fall into any frame.
             del args, kwargs
-            clear_frames(error)
+            clear_frames(error, affected)
             raise
 
     return guarded
 
 
-def clear_frames(error: BaseException) -> None:
-    """Delete the local variables of this library's frames in the traceback of ``error``.
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _OURS
+
+
+def clear_frames(error: BaseException, affected: Callable[[FrameType], bool] = _is_ours) -> None:
+    """Delete the local variables of the frames in the traceback of ``error``.
 
     The same is done for every exception that it came from. One that is not to be shown
     (``raise … from None``) is removed, because such exceptions carry data of their own: a
     UnicodeDecodeError carries all of its text.
+
+    :param affected: chooses the frames; unless given, those of this library.
     """
     for link in _chain(error):
         trace = link.__traceback__
         while trace is not None:
-            if _is_ours(trace.tb_frame):
+            if affected(trace.tb_frame):
                 # A frame that still runs, as this function's callers do, can't be cleared.
                 with suppress(RuntimeError):
                     trace.tb_frame.clear()
@@ -77,10 +95,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             link.__context__ = None
         yield link
         left += [link.__cause__, link.__context__]
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in _OURS
 
 
 class HoldsSecrets:

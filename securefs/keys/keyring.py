@@ -18,7 +18,7 @@ from securefs.errors import ConfigurationError
 from securefs.format1 import Format1Sealer, Format1Verifier
 from securefs.keys.environment import keys_from
 from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, KeyMaterial, check_key, key_id
-from securefs.keys.slots import FileKey, check_wrapper
+from securefs.keys.slots import FileKey, check_wrapper, unwrapped
 from securefs.primitives import BLOCK_SIZE, KEY_SIZE
 from securefs.secrecy import HoldsSecrets, clears_frames
 
@@ -128,7 +128,7 @@ class Keyring(HoldsSecrets):
         See :class:`Unwrapper`.
         """
         for unwrapper in self._unwrappers:
-            if (dek := unwrapper.unwrap(slot, bound)) is not None:
+            if (dek := unwrapped(unwrapper, slot, bound)) is not None:
                 return dek
         return None
 

@@ -32,11 +32,9 @@ class KeyMaterial(HoldsSecrets):
 
     __slots__ = ("__bytes",)
 
-    @clears_frames
     def __init__(self, secret: bytes) -> None:
         self.__bytes = bytes(secret)
 
-    @clears_frames
     def derive(self, salt: bytes, info: bytes, length: int) -> bytes:
         """Return ``length`` bytes of HKDF-SHA256 (RFC 5869) of the secret."""
         return hkdf("sha256", self.__bytes, salt, info, length)

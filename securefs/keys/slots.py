@@ -14,7 +14,7 @@ from securefs.errors import ConfigurationError, IntegrityError, Reason, UnknownK
 from securefs.header import KIND_FILE_KEY, may_have_payload, slot_head
 from securefs.keys.material import KEY_ID_SIZE, KeyMaterial, key_id
 from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, KEY_SIZE
-from securefs.secrecy import HoldsSecrets, clears_frames
+from securefs.secrecy import HoldsSecrets, clears_all_frames, clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,7 @@ __all__ = [
     "check_wrapper",
     "claimed_slots",
     "new_slot",
+    "unwrapped",
 ]
 
 WRAP_SALT_SIZE: Final = 32  # bytes
@@ -112,7 +113,7 @@ def new_slot(
     """
     check_wrapper(wrapper)
     head = slot_head(wrapper.kind, wrapper.payload_size, generation, wrapper.key_id)
-    payload: object = wrapper.wrap(dek, preamble + head, draw)
+    payload = _wrapped(wrapper, dek, preamble + head, draw)
     if not isinstance(payload, bytes):
         raise ConfigurationError(
             f"{type(wrapper).__name__} wrapped a key into {type(payload).__name__}, not bytes"
@@ -122,6 +123,17 @@ def new_slot(
             f"{type(wrapper).__name__} wrapped a key into {len(payload)} bytes and not the {wrapper.payload_size} that it announced"
         )
     return head + payload
+
+
+@clears_all_frames
+def _wrapped(wrapper: Wrapper, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> object:
+    return wrapper.wrap(dek, bound, draw)
+
+
+@clears_all_frames
+def unwrapped(unwrapper: Unwrapper, slot: Slot, bound: bytes) -> bytes | None:
+    """Return what ``unwrapper`` returns."""
+    return unwrapper.unwrap(slot, bound)
 
 
 def check_wrapper(wrapper: Wrapper) -> None:

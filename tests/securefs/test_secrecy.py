@@ -453,7 +453,7 @@ def test_the_cases_find_what_is_not_cleared(tmp_path, monkeypatch):
 
     What the others leave (data keys that were drawn, derived keys) it does not know.
     """
-    monkeypatch.setattr(secrecy, "clear_frames", lambda _: None)
+    monkeypatch.setattr(secrecy, "clear_frames", lambda *_: None)
     silent, shown = [], 0
     for number, case in enumerate(CASES):
         folder = tmp_path / str(number)
@@ -473,11 +473,30 @@ def test_a_cleared_traceback_still_says_where():
     assert names[-2:] == ["_authenticated", "_reject"]
 
 
-def test_frames_of_the_caller_are_left_alone(tmp_path):
-    """What is in a frame of a key service, a file or an inspector is theirs to keep, and to debug with."""
-    error = failure_of(lambda _: write(ring=Keyring.of(Service())), tmp_path)
-    found = [frame for frame in traceback.walk_tb(error.__traceback__) if frame[0].f_code.co_name == "wrap"]
-    assert [sorted(frame.f_locals) for frame, _ in found] == [["bound", "dek", "draw", "self"]]
+def locals_of(error: BaseException, function: str) -> list[list[str]]:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [sorted(frame.f_locals) for frame in frames if frame.f_code.co_name == function]
+
+
+def test_frames_of_the_caller_are_left_alone():
+    """What is in a frame of its file or inspector is the caller's, to find the fault with."""
+    error = failure_of(lambda _: read(Unreadable(SHORT, 0, OSError())), None)
+    assert locals_of(error, "read")[-1] == ["__class__", "self", "size"]
+
+
+@pytest.mark.parametrize(
+    ("run", "method"),
+    [
+        pytest.param(lambda: write(ring=Keyring.of(Service())), "wrap", id="wrap"),
+        pytest.param(lambda: read(SHORT, Keyring.of(None, Service())), "unwrap", id="unwrap"),
+    ],
+)
+def test_frames_of_a_key_service_are_cleared_because_it_got_a_data_key(run, method):
+    error = failure_of(lambda _: run(), None)
+    assert isinstance(error, ConnectionError)
+    found = locals_of(error, method)
+    assert found
+    assert not any(found)
 
 
 def test_errors_that_are_hidden_are_dropped_and_shown_ones_kept():

@@ -13,7 +13,7 @@ DEPTH = 6  # levels of containers
 # Variables that may stay: what a wrapper wraps, and numbers of a frame that is not wrapped, because
 # it runs for each small read.
 MAY_STAY = {
-    ("securefs.secrecy.guarded", "function"),
+    *(("securefs.secrecy.guarded", name) for name in ("function", "affected")),
     *(("securefs.reader.read", name) for name in ("self", "size", "left", "wanted", "at")),
 }
 
