@@ -28,6 +28,7 @@ from securefs.audit.folder import prepare_folder
 from securefs.audit.pseudonym import load_or_create, random_pseudonyms
 from securefs.audit.record import Entry, Source
 from securefs.errors import ConfigurationError, JournalError
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,6 +70,7 @@ class Journal:
 
     _busy: bool
 
+    @clears_frames
     def __init__(
         self,
         directory: str | os.PathLike[str] | None = None,
@@ -97,6 +99,7 @@ class Journal:
         _journals.add(self)
 
     @classmethod
+    @clears_frames
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Journal:
         """Return the journal that the environment variables SECUREFS_AUDIT_* describe.
 
@@ -126,6 +129,7 @@ class Journal:
         where = "a stream" if isinstance(self._target, StreamSink) else str(self._target)
         return f"<Journal to {where}: {', '.join(f'{key}={value}' for key, value in self._settings.items())}>"
 
+    @clears_frames
     def record(self, entry: Entry) -> None:
         """Write one record; return when the operating system has it.
 
@@ -148,6 +152,7 @@ class Journal:
                 if self._settings["on_failure"] == "closed":
                     raise JournalError(f"the audit journal cannot be written: {error}") from error
 
+    @clears_frames
     def describe(self, *, places: str) -> None:
         """Say in the first record of each later chain whether stored files are declared.
 
@@ -157,6 +162,7 @@ class Journal:
             if self._settings.get("places") != "undeclared":
                 self._settings = {**self._settings, "places": places}
 
+    @clears_frames
     def check(self) -> None:
         """Check that a record can be written now, as far as possible without writing one.
 
@@ -177,6 +183,7 @@ class Journal:
             except ChainBrokenError as error:
                 raise JournalError(f"the audit journal cannot be written: {error}") from error
 
+    @clears_frames
     def close(self) -> None:
         """End this process's chain with ``server.stop``; refuse further records.
 

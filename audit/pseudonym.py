@@ -23,6 +23,7 @@ from typing import Final, Literal
 from securefs.audit.folder import open_regular
 from securefs.disk import explain, flush_folder, write_new
 from securefs.errors import ConfigurationError
+from securefs.secrecy import HoldsSecrets, clears_frames
 
 __all__ = ["KEY_FILE", "Kind", "Pseudonyms", "hash_name", "load_or_create", "random_pseudonyms"]
 
@@ -35,7 +36,7 @@ Kind = Literal["name", "principal"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pseudonyms:
+class Pseudonyms(HoldsSecrets):
     """Makes pseudonyms under one key, which its repr does not show."""
 
     key: bytes = field(repr=False)
@@ -63,6 +64,7 @@ def random_pseudonyms() -> Pseudonyms:
     return Pseudonyms(secrets.token_bytes(_KEY_SIZE))
 
 
+@clears_frames
 def load_or_create(directory: Path) -> Pseudonyms:
     """Return the pseudonyms of the journal in ``directory``; create its key if there is none.
 
@@ -79,6 +81,7 @@ def load_or_create(directory: Path) -> Pseudonyms:
     return _load(path)
 
 
+@clears_frames
 def hash_name(directory: str | os.PathLike[str], text: str, kind: Kind = "name") -> str:
     """Return the pseudonym of ``text`` in the journal in ``directory`` (``securefs audit hash``).
 

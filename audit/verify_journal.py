@@ -25,6 +25,7 @@ from securefs.audit.pseudonym import KEY_FILE
 from securefs.audit.verify_chain import ChainSummary, ChainVerifier, Finding, TornTail
 from securefs.disk import explain
 from securefs.errors import ConfigurationError
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,6 +125,7 @@ class Report:
             yield f"unknown: {name!a} was not written by the journal and was not read"
 
 
+@clears_frames
 def verify_journal(directory: str | os.PathLike[str]) -> Report:
     """Verify every chain in this folder, and what the chains say of each other; write nothing.
 

@@ -25,6 +25,7 @@ from securefs.middleware.sealing import Piece
 from securefs.middleware.servers import UPLOAD_READ, copies_before_parsing
 from securefs.middleware.spool import Spool
 from securefs.reader import open_encrypted
+from securefs.secrecy import clear_frames
 from securefs.stream import Encryptor
 from securefs.suites import Suite
 
@@ -150,9 +151,12 @@ class RewrittenBody(io.BufferedIOBase):
             except StopIteration:
                 return None
             except Refusal as refusal:
+                # It is kept until the response: without what its frames hold.
+                clear_frames(refusal)
                 self.refusal = refusal
                 break
-            except BaseException:
+            except BaseException as error:
+                clear_frames(error)
                 # A generator that raised has ended. An app that continues to read would take that
                 # for the end of the body.
                 self._broken = True

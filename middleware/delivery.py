@@ -19,6 +19,7 @@ from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE
 from securefs.middleware.selection import PARTIAL, Selection, content_range, requested
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,6 +68,11 @@ class Delivery:
     def __next__(self) -> bytes:
         if not self._open:
             raise StopIteration
+        return self._released()
+
+    @clears_frames
+    def _released(self) -> bytes:
+        """Return the next verified chunk, after the outcome was recorded if it is the last."""
         try:
             data, last = self._read()
             if last:

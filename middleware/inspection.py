@@ -20,6 +20,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import ConfigurationError
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +81,7 @@ class FileRules:
         self._max_size = max_size
         self._then = then
 
+    @clears_frames
     def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:
         """Read the file; raise :class:`FileRefusedError` if it breaks a rule."""
         checked = self._checked(part, chunks)
@@ -130,6 +132,7 @@ class ClamAV:
         self._timeout = timeout
 
     # The part is the interface's.
+    @clears_frames
     def __call__(self, part: Upload, chunks: Iterator[bytes], /) -> None:  # noqa: ARG002
         """Send the file to clamd.
 

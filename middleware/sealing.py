@@ -17,6 +17,7 @@ from securefs.middleware.inspection import FileRefusedError
 from securefs.middleware.multipart import MalformedBodyError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.spool import Spool
+from securefs.secrecy import HoldsSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -77,7 +78,7 @@ class _Looked:
     whole: bool = False
 
 
-class SealedFile:
+class SealedFile(HoldsSecrets):
     """The stored form of one file, piece by piece.
 
     :ivar taken: bytes of plaintext so far. :ivar given: stored bytes so far, passed on or held.

@@ -23,6 +23,7 @@ from securefs.middleware.refusal import Refusal, log
 from securefs.middleware.transit import Settings, Transit
 from securefs.middleware.waiting import WaitingRoom
 from securefs.sealer import NewFiles
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,6 +63,7 @@ class SecureFS:
     :raises ConfigurationError: one of them is unusable. There is no fallback to plaintext.
     """
 
+    @clears_frames
     def __init__(
         self,
         app: WSGIApp,
@@ -97,6 +99,7 @@ class SecureFS:
             log.warning(UNDECLARED)
         journal.describe(places="declared" if places.declared else "undeclared")
 
+    @clears_frames
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
         transit = Transit(self._settings, environ, start_response)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from securefs.errors import IntegrityError, Reason
 from securefs.primitives import GCM_TAG_SIZE
+from securefs.secrecy import HoldsSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenSSL"]
 
 
-class _OpenSSLGcm:
+class _OpenSSLGcm(HoldsSecrets):
     __slots__ = ("_aead",)
 
     def __init__(self, key: bytes) -> None:

@@ -14,6 +14,7 @@ from securefs.disk import write_atomically
 from securefs.primitives import view_of
 from securefs.reader import as_a_file, open_encrypted
 from securefs.sealer import NewFiles
+from securefs.secrecy import clears_frames
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class FileInfo:
         )
 
 
+@clears_frames
 def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int:
     """Seal everything from ``source`` into ``target``; return the plaintext's size in bytes.
 
@@ -85,6 +87,7 @@ def _open(path: StrPath) -> BinaryIO:
         return Path(path).open("rb")
 
 
+@clears_frames
 def encrypt_file(
     source: StrPath,
     target: StrPath,
@@ -114,6 +117,7 @@ def encrypt_file(
     return sealer.object_id
 
 
+@clears_frames
 def decrypt_file(
     source: StrPath,
     target: StrPath,
@@ -140,6 +144,7 @@ def decrypt_file(
         return FileInfo.of(plain)
 
 
+@clears_frames
 def verify(
     file: SeekableFile | StrPath,
     keyring: Keyring,

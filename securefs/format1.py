@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import FormatError, IntegrityError, Reason
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_pad, view_of
+from securefs.secrecy import HoldsSecrets, clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,7 @@ def most_overhead() -> int:
     return OVERHEAD + BLOCK_SIZE
 
 
-class Format1Sealer:
+class Format1Sealer(HoldsSecrets):
     """Seals one file as a stream. Deterministic: the IV is an argument.
 
     :param iv: 16 random bytes, never used twice.
@@ -67,6 +68,7 @@ class Format1Sealer:
 
     object_id = ""
 
+    @clears_frames
     def __init__(self, key: bytes, iv: bytes, primitives: Primitives, key_id: str = "") -> None:
         self.key_id = key_id
         self._encrypt = primitives.cbc_encryptor(key, iv)
@@ -79,6 +81,7 @@ class Format1Sealer:
         """Return the size in bytes of the whole file for ``size`` bytes of plaintext."""
         return sealed_length(size)
 
+    @clears_frames
     def update(self, data: Bytes) -> bytes:
         """Take plaintext of any length; return the stored bytes that are ready.
 
@@ -91,6 +94,7 @@ class Format1Sealer:
         self._tail = plaintext[whole:]
         return self._emit(plaintext[:whole])
 
+    @clears_frames
     def finalize(self) -> bytes:
         """Return the last stored bytes, which include the tag. The sealer cannot be used again."""
         if self._spent:
@@ -105,7 +109,7 @@ class Format1Sealer:
         return ready
 
 
-class Format1Verifier:
+class Format1Verifier(HoldsSecrets):
     """Finds which of several named keys made a file's tag, in one pass over ``IV ‖ ciphertext``."""
 
     def __init__(self, keys: Mapping[bytes, bytes]) -> None:

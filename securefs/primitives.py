@@ -17,6 +17,7 @@ from Crypto.Cipher import AES  # nosec B413
 from Crypto.Util.Padding import pad  # nosec B413
 
 from securefs.errors import IntegrityError, Reason, SourceError
+from securefs.secrecy import HoldsSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +109,7 @@ class Primitives(Protocol):
         ...
 
 
-class _PyCryptodomeGcm:
+class _PyCryptodomeGcm(HoldsSecrets):
     __slots__ = ("_key",)
 
     def __init__(self, key: bytes) -> None:

@@ -22,6 +22,7 @@ from securefs.errors import ConfigurationError, IntegrityError, Reason, SecureFS
 from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size, view_of
+from securefs.secrecy import HoldsSecrets, clears_frames
 from securefs.stream import TRAILER, unlock
 from securefs.suites import BODY_HEAD_SIZE, check_index
 
@@ -59,7 +60,7 @@ class SeekableFile(Protocol):
         ...
 
 
-class EncryptedFile(io.BufferedIOBase):
+class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
     """The plaintext of an encrypted file, as a seekable read-only binary file.
 
     Reading raises :class:`IntegrityError` if the file was changed; all bytes returned before that
@@ -134,6 +135,16 @@ class EncryptedFile(io.BufferedIOBase):
         self._check_open()
         left = max(0, self.size - self._position)
         wanted = left if size is None or size < 0 else min(size, left)
+        at = self._position - self._cached[0]
+        if 0 <= at <= at + wanted <= len(self._cached[1]):
+            self._position += wanted
+            # A slice of the whole run is the same object, not a copy.
+            return self._cached[1][at : at + wanted]
+        return self._collect(wanted)
+
+    @clears_frames
+    def _collect(self, wanted: int) -> bytes:
+        """Return ``wanted`` bytes from the position on, of as many runs as they are in."""
         pieces = []
         while wanted:
             start, run = self._cached
@@ -142,7 +153,6 @@ class EncryptedFile(io.BufferedIOBase):
                 run = self._run(index, -(-(offset + wanted) // self.block_size))
                 start = index * self.block_size
                 self._cached = start, run
-            # A slice of the whole run is the same object, not a copy.
             piece = run[self._position - start : self._position - start + wanted]
             if not piece:
                 # Since it was opened, the file was exchanged for a genuine one that ends sooner.
@@ -156,6 +166,7 @@ class EncryptedFile(io.BufferedIOBase):
         """Return up to ``size`` bytes from the block at the position."""
         return self.read(self.block_size if size < 0 else min(size, self.block_size))
 
+    @clears_frames
     def close(self) -> None:
         """Close the file, and the underlying one if :func:`open_encrypted` opened it."""
         self._cached = (0, b"")
@@ -315,6 +326,7 @@ class _Format2File(EncryptedFile):
             index += 1
         return bytes(self._output[:size])
 
+    @clears_frames
     def check(self, start: int = 0, stop: int | None = None) -> None:
         end = self._last if stop is None else (stop - 1) // self.block_size
         for index in range(start // self.block_size, min(end, self._last) + 1):
@@ -381,6 +393,7 @@ class _Format1File(EncryptedFile):
         """Do nothing: opening the file verified all of it, and each read is compared with that."""
 
 
+@clears_frames
 def open_encrypted(
     file: SeekableFile | str | os.PathLike[str],
     keyring: Keyring,

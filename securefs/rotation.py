@@ -48,6 +48,7 @@ from securefs.header import (
 from securefs.keys import KEY_ID_SIZE
 from securefs.keys.slots import claimed_slots, new_slot
 from securefs.metadata import open_metadata
+from securefs.secrecy import clears_frames
 from securefs.stream import open_with, split_start
 from securefs.suites import BODY_HEAD_SIZE
 
@@ -82,6 +83,7 @@ class Rewrapped:
     changed: bool = False
 
 
+@clears_frames
 def rewrap(
     path: StrPath, keyring: Keyring, context: bytes | None = b"", *, primitives: Primitives | None = None
 ) -> Rewrapped:

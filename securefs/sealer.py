@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from securefs import format1
 from securefs.errors import ConfigurationError
 from securefs.primitives import StreamSealer
+from securefs.secrecy import HoldsSecrets, clears_frames
 from securefs.stream import Encryptor, most_overhead
 from securefs.suites import Suite
 
@@ -39,7 +40,7 @@ class FileSealer(StreamSealer, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class NewFiles:
+class NewFiles(HoldsSecrets):
     """The settings under which new files are sealed.
 
     :ivar keyring: its primary key seals them.
@@ -60,6 +61,7 @@ class NewFiles:
         """The suite's name for records, None in Format 1."""
         return self.suite.label if self.binds else None
 
+    @clears_frames
     def check(self) -> None:
         """Raise :class:`ConfigurationError` if the keyring can't seal files of this format."""
         if self.binds:
@@ -67,6 +69,7 @@ class NewFiles:
         else:
             self.keyring.format_1_verifier()
 
+    @clears_frames
     def sealer(
         self,
         context: bytes = b"",

@@ -34,6 +34,7 @@ from securefs.header import (
 from securefs.keys.slots import WRAP_SALT_SIZE, claimed_slots, new_slot
 from securefs.metadata import encode_metadata, open_metadata, seal_metadata
 from securefs.primitives import BLOCK_SIZE, KEY_SIZE, view_of
+from securefs.secrecy import HoldsSecrets, clears_frames
 from securefs.suites import BODY_HEAD_SIZE, SALT_SIZE, TRAILER, Suite, body_context, check_index, derive
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Randomness:
+class Randomness(HoldsSecrets):
     """Every random value of one file. Only tests choose them; :meth:`draw` asks the system."""
 
     file_id: bytes  # 32 bytes
@@ -89,7 +90,7 @@ def _draw_iv() -> bytes:
     return token_bytes(BLOCK_SIZE)
 
 
-class Encryptor:
+class Encryptor(HoldsSecrets):
     """Turns a stream of plaintext into one Format 2 file.
 
     :param keyring: its primary key seals the file.
@@ -101,6 +102,7 @@ class Encryptor:
     :raises ConfigurationError: for an unusable key, context or metadata.
     """
 
+    @clears_frames
     def __init__(
         self,
         keyring: Keyring,
@@ -128,6 +130,7 @@ class Encryptor:
         """Return the size in bytes of the whole file for ``size`` bytes of plaintext."""
         return self._header_size + self.suite.body_length(size) + len(TRAILER)
 
+    @clears_frames
     def update(self, data: Bytes) -> bytes:
         """Take plaintext of any length; return the stored bytes that are ready (perhaps none).
 
@@ -145,6 +148,7 @@ class Encryptor:
             raise LimitExceededError(f"a file of this suite holds at most {self.suite.max_size} bytes")
         return start + self._sealer.update(view)
 
+    @clears_frames
     def finalize(self) -> bytes:
         """Return the last stored bytes. The encryptor cannot be used again."""
         start = self._begin()
@@ -159,7 +163,7 @@ class Encryptor:
         return start
 
 
-class _SegmentSealer:
+class _SegmentSealer(HoldsSecrets):
     """Cuts a stream into segments and seals each: salt, commitment, segments."""
 
     def __init__(self, suite: Suite, random: Randomness, ctx: bytes, primitives: Primitives) -> None:
@@ -257,7 +261,7 @@ def seal_with(
 
 
 @dataclass(frozen=True, slots=True)
-class Unlocked:
+class Unlocked(HoldsSecrets):
     """A file whose slot was unwrapped, and whose metadata and commitment were verified.
 
     Its segments are ready to be opened.
@@ -333,7 +337,7 @@ def open_with(
     return metadata, cipher
 
 
-class Decryptor:
+class Decryptor(HoldsSecrets):
     """Opens one Format 2 file as a stream.
 
     Memory use is a few segments plus the size of the pieces that are fed.
@@ -342,6 +346,7 @@ class Decryptor:
     :param context: the context that the file was written with.
     """
 
+    @clears_frames
     def __init__(
         self, keyring: Keyring, context: bytes = b"", *, primitives: Primitives | None = None
     ) -> None:
@@ -352,6 +357,7 @@ class Decryptor:
         self._index = self._first = 0
         self.unlocked: Unlocked | None = None  # None until the header was read and verified
 
+    @clears_frames
     def update(self, data: Bytes) -> bytes:
         """Take stored bytes; return the verified plaintext that is ready (perhaps none).
 
@@ -367,6 +373,7 @@ class Decryptor:
         """Skip the segments before ``index`` that are still to come: they are not verified."""
         self._first = index
 
+    @clears_frames
     def finalize(self) -> bytes:
         """Return the last plaintext. The file is proven whole only once this returns.
 

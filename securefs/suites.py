@@ -32,6 +32,7 @@ from securefs.primitives import (
     pkcs7_pad,
     unpadded_size,
 )
+from securefs.secrecy import HoldsSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +171,7 @@ class SegmentCipher(Protocol):
         ...
 
 
-class _Opener:
+class _Opener(HoldsSecrets):
     """The common part of both suites. Sizes are computed once, not for every segment."""
 
     suite: Suite

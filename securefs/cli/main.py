@@ -20,6 +20,7 @@ from securefs._version import __version__
 from securefs.cli.terminal import FINDING, USAGE, abandon_output, complain, flush_output
 from securefs.disk import explain
 from securefs.errors import VERDICTS, SecureFSError
+from securefs.secrecy import clears_frames
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE)
 
 
+@clears_frames
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     try:

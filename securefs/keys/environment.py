@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import stat
 from typing import TYPE_CHECKING, Final
 
 from securefs.disk import explain
 from securefs.errors import ConfigurationError
+from securefs.keys.custody import file_fault, way_fault
 from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, check_key
 from securefs.primitives import KEY_SIZE
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,7 @@ def generate_key() -> str:
     return base64.b64encode(os.urandom(KEY_SIZE)).decode("ascii")
 
 
+@clears_frames
 def keys_from(environ: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
     """Return (the primary key, the retired keys) that the environment describes.
 
@@ -65,19 +67,19 @@ def _variable(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _read_secret(path: str, variable: str) -> str:
-    """Return the text in the file at ``path``.
+    """Return the text in the file at ``path``, which only root and this user can have changed.
 
     Errors are raised outside the handlers, because the OSError contains the path.
     """
     shown = _shown(path)
     try:
+        if (on_the_way := way_fault(path)) is not None:
+            folder, problem, remedy = on_the_way
+            raise ConfigurationError(f"{variable}: {folder!r}, on the way to {shown}, {problem}: {remedy}")
         with open(path, "rb", opener=_without_blocking) as file:
             # The opened file is checked, not the path, so that it can't be exchanged in between.
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigurationError(f"{variable}: {shown} is not a regular file: {HOW}")
-            if status.st_mode & stat.S_IRWXO:
-                raise ConfigurationError(f"{variable}: other users can access {shown}: run chmod 600 on it")
+            if (fault := file_fault(os.fstat(file.fileno()))) is not None:
+                raise ConfigurationError(f"{variable}: {shown} {fault[0]}: {fault[1]}")
             return _key_text(file.read(MAX_KEY_FILE + 1), f"{variable}: {shown}")
     except OSError as error:
         problem = explain(error)
@@ -124,6 +126,14 @@ def _from_base64(text: str) -> bytes | None:
 
 
 def _shown(path: str) -> str:
-    """Return ``path`` for a message, in one line, unless it looks like a key given by mistake."""
-    key = _from_base64(path)
-    return "the path (it looks like a key)" if key and len(key) in FORMAT_1_KEY_SIZES else repr(path)
+    """Return ``path`` for a message, in one line, unless it looks like keys given by mistake."""
+    looks = any(map(_looks_like_a_key, path.split(",")))
+    return "the path (it looks like a key)" if looks else repr(path)
+
+
+def _looks_like_a_key(text: str) -> bool:
+    try:
+        key: bytes | None = bytes.fromhex(text)
+    except ValueError:
+        key = _from_base64(text)
+    return key is not None and len(key) in FORMAT_1_KEY_SIZES

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import os
 from secrets import token_bytes
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from securefs.backend import default_primitives
 from securefs.errors import ConfigurationError
 from securefs.format1 import Format1Sealer, Format1Verifier
 from securefs.keys.environment import keys_from
 from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, KeyMaterial, check_key, key_id
-from securefs.keys.slots import FileKey, check_wrapper
+from securefs.keys.slots import FileKey, check_wrapper, unwrapped
 from securefs.primitives import BLOCK_SIZE, KEY_SIZE
+from securefs.secrecy import HoldsSecrets, clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Keyring"]
 
 
-class Keyring:
+class Keyring(HoldsSecrets):
     """The keys of one environment.
 
     :param primary: the key that seals new files: 32 bytes. With 16 or 24 bytes the ring serves
@@ -44,6 +45,7 @@ class Keyring:
 
     __slots__ = ("_file_keys", "_unwrappers", "_wrapper")
 
+    @clears_frames
     def __init__(
         self, primary: bytes, previous: Iterable[bytes] = (), *, primitives: Primitives | None = None
     ) -> None:
@@ -66,6 +68,7 @@ class Keyring:
         self._file_keys, self._unwrappers, self._wrapper = file_keys, unwrappers, wrapper
 
     @classmethod
+    @clears_frames
     def of(cls, wrapper: Wrapper | None, *unwrappers: Unwrapper) -> Keyring:
         """Return a keyring of keys that live elsewhere, such as in a key service or a token.
 
@@ -82,6 +85,7 @@ class Keyring:
         return ring
 
     @classmethod
+    @clears_frames
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Keyring:
         """Return the keyring that the environment describes.
 
@@ -105,6 +109,7 @@ class Keyring:
         """
         return tuple(self._file_keys) or ((self._wrapper.key_id,) if self._wrapper is not None else ())
 
+    @clears_frames
     def wrapper(self) -> Wrapper:
         """Return the key that seals Format 2; :class:`ConfigurationError` if there is none."""
         if self._wrapper is None:
@@ -116,26 +121,30 @@ class Keyring:
             )
         return self._wrapper
 
+    @clears_frames
     def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
         """Return the DEK in ``slot``; None if the slot is for no key of this ring.
 
         See :class:`Unwrapper`.
         """
         for unwrapper in self._unwrappers:
-            if (dek := unwrapper.unwrap(slot, bound)) is not None:
+            if (dek := unwrapped(unwrapper, slot, bound)) is not None:
                 return dek
         return None
 
+    @clears_frames
     def format_1_sealer(self, primitives: Primitives | None = None) -> Format1Sealer:
         """Return a sealer for one Format 1 file under the primary key, with a fresh random IV."""
         key, name = self._primary().reveal(), self.primary_id.hex()
         return Format1Sealer(key, token_bytes(BLOCK_SIZE), primitives or default_primitives(), name)
 
+    @clears_frames
     def format_1_verifier(self) -> Format1Verifier:
         """Return a verifier that finds which file key made a Format 1 file, which names no key."""
         self._primary()
         return Format1Verifier({name: key.reveal() for name, key in self._file_keys.items()})
 
+    @clears_frames
     def format_1_decrypt_into(
         self, identity: bytes, iv: bytes, ciphertext: Bytes, out: memoryview, primitives: Primitives
     ) -> None:
@@ -150,9 +159,6 @@ class Keyring:
     def __repr__(self) -> str:
         primary, *previous = (identity.hex() for identity in self.key_ids or (b"",))
         return f"<Keyring primary={primary} previous={previous}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Keyring holds secret keys and refuses to be pickled or copied")
 
 
 def _checked(primary: bytes, previous: Iterable[bytes]) -> Iterator[bytes]:

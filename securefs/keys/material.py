@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from typing import Final, NoReturn
+from typing import Final
 
 from securefs.errors import ConfigurationError
 from securefs.primitives import KEY_SIZE, hkdf
+from securefs.secrecy import HoldsSecrets, clears_frames
 
 __all__ = ["FORMAT_1_KEY_SIZES", "HOW", "KEY_ID_SIZE", "KeyMaterial", "check_key", "key_id"]
 
@@ -17,12 +18,13 @@ HOW: Final = "make a good one with: securefs keygen"
 _KEY_ID_INFO: Final = b"securefs/2 key-id\0"
 
 
+@clears_frames
 def key_id(key: bytes) -> bytes:
     """Return the 16 bytes that name ``key`` without revealing it (docs/format.md, "Keys")."""
     return hkdf("sha256", key, b"", _KEY_ID_INFO, KEY_ID_SIZE)
 
 
-class KeyMaterial:
+class KeyMaterial(HoldsSecrets):
     """Secret bytes, which leave this object only as derived keys.
 
     :meth:`reveal` is for Format 1 alone, which uses the bytes as they are.
@@ -52,9 +54,6 @@ class KeyMaterial:
 
     def __repr__(self) -> str:
         return f"<KeyMaterial of {len(self)} bytes>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("key material refuses to be pickled or copied")
 
 
 def check_key(key: bytes, name: str, sizes: tuple[int, ...]) -> None:

@@ -8,12 +8,13 @@ nothing else has to know of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import ConfigurationError, IntegrityError, Reason, UnknownKeyError
 from securefs.header import KIND_FILE_KEY, may_have_payload, slot_head
 from securefs.keys.material import KEY_ID_SIZE, KeyMaterial, key_id
 from securefs.primitives import GCM_NONCE_SIZE, GCM_TAG_SIZE, KEY_SIZE
+from securefs.secrecy import HoldsSecrets, clears_all_frames, clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ __all__ = [
     "check_wrapper",
     "claimed_slots",
     "new_slot",
+    "unwrapped",
 ]
 
 WRAP_SALT_SIZE: Final = 32  # bytes
@@ -67,23 +69,26 @@ class Unwrapper(Protocol):
         ...
 
 
-class FileKey:
+class FileKey(HoldsSecrets):
     """A file key K: :class:`Wrapper` and :class:`Unwrapper` of kind 1."""
 
     kind = KIND_FILE_KEY
     payload_size = WRAP_SALT_SIZE + KEY_SIZE + GCM_TAG_SIZE  # 80 bytes
 
+    @clears_frames
     def __init__(self, material: KeyMaterial, primitives: Primitives) -> None:
         self.key_id = key_id(material.reveal())
         self._material = material
         self._primitives = primitives
 
+    @clears_frames
     def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
         """See :meth:`Wrapper.wrap`. The salt is fresh: no pair of key and nonce repeats."""
         salt = draw(WRAP_SALT_SIZE)
         wrap_key, nonce = self._wrap_keys(salt, bound)
         return salt + self._primitives.gcm(wrap_key).seal(nonce, dek)
 
+    @clears_frames
     def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
         """See :meth:`Unwrapper.unwrap`."""
         if slot.kind != self.kind or slot.key_id != self.key_id:
@@ -98,9 +103,6 @@ class FileKey:
     def __repr__(self) -> str:
         return f"<FileKey {self.key_id.hex()}>"
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a FileKey holds a secret key and refuses to be pickled or copied")
-
 
 def new_slot(
     wrapper: Wrapper, dek: bytes, preamble: bytes, generation: int, draw: Callable[[int], bytes]
@@ -111,7 +113,7 @@ def new_slot(
     """
     check_wrapper(wrapper)
     head = slot_head(wrapper.kind, wrapper.payload_size, generation, wrapper.key_id)
-    payload: object = wrapper.wrap(dek, preamble + head, draw)
+    payload = _wrapped(wrapper, dek, preamble + head, draw)
     if not isinstance(payload, bytes):
         raise ConfigurationError(
             f"{type(wrapper).__name__} wrapped a key into {type(payload).__name__}, not bytes"
@@ -121,6 +123,17 @@ def new_slot(
             f"{type(wrapper).__name__} wrapped a key into {len(payload)} bytes and not the {wrapper.payload_size} that it announced"
         )
     return head + payload
+
+
+@clears_all_frames
+def _wrapped(wrapper: Wrapper, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> object:
+    return wrapper.wrap(dek, bound, draw)
+
+
+@clears_all_frames
+def unwrapped(unwrapper: Unwrapper, slot: Slot, bound: bytes) -> bytes | None:
+    """Return what ``unwrapper`` returns."""
+    return unwrapper.unwrap(slot, bound)
 
 
 def check_wrapper(wrapper: Wrapper) -> None:

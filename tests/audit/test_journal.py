@@ -13,6 +13,7 @@ from support.journals import (
     chain_files,
     file_size_limit,
     only_chain,
+    open_descriptors,
     records,
     run_script,
     unprivileged,
@@ -28,10 +29,6 @@ from securefs.errors import ConfigurationError, JournalError, Reason
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "journal"
-
-
-def open_descriptors():
-    return {path.name for path in Path("/dev/fd").iterdir()}
 
 
 def test_chain_opens_with_the_first_record(folder):

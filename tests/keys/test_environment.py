@@ -4,26 +4,11 @@ import base64
 import os
 
 import pytest
-from support.keys import KEY, PREVIOUS, PRIMARY, RETIRED, b64, traces_of
+from support.keys import KEY, PREVIOUS, PRIMARY, RETIRED, assert_tells_no_key, b64, traces_of, write_key
 from support.sealing import keys_of
 
 from securefs import ConfigurationError, Keyring
 from securefs.keys import MAX_KEY_FILE, generate_key, key_id
-
-
-def chain(error: BaseException | None):
-    """An error and all that led to it, shown or not."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def assert_tells_no_key(error: BaseException, *secrets: str) -> None:
-    for link in chain(error):
-        text = f"{link!s} {link!r} {link.args!r} {vars(link)!r}"
-        for secret in secrets:
-            assert secret not in text
-
 
 GOOD = b64(KEY)
 BAD_PRIMARY = [
@@ -109,12 +94,6 @@ def test_retired_keys_are_read_in_order_and_empty_ones_left_out():
     assert keys_of(ring) == [KEY, RETIRED, KEY[:16]]
 
 
-def write_key(path, data: bytes, mode: int = 0o600) -> str:
-    path.write_bytes(data)
-    path.chmod(mode)
-    return str(path)
-
-
 def test_keys_are_read_from_files(tmp_path):
     primary = write_key(tmp_path / "primary", GOOD.encode() + b"\n")
     previous = write_key(tmp_path / "previous", f"{b64(RETIRED)},{b64(KEY[:24])}\n".encode(), 0o640)
@@ -132,7 +111,7 @@ def file_error(path: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o644, 0o777])
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
 def test_a_key_file_that_others_can_access_is_refused(tmp_path, mode):
     assert "chmod 600" in file_error(write_key(tmp_path / "key", GOOD.encode(), mode))
 

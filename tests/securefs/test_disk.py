@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.journals import open_descriptors
 from support.sealing import RING, seal, seal_1
 
 from securefs import (
@@ -236,10 +237,6 @@ def journalling(folder):
 
 
 OPERATIONS = [encrypting, decrypting, verifying, rewrapping, journalling]
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -104,6 +105,12 @@ class Evidence(Journal):
         """Remove its files behind its back: what it writes next fails."""
         for path in chain_files(self.folder):
             path.unlink()
+
+
+def open_descriptors():
+    """Return the descriptors of this process, but for those that other tests left to the garbage collector."""
+    gc.collect()
+    return {path.name for path in Path("/dev/fd").iterdir()}
 
 
 @contextlib.contextmanager
