@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 QUIET := -qq --disable-pip-version-check
 TEST_WORKERS ?= 2
 # Folders that have nothing for make test-fast: it is faster not to look there.
-NOT_FAST := fuzz packaging torture
+NOT_FAST := fuzz mutants packaging torture
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
 FUZZ_RUNS ?= 20000

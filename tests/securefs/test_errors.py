@@ -46,6 +46,7 @@ def test_the_reasons_are_the_closed_list_of_the_journal():
         "wrong_object",
         "wrong_context",
         "not_encrypted",
+        "undeclared",
         "ciphertext_injection",
         "malformed_multipart",
         "limit",
