@@ -14,10 +14,10 @@ import hmac
 import io
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 from securefs.backend import default_primitives
+from securefs.disk import read_regular
 from securefs.errors import ConfigurationError, IntegrityError, Reason, SecureFSError, SourceError
 from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
@@ -392,8 +392,10 @@ def open_encrypted(
 ) -> EncryptedFile:
     """Return the plaintext of an encrypted file as a seekable, read-only binary file.
 
-    :param file: a path, or a binary file that can seek; it is read from its beginning. Closing the
-        result closes the file only if it was opened here.
+    :param file: the path of a regular file, or a binary file that can seek; it is read from its
+        beginning. Closing the result closes the file only if it was opened here. Links are
+        followed: to open a file of a folder that others may write to, open it with O_NOFOLLOW and
+        pass the file.
     :param keyring: any of its keys may be the one that the file was sealed with.
     :param context: the context that the file was written with.
     :param format_1: open the file as Format 1 unless it starts with the magic of Format 2.
@@ -404,7 +406,8 @@ def open_encrypted(
     :raises FormatError: not a file of that format.
     :raises UnknownKeyError: the keyring holds no key that the file names.
     :raises IntegrityError: the file was changed, cut, extended, or written in another context.
-    :raises OSError, SourceError: the file can't be read.
+    :raises OSError, SourceError: the file can't be read. A path at which there is a pipe, a device
+        or a folder is a :class:`SourceError`, without waiting for it.
     """
     if format_1 and context and not unbound_format_1:
         raise ConfigurationError(
@@ -414,7 +417,7 @@ def open_encrypted(
     primitives = primitives or default_primitives()
     with as_a_file():
         # The result owns the file and outlives this function.
-        owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115
+        owned = read_regular(file, follow_links=True) if isinstance(file, (str, os.PathLike)) else None
     try:
         source = _Source(cast("SeekableFile", owned or file))
         opened: EncryptedFile
