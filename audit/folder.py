@@ -16,8 +16,9 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from securefs import disk
 from securefs.disk import explain, make_private_folder, others_can_write
-from securefs.errors import ConfigurationError
+from securefs.errors import ConfigurationError, SourceError
 
 __all__ = ["open_regular", "prepare_folder"]
 
@@ -53,18 +54,10 @@ def open_regular(path: Path) -> io.FileIO | None:
 
     :raises OSError: it does not exist, or this user cannot read it.
     """
-    # Without O_NOFOLLOW a link could lead to another file; without O_NONBLOCK a pipe would block
-    # this process for ever.
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        if path.is_symlink():
-            return None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+        return io.FileIO(disk.open_regular(path, follow_links=False), "rb")
+    except SourceError:
         return None
-    return io.FileIO(descriptor, "rb")
 
 
 def _refuse_stranger(path: Path, owner: int, user: int) -> None:

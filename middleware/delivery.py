@@ -8,7 +8,8 @@ the connection, so that no client can take the part for the whole.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from securefs.disk import explain
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
@@ -18,7 +19,7 @@ from securefs.middleware.media_type import is_media_type
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE
-from securefs.middleware.selection import PARTIAL, Selection, content_range, requested
+from securefs.middleware.selection import KEPT, PARTIAL, Selection, content_range, requested
 from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
@@ -35,11 +36,10 @@ __all__ = [
     "Delivery",
     "FileDelivery",
     "StreamDelivery",
+    "UnopenedDelivery",
     "record_failure",
     "record_passed_over",
 ]
-
-KEPT: Final = 1024 * 1024  # bytes of plaintext that may wait in memory for the status line
 
 
 class Delivery:
@@ -186,14 +186,24 @@ class FileDelivery(Delivery):
             # A short selection is read once, for verifying and for sending. Larger pieces are not
             # joined: the joined copy would be in memory that is fresh from the kernel, and take as
             # long as decrypting them.
-            kept = []
-            while selection.plan:
-                kept.append(self._read()[0])
+            kept = self._pieces()
             selection.plan = [*kept] if length > SEND_SIZE else [b"".join(kept)]
         elif limit is None or length <= limit:
             for item in selection.plan:
                 if isinstance(item, range):
                     self._file.check(item.start, item.stop)
+
+    def _pieces(self) -> list[bytes]:
+        """Return all that is sent, in pieces; read it in the order of the file.
+
+        So a segment that several ranges share is read once.
+        """
+        items = []
+        while self._selection.plan:
+            items.append(self._selection.take(SEND_SIZE))
+        spans = [(item.start, number, item) for number, item in enumerate(items) if isinstance(item, range)]
+        read = {number: self._span(span) for _, number, span in sorted(spans, key=itemgetter(0))}
+        return [item if isinstance(item, bytes) else read[number] for number, item in enumerate(items)]
 
     def _span(self, span: range) -> bytes:
         self._file.seek(span.start)
@@ -325,6 +335,21 @@ class StreamDelivery(Delivery):
             ended = ended or self._position >= span.stop
             if piece or ended:
                 return piece, ended
+
+
+class UnopenedDelivery(Delivery):
+    """The headers of a Format 1 file that was not opened: for HEAD.
+
+    Only a pass over the whole file tells whether it verifies and how long its plaintext is. A
+    client could ask for that again and again at no cost of its own, so no length is named.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange, {"format": 1}, {})
+
+    def headers(self, headers: Headers) -> Headers:
+        """See :meth:`Delivery.headers`."""
+        return [*super().headers(headers), ("Accept-Ranges", "bytes")]
 
 
 def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:

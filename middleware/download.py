@@ -14,17 +14,24 @@ import os
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from securefs.errors import FormatError, IntegrityError, Reason, SecureFSError
-from securefs.header import PREAMBLE_SIZE, claimed_object_id, claimed_suite
+from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason, SecureFSError
+from securefs.format1 import ciphertext_size
+from securefs.header import MAGIC, PREAMBLE_SIZE, claimed_object_id, claimed_suite
 from securefs.middleware.body import RewrittenBody
-from securefs.middleware.delivery import FileDelivery, StreamDelivery, record_failure, record_passed_over
+from securefs.middleware.delivery import (
+    FileDelivery,
+    StreamDelivery,
+    UnopenedDelivery,
+    record_failure,
+    record_passed_over,
+)
 from securefs.middleware.headers import STALE, is_identity, values_of, without
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.response import SEND_SIZE, Closing
 from securefs.middleware.selection import Selection
 from securefs.middleware.servers import EMPTY_BODY, shows_breaks
 from securefs.primitives import view_of
-from securefs.reader import open_encrypted
+from securefs.reader import as_a_file, open_encrypted
 from securefs.stream import Decryptor
 from securefs.suites import Suite
 
@@ -175,11 +182,12 @@ class _Download:
         self._policy = transit.settings.policy
         self._context = transit.context
         self._announced = transit.response.announced_length
+        self._is_format_1 = transit.format == 1 and not transit.head.startswith(MAGIC)
 
     def open(self) -> Delivery:
         transit, policy = self._transit, self._policy
         _check_servable(self._response)
-        delivery = self._delivery()
+        delivery = self._format_1() if self._is_format_1 else self._delivery()
         self.about = delivery.about
         record_passed_over(transit.exchange, self.about, delivery.passed_over)
         expected = transit.exchange.expected
@@ -192,20 +200,41 @@ class _Download:
             delivery.begin(policy.verify_first)
         return delivery
 
+    def _format_1(self) -> Delivery:
+        """Return a Format 1 file. To open it costs a pass over it, so that is not done for HEAD."""
+        if self._transit.exchange.expected is not None:
+            raise IntegrityError("a Format 1 file has no object id", Reason.WRONG_OBJECT)
+        try:
+            return self._unopened() if self._transit.is_head else self._delivery()
+        except LimitExceededError as error:
+            # Nothing of it was verified: it is no fault of the file.
+            raise Refusal(500, Reason.LIMIT, f"Policy.max_format_1: {error}") from None
+
+    def _unopened(self) -> Delivery:
+        source, most = self._response.seekable_file(), self._policy.max_format_1
+        if source is not None:
+            ciphertext_size(_length_of(source), most)
+        elif most is not None and (self._announced or 0) > most:
+            raise LimitExceededError("the body is longer than allowed")
+        return UnopenedDelivery(self._transit.exchange)
+
     def _delivery(self) -> Delivery:
         transit = self._transit
         keyring, context = transit.settings.keyring, self._context
         source, chunks = self._source()
+        if source is None and self._is_format_1:
+            raise LimitExceededError("the body is longer than allowed")
         if source is None:
             decryptor = Decryptor(keyring, context)
             return StreamDelivery(transit.exchange, chunks, decryptor, self._announced)
-        self.about = _claimed(source)
+        self.about = {} if self._is_format_1 else _claimed(source)
         file = open_encrypted(
             source,
             keyring,
             context,
             format_1=transit.format == 1,
             unbound_format_1=self._policy.unbound_format_1,
+            max_format_1=self._policy.max_format_1,
         )
         return FileDelivery(transit.exchange, file)
 
@@ -226,8 +255,8 @@ class _Download:
         """
         chunks = self._response.chunks()
         # Format 1 can only be verified as a whole.
-        most = None if self._transit.format == 1 else self._policy.verify_first
-        if self._transit.is_head or shows_breaks(self._transit.environ):
+        most = self._policy.max_format_1 if self._is_format_1 else self._policy.verify_first
+        if self._is_format_1 or self._transit.is_head or shows_breaks(self._transit.environ):
             return most, chunks
         # Only the length tells the client that nothing is missing, so a body without one is held
         # until it is complete.
@@ -304,6 +333,14 @@ def _hold(
         if limit is not None and size > limit:
             return None, chain(spool.pieces(), chunks)
     return spool.finish(), iter(())
+
+
+def _length_of(source: SeekableFile) -> int:
+    with as_a_file():
+        source.seek(0, os.SEEK_END)
+        length = int(source.tell())
+        source.seek(0)
+    return length
 
 
 def _claimed(source: SeekableFile) -> dict[str, str | int]:

@@ -62,6 +62,9 @@ class Policy:
     format: int = 2  # of new files: 1 or 2
     # Responses on these paths may be Format 1, and must be encrypted.
     format_1_paths: tuple[str, ...] = ()
+    # Bytes of a stored Format 1 file that is served; None: any number. All of it is read before the
+    # first byte is sent, whatever the request asks for.
+    max_format_1: int | None = GIB
     # Format 1 binds no context: such files open under every context. With SecureFS(context=…),
     # Format 1 is refused unless this is True.
     unbound_format_1: bool = False
@@ -82,6 +85,8 @@ class Policy:
                 raise ConfigurationError(f"Policy.{name} must be at least 1")
         if self.max_waiting is not None and self.max_waiting < 1:
             raise ConfigurationError("Policy.max_waiting must be at least 1, or None")
+        if self.max_format_1 is not None and self.max_format_1 < 1:
+            raise ConfigurationError("Policy.max_format_1 must be at least 1, or None")
         if (
             self.body_timeout <= 0
             or self.min_rate < 0

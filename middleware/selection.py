@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from securefs.middleware.headers import Headers
     from securefs.middleware.response import Response
 
-__all__ = ["PARTIAL", "Selection", "content_range", "requested"]
+__all__ = ["KEPT", "PARTIAL", "Selection", "content_range", "requested"]
 
+KEPT: Final = 1024 * 1024  # bytes that may wait in memory for the status line
 PARTIAL: Final = "206 Partial Content"
 UNSATISFIABLE: Final = "416 Range Not Satisfiable"
 
@@ -83,14 +84,23 @@ class Selection:
             self._plan_parts(spans, types)
 
     def _plan_parts(self, spans: list[range], types: list[str]) -> None:
-        """Plan a ``multipart/byteranges`` response (RFC 9110 section 14.6)."""
+        """Plan a ``multipart/byteranges`` response (RFC 9110 section 14.6).
+
+        Its parts come in the order of the request, as the RFC recommends. If they are too long to
+        be kept, they come in the order of the file. In any other order, a client could have a
+        segment that several ranges share read once for each of them.
+        """
         boundary = token_hex(16)
-        self.plan = []
+        parts: list[tuple[bytes, range]] = []
         for span in spans:
             lines = ["", f"--{boundary}", *(f"Content-Type: {media_type}" for media_type in types)]
             lines += [f"Content-Range: {content_range(span, self._size)}", "", ""]
-            self.plan += ["\r\n".join(lines).encode("latin-1"), span]
-        self.plan.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
+            parts.append(("\r\n".join(lines).encode("latin-1"), span))
+        end = f"\r\n--{boundary}--\r\n".encode("ascii")
+        if sum(len(head) + len(span) for head, span in parts) + len(end) > KEPT:
+            parts.sort(key=lambda part: part[1].start)
+        self.plan = [item for part in parts for item in part]
+        self.plan.append(end)
         self._media_type = f"multipart/byteranges; boundary={boundary}"
 
     def headers(self, headers: Headers) -> Headers:

@@ -1,9 +1,13 @@
-"""Writes files and folders to disk; the lowest layer.
+"""Opens, writes and replaces files on a disk; the lowest layer.
 
 A new file is private (mode 0600) and never replaces another (:func:`create_private`).
 :func:`write_new` and :func:`write_atomically` flush a file and its name to disk. Any failure before
 that (a full disk, a failed verification, a signal) removes the incomplete file and leaves an
 existing target as it was.
+
+:func:`open_regular` opens regular files only. Whoever can write to a folder can put a pipe, a
+device or a link in a file's place: a pipe blocks the reader until somebody writes to it, a device
+may never end, and a link leads to another file. Such a file is refused without waiting for it.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from securefs.errors import ConfigurationError
+from securefs.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +32,10 @@ __all__ = [
     "flush_folder",
     "is_full",
     "make_private_folder",
+    "open_regular",
     "others_can_write",
+    "read_regular",
+    "special_kind",
     "write_atomically",
     "write_new",
 ]
@@ -41,6 +48,15 @@ TEMPORARY_NAME: Final = 128
 # A file that exceeds the size limit of the process or the file system is the same as a full disk.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+}
+
 StrPath = str | os.PathLike[str]
 
 
@@ -52,6 +68,57 @@ def explain(error: OSError | ValueError) -> str:
 def is_full(error: OSError) -> bool:
     """Return whether a write failed because a disk, a quota or a size limit is full."""
     return error.errno in _FULL
+
+
+def open_regular(path: StrPath, flags: int = os.O_RDONLY, *, follow_links: bool) -> int:
+    """Open a regular file; return its descriptor. It never waits for what it opens.
+
+    :param flags: O_RDONLY or O_RDWR, also with O_CREAT: a new file then has mode 0600.
+    :param follow_links: open the target of a link. False where the file was found in a folder that
+        others may write to; True for a path that the caller chose.
+    :raises SourceError: it is a folder, a pipe, a socket, a device, or a link that is not followed.
+    :raises OSError: it can't be opened.
+    """
+    # The descriptor stays non-blocking: some files of /proc are regular and would block a read.
+    flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags, PRIVATE_FILE)
+    except OSError:
+        # The system refuses some kinds itself, with errors that do not name the kind.
+        if (kind := special_kind(path, follow_links=follow_links)) is None:
+            raise
+        raise _not_regular(path, kind) from None
+    # The opened file is checked, not the path, so that it can't be exchanged in between.
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise _not_regular(path, _kind(mode))
+    return descriptor
+
+
+def read_regular(path: StrPath, *, follow_links: bool) -> BinaryIO:
+    """Return the regular file at ``path``, open for reading: see :func:`open_regular`."""
+    return open(path, "rb", opener=lambda name, flags: open_regular(name, flags, follow_links=follow_links))
+
+
+def special_kind(path: StrPath, *, follow_links: bool = True) -> str | None:
+    """Return what is at ``path``, in words, unless it is a regular file or nothing.
+
+    It is for messages only: what is at ``path`` may be another file a moment later.
+    """
+    try:
+        mode = os.stat(path, follow_symlinks=follow_links).st_mode  # noqa: PTH116  # any kind of path
+    except OSError:
+        return None
+    return None if stat.S_ISREG(mode) else _kind(mode)
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def _not_regular(path: StrPath, kind: str) -> SourceError:
+    return SourceError(f"{os.fsdecode(path)} is {kind}, not a regular file")
 
 
 def make_private_folder(path: Path) -> os.stat_result:
@@ -118,12 +185,16 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
     After an error, the file is removed.
 
     :param overwrite: replace an existing target. Without it, an existing target is a
-        :class:`ConfigurationError`, also if another process creates it in the meantime.
+        :class:`ConfigurationError`, also if another process creates it in the meantime. So is a
+        target that is not a regular file, in any case.
     :raises OSError: it can't be written; the error names ``target``, not the temporary file.
     """
     path = Path(target)
     if path.exists() and not overwrite:
         raise _exists(path)
+    if (kind := special_kind(path)) is not None:
+        # A rename over /dev/null or a named pipe would replace it for everybody.
+        raise ConfigurationError(f"{path} is {kind}, not a regular file, and will not be replaced")
     start = os.fsdecode(os.fsencode(path.name)[:TEMPORARY_NAME])
     temporary = path.with_name(f".{start}.{token_hex(8)}.tmp")
     try:

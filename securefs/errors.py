@@ -106,7 +106,10 @@ class LimitExceededError(SecureFSError):
 
 
 class SourceError(SecureFSError):
-    """The source is not a binary file or stream: it gave text, nothing (None) or too much."""
+    """The source is not a binary file or stream: it gave text, nothing (None) or too much.
+
+    Or it is a pipe, a device, a folder or a link where a regular file is needed.
+    """
 
     reason: Reason = Reason.IO_ERROR
 

@@ -7,10 +7,9 @@ does not depend on the size of a file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from securefs.disk import write_atomically
+from securefs.disk import read_regular, write_atomically
 from securefs.primitives import view_of
 from securefs.reader import as_a_file, open_encrypted
 from securefs.sealer import NewFiles
@@ -84,7 +83,7 @@ def _read(source: BinaryIO) -> memoryview:
 
 def _open(path: StrPath) -> BinaryIO:
     with as_a_file():
-        return Path(path).open("rb")
+        return read_regular(path, follow_links=True)
 
 
 @clears_frames
@@ -100,15 +99,16 @@ def encrypt_file(
     overwrite: bool = False,
     primitives: Primitives | None = None,
 ) -> str:
-    """Encrypt the file ``source`` into the new file ``target`` (mode 0600).
+    """Encrypt the regular file ``source`` into the new file ``target`` (mode 0600).
 
-    Return the object id, "" for Format 1.
+    Return the object id, "" for Format 1. For a pipe or a device use :class:`Encryptor`: a pipe
+    whose writer dies ends like one whose writer is done.
 
     :param suite, context, metadata: as for :class:`Encryptor`; Format 1 has none of them.
     :param format_1: write the original layout instead of Format 2.
     :raises ConfigurationError: the target exists and ``overwrite`` is false, or an argument is
         unusable.
-    :raises OSError: a file can't be read or written; the target is then as it was.
+    :raises OSError, SourceError: a file can't be read or written; the target is then as it was.
     """
     new = NewFiles(keyring, 1 if format_1 else 2, suite)
     sealer = new.sealer(context, metadata, primitives=primitives)

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Final
 
-from securefs.errors import FormatError, IntegrityError, Reason
+from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, pkcs7_pad, view_of
 from securefs.secrecy import HoldsSecrets, clears_frames
 
@@ -40,11 +40,15 @@ def sealed_length(size: int) -> int:
     return OVERHEAD + (size // BLOCK_SIZE + 1) * BLOCK_SIZE
 
 
-def ciphertext_size(length: int) -> int:
+def ciphertext_size(length: int, most: int | None = None) -> int:
     """Return the bytes of ciphertext in a file of ``length`` bytes.
 
+    :param most: the largest ``length`` that is accepted, None for any.
+    :raises LimitExceededError: the file is longer than ``most``.
     :raises FormatError: no Format 1 file has this length.
     """
+    if most is not None and length > most:
+        raise LimitExceededError(f"a Format 1 file of {length} bytes, and at most {most} are allowed")
     size = length - OVERHEAD
     if size < BLOCK_SIZE or size % BLOCK_SIZE:
         raise FormatError(

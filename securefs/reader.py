@@ -5,6 +5,10 @@ the header, the final segment (so that truncation is detected before byte 0 is r
 the segments that a read covers. Format 1 has one tag for the whole file, so opening such a file
 reads all of it once. Later reads are compared with digests from that pass, so that a file that was
 exchanged in between is not decrypted.
+
+The plaintext of the last block is kept while a file is open. So opening a file and reading it in
+order reads no stored byte behind the header twice, but for Format 1, whose tag takes the first of
+two passes.
 """
 
 from __future__ import annotations
@@ -14,10 +18,10 @@ import hmac
 import io
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 from securefs.backend import default_primitives
+from securefs.disk import read_regular
 from securefs.errors import ConfigurationError, IntegrityError, Reason, SecureFSError, SourceError
 from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
@@ -91,10 +95,14 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
         self._position = 0
         # The offset in the plaintext at which a run of blocks starts, and the plaintext of the run.
         self._cached: tuple[int, bytes] = (0, b"")
+        self._final = self._cached  # the same of the last block alone
         self._owned: BinaryIO | None = None
 
     def _run(self, index: int, count: int) -> bytes:
-        """Return the verified plaintext of up to ``count`` blocks, from block ``index`` on."""
+        """Return the verified plaintext of up to ``count`` blocks, from block ``index`` on.
+
+        The last block is not among them, unless it is block ``index``.
+        """
         raise NotImplementedError  # pragma: no cover  # abstract
 
     def check(self, start: int = 0, stop: int | None = None) -> None:
@@ -147,20 +155,24 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
         """Return ``wanted`` bytes from the position on, of as many runs as they are in."""
         pieces = []
         while wanted:
-            start, run = self._cached
-            if not start <= self._position < start + len(run):
-                index, offset = divmod(self._position, self.block_size)
-                run = self._run(index, -(-(offset + wanted) // self.block_size))
-                start = index * self.block_size
-                self._cached = start, run
+            start, run = self._here(wanted)
             piece = run[self._position - start : self._position - start + wanted]
-            if not piece:
-                # Since it was opened, the file was exchanged for a genuine one that ends sooner.
-                raise IntegrityError("the file became shorter while it was open", Reason.TRUNCATED)
             pieces.append(piece)
             self._position += len(piece)
             wanted -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _here(self, wanted: int) -> tuple[int, bytes]:
+        """Return (offset, plaintext) of a run of blocks that holds the byte at the position."""
+        if self._position >= self._final[0]:
+            return self._final
+        start, run = self._cached
+        if not start <= self._position < start + len(run):
+            index, offset = divmod(self._position, self.block_size)
+            # Every block before the last is full, so this run is never empty.
+            run = self._run(index, -(-(offset + wanted) // self.block_size))
+            self._cached = index * self.block_size, run
+        return self._cached
 
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes from the block at the position."""
@@ -169,7 +181,7 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
     @clears_frames
     def close(self) -> None:
         """Close the file, and the underlying one if :func:`open_encrypted` opened it."""
-        self._cached = (0, b"")
+        self._cached = self._final = (0, b"")
         if self._owned is not None:
             self._owned.close()
         super().close()
@@ -264,7 +276,7 @@ class _Format2File(EncryptedFile):
         )
         check_index(self._last)
         last = self._open_last(suite.min_sealed)
-        self._cached = (self._last * self.block_size, last)
+        self._final = (self._last * self.block_size, last)
         self.size = self._last * self.block_size + len(last)
 
     def _open_last(self, least: int) -> bytes:
@@ -302,13 +314,12 @@ class _Format2File(EncryptedFile):
     def _read_stored(self, index: int, most: int) -> memoryview:
         """Read into the buffer the stored segments that fit into ``most`` bytes and into READ_SIZE.
 
-        It stops at the end of the file.
+        It stops before the last one, which is read alone: its plaintext is kept.
         """
         size = self._sealed_size
-        count = min(min(most, READ_SIZE) // size, self._last + 1 - index)
-        wanted = count * size
-        if index + count > self._last:
-            wanted += self._last_size - size
+        wanted = self._last_size
+        if index < self._last:
+            wanted = min(min(most, READ_SIZE) // size, self._last - index) * size
         if len(self._buffer) < wanted:
             self._buffer = memoryview(bytearray(wanted))
         return self._buffer[: self._source.read_into(self._start + index * size, self._buffer[:wanted])]
@@ -338,52 +349,68 @@ class _Format1File(EncryptedFile):
     suite = "format-1"
     block_size = FORMAT_1_BLOCK
 
-    def __init__(self, source: _Source, keyring: Keyring, primitives: Primitives) -> None:
+    def __init__(self, source: _Source, keyring: Keyring, primitives: Primitives, most: int | None) -> None:
         super().__init__()
         self._source, self._primitives = source, primitives
-        self._ciphertext_size = ciphertext_size(source.length)
+        self._ciphertext_size = ciphertext_size(source.length, most)
+        # The IV of each block is the ciphertext's 16 bytes before it.
+        self._ivs: list[bytes] = []
+        # Reused, as in _Format2File: a block of ciphertext, and its plaintext.
+        size = min(self.block_size, self._ciphertext_size)
+        self._buffer, self._output = (memoryview(bytearray(size + more)) for more in (0, BLOCK_SIZE))
         self._digests: list[bytes] = []
         self._keyring = keyring
-        self._key_id = self._verify()
+        self._key_id, last = self._verify()
         self.key_id = self._key_id.hex()
-        last = (self._ciphertext_size - 1) // self.block_size
-        tail = self._run(last, 1)
-        self._cached = (last * self.block_size, tail)
-        self.size = last * self.block_size + len(tail)
+        padded = self._decrypted(len(self._ivs) - 1, last)
+        tail = bytes(padded[: unpadded_size(padded)])
+        self._final = ((len(self._ivs) - 1) * self.block_size, tail)
+        self.size = self._final[0] + len(tail)
 
-    def _stored(self, index: int) -> bytes:
-        """Return block ``index`` of the ciphertext, preceded by its IV (the 16 bytes before it)."""
-        size = BLOCK_SIZE + min(self.block_size, self._ciphertext_size - index * self.block_size)
-        stored = self._source.read_at(index * self.block_size, size)
-        if len(stored) < size:
+    def _stored(self, index: int) -> memoryview:
+        """Return block ``index`` of the ciphertext, until the next call."""
+        view = self._buffer[: self._ciphertext_size - index * self.block_size]
+        if self._source.read_into(BLOCK_SIZE + index * self.block_size, view) < len(view):
             raise IntegrityError("the file ends before its length says", Reason.TRUNCATED, segment=index)
-        return stored
+        return view
 
-    def _verify(self) -> bytes:
-        """Read the whole file once; return the id of the key that made its tag.
+    def _verify(self) -> tuple[bytes, memoryview]:
+        """Read the whole file once; return (the id of the key that made its tag, the last block).
 
-        Keep a digest of each block for later reads.
+        Keep IV and digest of each block for later reads.
         """
         verifier = self._keyring.format_1_verifier()
+        stored = self._buffer
+        iv = self._source.read_at(0, BLOCK_SIZE)
+        verifier.update(iv)
         for index in range(-(-self._ciphertext_size // self.block_size)):
             stored = self._stored(index)
-            verifier.update(stored if index == 0 else memoryview(stored)[BLOCK_SIZE:])
-            self._digests.append(hashlib.sha256(stored).digest())
-        return verifier.find_key(self._source.read_at(self._source.length - HMAC_SIZE, HMAC_SIZE))
+            verifier.update(stored)
+            self._ivs.append(iv)
+            self._digests.append(self._digest(index, stored).digest())
+            iv = bytes(stored[-BLOCK_SIZE:])
+        tag = self._source.read_at(self._source.length - HMAC_SIZE, HMAC_SIZE)
+        return verifier.find_key(tag), stored
 
     def _run(self, index: int, count: int) -> bytes:  # noqa: ARG002  # always one block
         stored = self._stored(index)
         self._compare(index, stored)
-        ciphertext = memoryview(stored)[BLOCK_SIZE:]
-        output = memoryview(bytearray(len(stored)))
-        self._keyring.format_1_decrypt_into(
-            self._key_id, stored[:BLOCK_SIZE], ciphertext, output, self._primitives
-        )
-        plaintext = output[: len(ciphertext)]
-        return bytes(plaintext[: unpadded_size(plaintext)] if index == len(self._digests) - 1 else plaintext)
+        return bytes(self._decrypted(index, stored))
 
-    def _compare(self, index: int, stored: bytes) -> None:
-        digest = hashlib.sha256(stored)
+    def _decrypted(self, index: int, ciphertext: memoryview) -> memoryview:
+        """Return the plaintext of a block, with any padding, until the next call."""
+        self._keyring.format_1_decrypt_into(
+            self._key_id, self._ivs[index], ciphertext, self._output, self._primitives
+        )
+        return self._output[: len(ciphertext)]
+
+    def _digest(self, index: int, stored: memoryview) -> hashlib._Hash:
+        digest = hashlib.sha256(self._ivs[index])
+        digest.update(stored)
+        return digest
+
+    def _compare(self, index: int, stored: memoryview) -> None:
+        digest = self._digest(index, stored)
         if not hmac.compare_digest(digest.digest(), self._digests[index]):
             raise IntegrityError(
                 f"block {index} changed while the file was open", segment=index, digest=digest.hexdigest()
@@ -401,23 +428,31 @@ def open_encrypted(
     *,
     format_1: bool = False,
     unbound_format_1: bool = False,
+    max_format_1: int | None = None,
     primitives: Primitives | None = None,
 ) -> EncryptedFile:
     """Return the plaintext of an encrypted file as a seekable, read-only binary file.
 
-    :param file: a path, or a binary file that can seek; it is read from its beginning. Closing the
-        result closes the file only if it was opened here.
+    :param file: the path of a regular file, or a binary file that can seek; it is read from its
+        beginning. Closing the result closes the file only if it was opened here. Links are
+        followed: to open a file of a folder that others may write to, open it with O_NOFOLLOW and
+        pass the file.
     :param keyring: any of its keys may be the one that the file was sealed with.
     :param context: the context that the file was written with.
     :param format_1: open the file as Format 1 unless it starts with the magic of Format 2.
         Otherwise a file is never tried as Format 1.
     :param unbound_format_1: accept a context together with ``format_1``: a Format 1 file then
         opens, although it is not bound to a context.
+    :param max_format_1: the most bytes that a stored Format 1 file may have, None for any number.
+        All of them are read before this function returns.
     :raises ConfigurationError: a context together with ``format_1``, without ``unbound_format_1``.
     :raises FormatError: not a file of that format.
     :raises UnknownKeyError: the keyring holds no key that the file names.
     :raises IntegrityError: the file was changed, cut, extended, or written in another context.
-    :raises OSError, SourceError: the file can't be read.
+    :raises LimitExceededError: a Format 1 file is longer than ``max_format_1``; none of it was
+        hashed.
+    :raises OSError, SourceError: the file can't be read. A path at which there is a pipe, a device
+        or a folder is a :class:`SourceError`, without waiting for it.
     """
     if format_1 and context and not unbound_format_1:
         raise ConfigurationError(
@@ -427,12 +462,12 @@ def open_encrypted(
     primitives = primitives or default_primitives()
     with as_a_file():
         # The result owns the file and outlives this function.
-        owned = Path(file).open("rb") if isinstance(file, (str, os.PathLike)) else None  # noqa: SIM115
+        owned = read_regular(file, follow_links=True) if isinstance(file, (str, os.PathLike)) else None
     try:
         source = _Source(cast("SeekableFile", owned or file))
         opened: EncryptedFile
         if format_1 and source.read_at(0, len(MAGIC)) != MAGIC:
-            opened = _Format1File(source, keyring, primitives)
+            opened = _Format1File(source, keyring, primitives, max_format_1)
         else:
             opened = _Format2File(source, keyring, context, primitives)
     except BaseException:

@@ -30,8 +30,8 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
 from securefs.backend import default_primitives
-from securefs.disk import write_atomically
-from securefs.errors import ConfigurationError, FormatError, IntegrityError, Reason, UnknownKeyError
+from securefs.disk import open_regular, write_atomically
+from securefs.errors import FormatError, IntegrityError, Reason, UnknownKeyError
 from securefs.files import COPY_SIZE
 from securefs.header import (
     FIXED_SIZE,
@@ -85,7 +85,12 @@ class Rewrapped:
 
 @clears_frames
 def rewrap(
-    path: StrPath, keyring: Keyring, context: bytes | None = b"", *, primitives: Primitives | None = None
+    path: StrPath,
+    keyring: Keyring,
+    context: bytes | None = b"",
+    *,
+    follow_links: bool = True,
+    primitives: Primitives | None = None,
 ) -> Rewrapped:
     """Let the keyring's primary key, and no previous one, open the Format 2 file at ``path``.
 
@@ -97,7 +102,9 @@ def rewrap(
     :param context: the context that the file was written with. None means that it is not known; the
         commitment, which is bound to it, is then not verified. In that case, a file whose only slot
         was planted gets a slot that the new key unwraps, and still does not open.
-    :raises ConfigurationError: the primary key can't seal, or this is not a regular file.
+    :param follow_links: change the target of a link. If it is False, a link is refused: use that
+        for files that were found in a folder that others may write to.
+    :raises ConfigurationError: the primary key can't seal.
     :raises FormatError: not a Format 2 file. Format 1 names no key: such a file can only be
         encrypted anew.
     :raises UnknownKeyError: no key of the keyring opens it.
@@ -105,10 +112,11 @@ def rewrap(
         and commitment verify: a slot was planted, the file was changed, or it was written in
         another context. Nothing was written.
     :raises OSError: it can't be read, locked or written.
+    :raises SourceError: it is a pipe, a device, a folder, or a link that is not followed.
     """
     primitives = primitives or default_primitives()
     wrapper = keyring.wrapper()
-    with _locked(path) as descriptor:
+    with _locked(path, follow_links=follow_links) as descriptor:
         header, body_head = split_start(_read_start(descriptor))
         claimed = list(claimed_slots(header, keyring))
         used, dek = _genuine_slot(claimed, header, body_head, context, primitives)
@@ -173,12 +181,10 @@ class _Change:
 
 
 @contextmanager
-def _locked(path: StrPath) -> Iterator[int]:
+def _locked(path: StrPath, *, follow_links: bool) -> Iterator[int]:
     """Yield a descriptor of the regular file at ``path``, locked against other rewraps."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = open_regular(path, os.O_RDWR, follow_links=follow_links)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConfigurationError(f"{os.fsdecode(path)} is not a regular file")
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read: another may change it
         _check_still_there(descriptor, path)
         yield descriptor

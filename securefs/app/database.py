@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs import ConfigurationError, SecureFSError
-from securefs.disk import explain, make_private_folder, others_can_write
+from securefs import ConfigurationError, SecureFSError, SourceError
+from securefs.disk import explain, make_private_folder, open_regular, others_can_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,7 +89,7 @@ def open_database(directory: Path) -> Path:
     try:
         # Created here and not by SQLite, so that it is never readable by others, whatever the
         # umask.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        os.close(open_regular(path, os.O_RDWR | os.O_CREAT, follow_links=False))
         with transaction(path) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -98,7 +98,7 @@ def open_database(directory: Path) -> Path:
                 database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except OSError as error:
         raise ConfigurationError(f"{DATA_VARIABLE}: cannot use {path}: {explain(error)}") from None
-    except StorageError as error:
+    except (StorageError, SourceError) as error:
         raise ConfigurationError(f"{DATA_VARIABLE}: {error}") from None
     if version > SCHEMA_VERSION:
         raise ConfigurationError(

@@ -9,6 +9,9 @@ database would look the same.
 
 File names are not stored here: they are sealed inside each file. Object ids are checked before they
 become part of a path.
+
+Only regular files are opened. A pipe, a device or a link in a file's place is an error, and no
+thread waits for it.
 """
 
 from __future__ import annotations
@@ -22,9 +25,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from securefs import PREAMBLE_SIZE, ConfigurationError, FormatError, Reason, claimed_object_id
+from securefs import PREAMBLE_SIZE, ConfigurationError, FormatError, Reason, SourceError, claimed_object_id
 from securefs.app.database import StorageError, transaction
-from securefs.disk import create_private, explain, flush_folder, is_full, make_private_folder
+from securefs.disk import (
+    create_private,
+    explain,
+    flush_folder,
+    is_full,
+    make_private_folder,
+    open_regular,
+    read_regular,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -137,8 +148,9 @@ class Storage:
         for path in self._files.iterdir():
             if _TEMPORARY.fullmatch(path.name) is None:
                 continue
-            with suppress(OSError):  # another process sweeps it, or its upload lives
-                file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # Another process sweeps it, or its upload lives, or it was not made here.
+            with suppress(OSError, SourceError):
+                file = open_regular(path, os.O_RDWR, follow_links=False)
                 try:
                     if time.time() - os.fstat(file).st_mtime > STALE_AFTER:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,7 +228,7 @@ class Storage:
         """Return the ciphertext, to be closed by the caller."""
         path = self.path(file.object_id)
         with _explained(path, "read"):
-            return path.open("rb")
+            return read_regular(path, follow_links=False)
 
     def delete(self, file: StoredFile) -> None:
         """Remove a file, then its row.
@@ -242,8 +254,10 @@ class Storage:
 
 @contextmanager
 def _explained(path: Path, verb: str = "store") -> Iterator[None]:
-    """Turn an error of the system into one line for the operator's log."""
+    """Turn an error of the system, or a special file, into one line for the operator's log."""
     try:
         yield
+    except SourceError as error:
+        raise StorageError(f"cannot {verb} {path.name}: {error}") from None
     except OSError as error:
         raise StorageError(f"cannot {verb} {path.name}: {explain(error)}", full=is_full(error)) from error

@@ -31,6 +31,7 @@ from securefs import (
     Encryptor,
     JournalError,
     Keyring,
+    Reason,
     SecureFSError,
     open_encrypted,
     verify,
@@ -56,6 +57,7 @@ from securefs.middleware import Policy, SecureFS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import BinaryIO
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -265,14 +267,28 @@ class App:
         file = self._find(request, object_id)
         # Another file in the place of this one is refused, even a genuine file of the same owner.
         request.exchange.expect(file.object_id)
-        ciphertext = self._storage.open(file)
+        ciphertext = self._opened(request, file)
         response = Response(wrap_file(request.environ, ciphertext), direct_passthrough=True)
         response.call_on_close(ciphertext.close)
         # Not the type that the uploader chose: no user can make a browser run a stored file.
         response.mimetype = "application/octet-stream"
-        response.headers["Content-Disposition"] = attachment(self._open(file, request.token.principal).name)
+        response.headers["Content-Disposition"] = attachment(
+            self._named(file, request.token.principal, ciphertext).name
+        )
+        ciphertext.seek(0)
         response.set_etag(file.object_id)
         return response
+
+    def _opened(self, request: AppRequest, file: StoredFile) -> BinaryIO:
+        """Return the ciphertext; record that it can't be opened, as the middleware would."""
+        try:
+            return self._storage.open(file)
+        except StorageError:
+            about = {"id": file.object_id}
+            request.exchange.record(
+                "file.decrypt", outcome="failure", reason=Reason.IO_ERROR, status=503, about=about
+            )
+            raise
 
     def _delete(self, request: AppRequest, object_id: str) -> Response:
         self._storage.delete(self._find(request, object_id))
@@ -319,20 +335,30 @@ class App:
     def _open(self, file: StoredFile, owner: str) -> Row:
         """Return a file with its sealed name; mark a file that can't be opened, and go on."""
         try:
-            with open_encrypted(
-                self._storage.path(file.object_id), self._keyring, owner_context(owner)
-            ) as opened:
+            with self._storage.open(file) as ciphertext:
+                return self._named(file, owner, ciphertext)
+        except StorageError:
+            return _broken(file)
+
+    def _named(self, file: StoredFile, owner: str, ciphertext: BinaryIO) -> Row:
+        """Return an open file with its sealed name; mark it if it is not the owner's file."""
+        try:
+            with open_encrypted(ciphertext, self._keyring, owner_context(owner)) as opened:
                 if opened.object_id == file.object_id:
                     return _row(
                         file, str(opened.metadata.get("name", "")), str(opened.metadata.get("type", ""))
                     )
         except (SecureFSError, OSError):
             pass
-        return replace(_row(file, file.object_id[:16], ""), broken=True)
+        return _broken(file)
 
 
 def _row(file: StoredFile, name: str, media_type: str) -> Row:
     return Row(file.object_id, name or "unnamed", media_type, file.size, file.created)
+
+
+def _broken(file: StoredFile) -> Row:
+    return replace(_row(file, file.object_id[:16], ""), broken=True)
 
 
 def _describe(row: Row) -> dict[str, object]:

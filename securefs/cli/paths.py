@@ -1,4 +1,8 @@
-"""The common part of the commands on files: which files they process, and their findings."""
+"""The common part of the commands on files: which files they process, and their findings.
+
+A path that the user names may be a link. A file that is found in a folder must be a regular file,
+because whoever can write to the folder chooses what is there.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs.disk import explain
-from securefs.errors import ConfigurationError, Reason, SecureFSError
+from securefs.disk import explain, read_regular
+from securefs.errors import ConfigurationError, Reason, SecureFSError, SourceError
 from securefs.header import MAGIC
 
 if TYPE_CHECKING:
@@ -20,23 +24,24 @@ __all__ = ["SUFFIX", "check_format_1", "encrypted_files", "finding", "planted_sl
 SUFFIX: Final = ".enc"
 
 
-def encrypted_files(names: list[str], *, format_1: bool) -> Iterator[Path]:
+def encrypted_files(names: list[str], *, format_1: bool) -> Iterator[tuple[Path, bool]]:
     """Yield the files to process: named files whatever their name, and encrypted ones in folders.
 
-    In a folder, a file counts as encrypted by its name or its first bytes.
+    In a folder, a file counts as encrypted by its name or its first bytes. With each file comes
+    whether a link in its place is followed.
     """
     for name in names:
         # Raises for a name that does not exist: a typing error is not a finding.
         mode = os.stat(name).st_mode  # noqa: PTH116  # Path.stat would turn "" into "."
         if not stat.S_ISDIR(mode):
-            yield Path(name)
+            yield Path(name), True
             continue
         for folder, folders, files in os.walk(name, onerror=_raise):
             folders.sort()
             for file in sorted(files):
                 path = Path(folder, file)
                 if not path.is_symlink() and path.is_file() and _looks_encrypted(path, format_1=format_1):
-                    yield path
+                    yield path, False
 
 
 def _raise(error: OSError) -> None:
@@ -49,9 +54,9 @@ def _looks_encrypted(path: Path, *, format_1: bool) -> bool:
     if format_1:
         return False  # Format 1 has no magic by which to know it
     try:
-        with path.open("rb") as file:
+        with read_regular(path, follow_links=False) as file:
             return file.read(len(MAGIC)) == MAGIC
-    except OSError:
+    except (OSError, SourceError):
         return True  # its verification reports why it can't be read
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from securefs.audit import Entry, Journal
@@ -18,8 +19,10 @@ from securefs.rotation import rewrap
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from securefs.rotation import Rewrapped
 
 __all__ = ["run"]
 
@@ -29,8 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     keyring = Keyring.from_env()
     results: list[dict[str, object]] = []
     with _journal() as journal:
-        for path in encrypted_files(arguments.paths, format_1=False):
-            result = _rewrap_one(path, keyring, arguments.context, journal)
+        for path, follow_links in encrypted_files(arguments.paths, format_1=False):
+            change = partial(rewrap, path, keyring, arguments.context, follow_links=follow_links)
+            result = _rewrap_one(path, change, journal)
             results.append(result)
             if not arguments.json:
                 word = "rewrapped" if result.get("changed") else "unchanged"
@@ -65,15 +69,13 @@ def _journal() -> Iterator[Journal | None]:
         journal.close()
 
 
-def _rewrap_one(
-    path: Path, keyring: Keyring, context: bytes | None, journal: Journal | None
-) -> dict[str, object]:
+def _rewrap_one(path: Path, change: Callable[[], Rewrapped], journal: Journal | None) -> dict[str, object]:
     if journal is not None:
         journal.check()  # before anything is changed
     reason = None
     about: dict[str, str | int] = {"name": path.name}
     try:
-        done = rewrap(path, keyring, context)
+        done = change()
     except (SecureFSError, OSError) as error:
         result = finding(path, error, "cannot be rewrapped")
         reason = Reason(result["reason"] or Reason.IO_ERROR)

@@ -8,6 +8,7 @@ all. Output to a stream can't be taken back: a failure after some of it was writ
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from securefs.disk import explain, write_atomically
+from securefs.disk import explain, special_kind, write_atomically
 from securefs.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
@@ -189,14 +190,27 @@ def label(name: str) -> str:
 
 @contextlib.contextmanager
 def open_source(name: str) -> Iterator[BinaryIO]:
-    """Yield a binary file for reading; ``-`` is standard input, which is not closed."""
+    """Yield a binary file for reading; ``-`` is standard input, which is not closed.
+
+    A pipe or a device that the user names is a stream, and its writer is waited for.
+    """
     if name == STREAM:
         if sys.stdin is None:  # closed by the caller
             raise ConfigurationError("standard input is closed: name a file")
         yield cast("BinaryIO", sys.stdin.buffer)
     else:
-        with Path(name).open("rb") as file:
+        with _opened(name) as file:
             yield file
+
+
+def _opened(name: str) -> BinaryIO:
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        # The system's words for a socket are "No such device or address".
+        if error.errno != errno.ENXIO or (kind := special_kind(name)) is None:
+            raise
+        raise SourceError(f"{name} is {kind} and can't be read as a file") from None
 
 
 def regular_size(file: BinaryIO) -> int | None:
@@ -225,8 +239,5 @@ def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
         raise ConfigurationError(
             f"{name} exists already: name another target with -o, or replace it with --force"
         )
-    if path.exists() and not path.is_file():
-        # A rename over /dev/null or a named pipe would replace it for everybody.
-        raise ConfigurationError(f"{name} is not a regular file and will not be replaced")
     with named(name), write_atomically(path, overwrite=force) as file:
         yield file

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from securefs.cli.paths import check_format_1, encrypted_files, finding, planted_slot, require_some
 from securefs.cli.terminal import DONE, FINDING, say, say_json
+from securefs.disk import read_regular
 from securefs.errors import SecureFSError
 from securefs.files import verify
 from securefs.keys import Keyring
@@ -22,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_format_1(arguments)
     keyring = Keyring.from_env()
     results: list[dict[str, Any]] = []
-    for path in encrypted_files(arguments.paths, format_1=arguments.format_1):
-        result = _verify_one(path, keyring, arguments)
+    for path, follow_links in encrypted_files(arguments.paths, format_1=arguments.format_1):
+        result = _verify_one(path, keyring, arguments, follow_links=follow_links)
         results.append(result)
         if not arguments.json:
             say(f"FAILED  {path}: {result['error']}" if "error" in result else f"ok      {path}")
@@ -41,9 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     return FINDING if failed or planted else DONE
 
 
-def _verify_one(path: Path, keyring: Keyring, arguments: argparse.Namespace) -> dict[str, Any]:
+def _verify_one(
+    path: Path, keyring: Keyring, arguments: argparse.Namespace, *, follow_links: bool
+) -> dict[str, Any]:
     try:
-        info = verify(path, keyring, arguments.context, format_1=arguments.format_1)
+        with read_regular(path, follow_links=follow_links) as file:
+            info = verify(file, keyring, arguments.context, format_1=arguments.format_1)
     except (SecureFSError, OSError) as error:
         # A file that can't be read was not verified: that is a finding, like a changed file.
         return finding(path, error, "cannot be read")

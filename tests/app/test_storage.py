@@ -9,6 +9,7 @@ import resource
 import time
 
 import pytest
+from support.special import bind
 
 from securefs import Encryptor, Keyring
 from securefs.app.database import StorageError, open_database, transaction
@@ -168,6 +169,16 @@ def test_a_link_named_like_a_leftover_leads_the_sweep_nowhere(storage, tmp_path,
     (tmp_path / "files" / TEMPORARY).symlink_to(victim)
     Storage(tmp_path, database)
     assert victim.exists()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("make", [os.mkfifo, bind, os.mkdir])
+def test_what_is_no_file_and_named_like_a_leftover_is_left_where_it_is(storage, tmp_path, database, make):
+    path = tmp_path / "files" / TEMPORARY
+    make(path)
+    os.utime(path, (0, 0))
+    Storage(tmp_path, database)
+    assert names(tmp_path) == [TEMPORARY]
 
 
 def test_deleting_removes_the_file_and_the_row(storage, tmp_path):

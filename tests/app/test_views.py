@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import resource
 import sqlite3
@@ -11,6 +12,7 @@ import pytest
 from support.journals import only_chain, records
 from support.reference_app import HTML, SAME_SITE, Site, post_files
 from support.servers import app_environ
+from support.special import bind
 from werkzeug.test import Client
 
 from securefs import ConfigurationError, Keyring, encrypt_file
@@ -141,6 +143,38 @@ def test_a_broken_or_missing_file_is_shown_as_such_and_can_be_deleted(site):
         with site.client.delete(f"/files/{ids[name]}", headers=site.alice) as response:
             assert (response.status_code, response.data) == (204, b"")
     assert [file["name"] for file in site.get("/files").json["files"]] == ["whole"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("put", "kind"),
+    [
+        pytest.param(os.mkfifo, "a pipe", id="pipe"),
+        pytest.param(bind, "a socket", id="socket"),
+        pytest.param(os.mkdir, "a folder", id="folder"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), "a symbolic link", id="device"),
+        pytest.param(lambda path: path.symlink_to(path.with_name("aside")), "a symbolic link", id="link"),
+    ],
+)
+def test_what_is_no_file_is_neither_followed_nor_waited_for(site, capsys, put, kind):
+    """Not even a link to the very file that was moved aside."""
+    (file,) = site.upload(("a", b"content of the file")).json["files"]
+    path = site.files / f"{file['id']}.enc"
+    path.rename(path.with_name("aside"))
+    put(path)
+    assert [row["broken"] for row in site.get("/files").json["files"]] == [True]
+    assert "cannot be opened" in site.get("/", headers={**site.alice, **HTML}).text
+    for method in ("get", "head"):
+        with getattr(site.client, method)(file["url"], headers=site.alice) as response:
+            assert (response.status_code, b"content" in response.get_data()) == (503, False)
+    line = f"securefs: cannot read {path.name}: {path} is {kind}, not a regular file"
+    assert capsys.readouterr().err.splitlines() == [line, line]
+    failed = [
+        (record["event"], record["outcome"], record["reason"], record["http"]["status"], record["obj"])
+        for record in records(only_chain(site.folder / "journal"))
+        if record["event"] in {"file.decrypt", "file.integrity_failure"}
+    ]
+    assert failed == [("file.decrypt", "failure", "io_error", 503, {"id": file["id"]})] * 2
 
 
 def test_part_of_a_file_can_be_asked_for(site):

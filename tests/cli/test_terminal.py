@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support.commands import names, program, sealed
+from support.commands import KEY, names, program, sealed
+from support.servers import python_environ
+from support.special import bind
 
 from securefs.cli.terminal import BAR_WIDTH, Progress, complain, shown
 
@@ -18,10 +22,49 @@ def test_force_replaces_files_only(run):
     path = sealed()
     os.mkfifo("fifo")
     Path("folder").mkdir()
-    for target in ("fifo", "folder"):
+    for target, kind in (("fifo", "a pipe"), ("folder", "a folder")):
         result = run("decrypt", path, "-o", target, "--force")
-        assert (result.code, result.line) == (2, f"{target} is not a regular file and will not be replaced")
+        assert result.code == 2
+        assert result.line == f"{target} is {kind}, not a regular file, and will not be replaced"
     assert stat.S_ISFIFO(Path("fifo").stat().st_mode)
+
+
+STREAMS = """
+securefs() { "$PYTHON" -m securefs "$@"; }
+set -e -o pipefail
+securefs encrypt <(printf 'the content') -o a.enc
+securefs decrypt <(cat a.enc) -o - | tee a
+securefs inspect <(cat a.enc) | grep '^format: 2$' > shown
+printf 'the content' | securefs encrypt /dev/stdin -o b.enc --format-1
+cat b.enc | securefs decrypt /dev/stdin -o b --format-1
+cat a.enc | securefs inspect /dev/stdin | grep '^format: 2$' > shown
+cmp a b
+"""
+
+
+def test_a_pipe_that_is_named_is_a_stream():
+    environ = python_environ(FILE_KEY_BASE64=base64.b64encode(KEY).decode(), PYTHON=sys.executable)
+    done = subprocess.run(["bash", "-c", STREAMS], env=environ, capture_output=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == (b"the content", b"", 0)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("command", ["encrypt", "decrypt", "inspect", "verify", "rewrap"])
+def test_a_socket_is_told(run, command):
+    bind(Path("x.enc").absolute())
+    result = run(command, "x.enc")
+    text = result.out.decode() if command in {"verify", "rewrap"} else result.line
+    assert result.code == (1 if command in {"verify", "rewrap"} else 2)
+    assert "x.enc is a socket" in text
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("command", ["verify", "rewrap"])
+def test_a_pipe_is_not_waited_for_where_a_file_must_be(run, command):
+    os.mkfifo("x.enc")
+    result = run(command, "x.enc")
+    assert result.code == 1
+    assert "x.enc: x.enc is a pipe, not a regular file" in result.out.decode()
 
 
 @pytest.mark.parametrize(

@@ -127,10 +127,11 @@ CHOICES = {
     "unbound_format_1",
 }
 SEVERAL_REQUESTS = {"max_waiting"}  # test_waiting.py, and the slow clients of test_campaigns.py
+FORMAT_1 = {"max_format_1"}  # test_download_limits.py
 
 
 def test_no_field_of_the_policy_is_a_limit_without_a_test():
-    tables = [UPLOADS.keys(), PACES.keys(), DOWNLOADS.keys(), CHOICES, SEVERAL_REQUESTS]
+    tables = [UPLOADS.keys(), PACES.keys(), DOWNLOADS.keys(), CHOICES, SEVERAL_REQUESTS, FORMAT_1]
     assert sorted(name for table in tables for name in table) == sorted(item.name for item in fields(Policy))
 
 

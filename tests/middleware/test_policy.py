@@ -28,6 +28,7 @@ def test_the_defaults_are_those_of_the_documentation():
     assert (policy.max_part_header, policy.max_filename) == (8192, 255)
     assert (policy.body_timeout, policy.min_rate) == (300, 1024)
     assert (policy.verify_first, policy.max_ranges) == (64 * 1024**2, 16)
+    assert policy.max_format_1 == 1024**3
     assert (policy.suite, policy.format, policy.spool) == (Suite.CBC_HMAC, 2, False)
 
 
@@ -51,6 +52,7 @@ def test_a_count_is_at_least_one(name):
         pytest.param({"body_timeout": -1.0}, id="negative time"),
         pytest.param({"min_rate": -1}, id="negative rate"),
         pytest.param({"verify_first": -1}, id="negative size"),
+        pytest.param({"max_format_1": 0}, id="no Format 1 file"),
         pytest.param({"format": 3}, id="unknown format"),
         pytest.param({"format_1_paths": "/old/*"}, id="a pattern that is no tuple"),
         pytest.param({"protected_paths": ["/files/*"]}, id="a list"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.journals import open_descriptors
 from support.sealing import RING, seal, seal_1
+from support.special import bind
 
 from securefs import (
     ConfigurationError,
@@ -25,11 +26,14 @@ from securefs.disk import (
     flush_folder,
     is_full,
     make_private_folder,
+    open_regular,
     others_can_write,
+    read_regular,
+    special_kind,
     write_atomically,
     write_new,
 )
-from securefs.errors import JournalError
+from securefs.errors import JournalError, SourceError
 
 
 def names(folder: Path) -> set[str]:
@@ -155,6 +159,70 @@ def test_a_new_file_replaces_nothing_and_vanishes_where_it_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), write_new(tmp_path / "key") as file:
         file.write(bytes(1 // 0))
     assert names(tmp_path) == {"link", "file"}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        pytest.param(os.mkfifo, "a pipe", id="pipe"),
+        pytest.param(bind, "a socket", id="socket"),
+        pytest.param(os.mkdir, "a folder", id="folder"),
+        pytest.param(lambda path: path.symlink_to("file"), "a symbolic link", id="link"),
+        pytest.param(lambda path: path.symlink_to("nowhere"), "a symbolic link", id="dangling link"),
+    ],
+)
+def test_what_is_no_regular_file_is_not_opened(tmp_path, make, kind, flags):
+    path = tmp_path / "special"
+    (tmp_path / "file").write_bytes(b"of another")
+    make(path)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with pytest.raises(SourceError) as caught:
+        open_regular(path, flags, follow_links=False)
+    assert str(caught.value) == f"{path} is {kind}, not a regular file"
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+    assert names(tmp_path) == {"special", "file"}
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty", "/dev/ptmx"])
+def test_a_device_is_not_opened(device):
+    with pytest.raises((SourceError, OSError), match=f"{device} is a device|No such device"):
+        open_regular(device, follow_links=True)
+
+
+def test_the_opened_file_decides_and_not_the_path(tmp_path, monkeypatch):
+    """Whoever exchanges a file for a pipe between a look at the path and its opening gets nothing."""
+    path, pipe = tmp_path / "file", tmp_path / "pipe"
+    path.write_bytes(b"content")
+    os.mkfifo(pipe)
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda name, *rest: real(pipe if name == path else name, *rest))
+    assert special_kind(path) is None
+    with pytest.raises(SourceError, match="file is a pipe, not a regular file"):
+        open_regular(path, follow_links=False)
+
+
+def test_a_regular_file_is_opened_with_its_name_and_as_asked(tmp_path):
+    path = tmp_path / "file"
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, follow_links=False)
+    try:
+        assert (os.write(descriptor, b"content"), mode(path)) == (7, 0o600)
+        assert not os.get_inheritable(descriptor)
+        # Some regular files of /proc block a read.
+        assert not os.get_blocking(descriptor)
+    finally:
+        os.close(descriptor)
+    (tmp_path / "link").symlink_to("file")
+    with read_regular(tmp_path / "link", follow_links=True) as file:
+        assert (file.read(), file.name) == (b"content", str(tmp_path / "link"))
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "missing", follow_links=False)
+    assert special_kind(tmp_path / "missing") is None
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(OSError, match="symbolic links"):
+        read_regular(tmp_path / "link", follow_links=True)
 
 
 def test_whatever_the_system_says_is_told_in_words():

@@ -10,16 +10,20 @@ from pathlib import Path
 import pytest
 from support.sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
 from support.servers import wait_until
+from support.special import bind
 
 from securefs import (
     ConfigurationError,
     FormatError,
     IntegrityError,
     Keyring,
+    SourceError,
     Suite,
     UnknownKeyError,
     decrypt_file,
     encrypt_file,
+    open_encrypted,
+    rewrap,
     verify,
 )
 
@@ -189,24 +193,24 @@ INTERRUPTED = """
 import sys
 from securefs import Keyring, encrypt_file
 try:
-    encrypt_file("/dev/stdin", sys.argv[1], Keyring(bytes(range(32))))
+    encrypt_file(sys.argv[1], sys.argv[2], Keyring(bytes(range(32))))
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
 def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
-    """A real SIGINT, while the program waits for more of its source: a pipe that stays open until the program ended."""
+    """A real SIGINT, while the program reads a source that takes it much longer than this test."""
     pipe = subprocess.PIPE
-    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "target")]
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    with (tmp_path / "source").open("wb") as source:
+        source.truncate(2**40)
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "source"), str(tmp_path / "target")]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
         try:
-            process.stdin.write(bytes(3 * 2**20))
-            process.stdin.flush()
             wait_until(
                 lambda: (
                     process.poll() is not None
-                    or any(path.stat().st_size > 2**20 for path in tmp_path.iterdir())
+                    or any(path.stat().st_size > 2**20 for path in tmp_path.glob(".target*"))
                 ),
                 "a MiB of the target",
             )
@@ -217,7 +221,61 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
             process.kill()  # a program that did not end by itself must not be waited for
         output, errors = process.communicate()
     assert (output, errors, process.returncode) == (b"interrupted\n", b"", 0)
-    assert names(tmp_path) == set()
+    assert names(tmp_path) == {"source"}
+
+
+SPECIAL = [
+    pytest.param(os.mkfifo, "a pipe", id="pipe"),
+    pytest.param(bind, "a socket", id="socket"),
+    pytest.param(os.mkdir, "a folder", id="folder"),
+    pytest.param(lambda path: path.symlink_to("/dev/zero"), "a device", id="device"),
+]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(("make", "kind"), SPECIAL)
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda path, _: open_encrypted(path, RING), id="open_encrypted"),
+        pytest.param(lambda path, _: open_encrypted(str(path), RING, format_1=True), id="Format 1"),
+        pytest.param(lambda path, _: verify(path, RING), id="verify"),
+        pytest.param(lambda path, target: decrypt_file(path, target, RING), id="decrypt_file"),
+        pytest.param(lambda path, target: encrypt_file(path, target, RING), id="encrypt_file"),
+        pytest.param(lambda path, _: rewrap(path, RING), id="rewrap"),
+    ],
+)
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, make, kind, use):
+    """A pipe has no writer here: opened as a file is, it would hold this thread for ever."""
+    path = tmp_path / "special"
+    make(path)
+    with pytest.raises(SourceError) as caught:
+        use(path, tmp_path / "target")
+    assert (str(caught.value), caught.value.reason) == (f"{path} is {kind}, not a regular file", "io_error")
+    assert names(tmp_path) == {"special"}
+
+
+def test_a_link_that_the_caller_names_is_followed(tmp_path, plain):
+    encrypt_file(plain, tmp_path / "sealed", RING)
+    link = tmp_path / "link"
+    link.symlink_to("sealed")
+    assert verify(link, RING).size == 200_000
+    assert decrypt_file(link, tmp_path / "again", RING).size == 200_000
+    with open_encrypted(link, RING) as file:
+        assert file.size == 200_000
+    assert not rewrap(link, RING).changed
+    with pytest.raises(SourceError, match="link is a symbolic link, not a regular file"):
+        rewrap(link, RING, follow_links=False)
+
+
+@pytest.mark.parametrize(("make", "kind"), SPECIAL)
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, plain, make, kind):
+    make(tmp_path / "special")
+    before = (tmp_path / "special").lstat()
+    with pytest.raises(ConfigurationError, match=f"special is {kind}, not a regular file, and will not be"):
+        encrypt_file(plain, tmp_path / "special", RING, overwrite=True)
+    assert os.path.samestat((tmp_path / "special").lstat(), before)
+    assert names(tmp_path) == {"plain", "special"}
 
 
 def test_the_key_is_not_in_what_is_written(tmp_path, plain):

@@ -35,6 +35,7 @@ from securefs import (
     Keyring,
     Reason,
     SecureFSError,
+    SourceError,
     UnknownKeyError,
     open_encrypted,
     rewrap,
@@ -649,9 +650,9 @@ def test_rewrap_never_takes_a_file_from_anybody(tmp_path, table, slot_size, cont
 
 def test_what_is_no_file_is_told(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ConfigurationError, match="fifo is not a regular file"):
+    with pytest.raises(SourceError, match="fifo is a pipe, not a regular file"):
         rewrap(tmp_path / "fifo", ROTATING)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(SourceError, match="is a folder, not a regular file"):
         rewrap(tmp_path, ROTATING)
     with pytest.raises(FileNotFoundError):
         rewrap(tmp_path / "missing", ROTATING)

@@ -329,8 +329,8 @@ def test_a_file_that_is_exchanged_for_one_that_ends_sooner_does_not_hang(suite):
     with open_encrypted(source, RING) as file:
         file.read(10)
         source.exchange(shorter)
-        with pytest.raises(IntegrityError):
-            file.read()
+        # The last segment was verified when the file was opened, and is not read again.
+        assert file.read() == PLAIN[10:100_015]
 
 
 @pytest.mark.parametrize("format_1", [False, True])
