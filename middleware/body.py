@@ -151,8 +151,6 @@ class RewrittenBody(io.BufferedIOBase):
             except StopIteration:
                 return None
             except Refusal as refusal:
-                # It is kept until the response: without what its frames hold.
-                clear_frames(refusal)
                 self.refusal = refusal
                 break
             except BaseException as error:

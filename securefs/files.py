@@ -60,7 +60,6 @@ class FileInfo:
         )
 
 
-@clears_frames
 def copy_sealed(source: BinaryIO, target: BinaryIO, sealer: StreamSealer) -> int:
     """Seal everything from ``source`` into ``target``; return the plaintext's size in bytes.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from securefs import format1
 from securefs.errors import ConfigurationError
 from securefs.primitives import StreamSealer
-from securefs.secrecy import HoldsSecrets, clears_frames
+from securefs.secrecy import HoldsSecrets
 from securefs.stream import Encryptor, most_overhead
 from securefs.suites import Suite
 
@@ -61,7 +61,6 @@ class NewFiles(HoldsSecrets):
         """The suite's name for records, None in Format 1."""
         return self.suite.label if self.binds else None
 
-    @clears_frames
     def check(self) -> None:
         """Raise :class:`ConfigurationError` if the keyring can't seal files of this format."""
         if self.binds:
@@ -69,7 +68,6 @@ class NewFiles(HoldsSecrets):
         else:
             self.keyring.format_1_verifier()
 
-    @clears_frames
     def sealer(
         self,
         context: bytes = b"",

@@ -91,7 +91,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
-        if link.__suppress_context__ and link.__cause__ is None:
+        if link.__suppress_context__:
             link.__context__ = None
         yield link
         left += [link.__cause__, link.__context__]

@@ -16,7 +16,6 @@ from securefs.errors import ConfigurationError
 from securefs.keys.custody import file_fault, way_fault
 from securefs.keys.material import FORMAT_1_KEY_SIZES, HOW, check_key
 from securefs.primitives import KEY_SIZE
-from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +35,6 @@ def generate_key() -> str:
     return base64.b64encode(os.urandom(KEY_SIZE)).decode("ascii")
 
 
-@clears_frames
 def keys_from(environ: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
     """Return (the primary key, the retired keys) that the environment describes.
 

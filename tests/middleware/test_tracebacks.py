@@ -168,6 +168,23 @@ def full(folder):
     return stage
 
 
+class Losing(io.BytesIO):
+    """A stored file; while its middle is read, the journal is lost."""
+
+    def __init__(self, data: bytes, stage: Stage) -> None:
+        super().__init__(data)
+        self.stage = stage
+
+    def read(self, size=-1, /):
+        if 1_000_000 < self.tell() < 1_500_000:
+            self.stage.journal.lose()
+        return super().read(size)
+
+
+def lost(stage: Stage, data: bytes) -> Stage:
+    return fetched(stage, lambda: FileWrapper(Losing(data, stage)))
+
+
 def uploads():
     """Yield (name, what returns a stage after an upload that failed)."""
     yield "cut", lambda d: run(Stage(d), FORM[:-200_000], length=len(FORM))
@@ -256,6 +273,10 @@ def downloads():
                     Stage(d, policy=Policy(verify_first=0)), pieces(b, e)
                 ),
             )
+        yield (
+            f"{suite.value} journal lost",
+            lambda d, b=data: lost(Stage(d, policy=Policy(verify_first=0)), b),
+        )
         yield (
             f"{suite.value} key",
             lambda d, b=data: fetched(Stage(d, keyring=Keyring(OTHER_KEY)), wrapped(b)),

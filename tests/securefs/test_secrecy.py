@@ -50,12 +50,14 @@ from securefs import (
 )
 from securefs.audit import Entry, Journal, hash_name, verify_journal
 from securefs.audit.pseudonym import KEY_FILE, Pseudonyms
+from securefs.cli import main
 from securefs.format1 import Format1Sealer, Format1Verifier
 from securefs.header import KIND_KEY_SERVICE, parse_header, slot_table
 from securefs.keys import FileKey
 from securefs.keys.material import KeyMaterial
 from securefs.metadata import seal_metadata
 from securefs.middleware import ClamAV, FileRules
+from securefs.middleware.sealing import SealedFile
 from securefs.primitives import PyCryptodome
 from securefs.sealer import NewFiles
 from securefs.secrecy import HoldsSecrets, clear_frames, clears_frames
@@ -515,6 +517,60 @@ def test_errors_that_are_hidden_are_dropped_and_shown_ones_kept():
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_what_an_error_came_from_is_cleared_too(link):
+    with pytest.raises(ValueError, match="32 bytes") as first:
+        derive(Suite.GCM, DEK[:31], bytes(24), b"", LIBRARIES[0], bytes)
+    assert variables_of(first.value)
+
+    @clears_frames
+    def fail():
+        second = KeyError("second")
+        setattr(second, link, first.value)
+        raise second
+
+    with pytest.raises(KeyError) as caught:
+        fail()
+    assert getattr(caught.value, link) is first.value
+    assert variables_of(caught.value) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "cleared"),
+    [
+        *((name, True) for name in ("base64", "contextlib", "cryptography", "hmac", "json", "tempfile")),
+        ("securefs.anything", True),
+        ("Crypto.Cipher.AES", True),
+        ("securefs_admin", False),
+        ("app", False),
+        ("app.securefs", False),
+        (None, False),
+    ],
+)
+def test_frames_are_told_by_the_package_they_belong_to(module, cleared):
+    """It needs no failure of each library that keys go to: an interrupt may fall into any of them."""
+    space = {"__name__": module}
+    exec("def called(secret):\n    raise ValueError", space)
+    with pytest.raises(ValueError) as caught:  # it says nothing
+        clears_frames(space["called"])(KEY)
+    assert locals_of(caught.value, "called") == [[] if cleared else ["secret"]]
+
+
+def test_a_command_that_fails_unexpectedly_shows_no_key(monkeypatch):
+    class Screen:
+        encoding = "utf-8"
+
+        def write(self, _):
+            raise RuntimeError("an error that no command expects")
+
+        buffer = property(lambda self: self)
+
+    monkeypatch.setattr("sys.stdout", Screen())
+    error = failure_of(lambda _: main(["keygen"]), None)
+    assert isinstance(error, RuntimeError)
+    assert variables_of(error) == []
+
+
 def test_errors_that_lead_to_each_other_end():
     first, second = ValueError(), ValueError()
     first.__cause__, second.__cause__ = second, first
@@ -529,6 +585,7 @@ def holders():
     yield from (Format1Sealer(KEY, bytes(16), LIBRARIES[0]), Format1Verifier({b"": KEY}))
     yield from (open_encrypted(io.BytesIO(file), RING), open_encrypted(io.BytesIO(F1), RING, format_1=True))
     yield Pseudonyms(PSEUDONYM_KEY)
+    yield SealedFile.__new__(SealedFile)  # what it seals with is in the list by itself
     for library in LIBRARIES:
         yield library.gcm(KEY)
         yield Decryptor(RING, primitives=library)
@@ -602,14 +659,18 @@ NOT_WRAPPED = {
     "EncryptedFile.tell": "tells a position",
     "Encryptor.stored_length": "computes",
     "Decryptor.skip_to": "counts",
-    "Keyring.__repr__": "shows ids",
+    "Exchange.__init__": "sees a request's head",
+    "Exchange.expect": "notes an id",
+    "Exchange.record": "the journal's own is wrapped",
+    "FileRules.__init__": "takes settings",
+    "ClamAV.__init__": "takes settings",
     "Suite.parse": "finds a name",
 }
 
 
 def public_functions():
     """Yield (name, function) of all public functions and methods, constructors among them."""
-    for room in (securefs, securefs.keys, securefs.audit):
+    for room in (securefs, securefs.keys, securefs.audit, securefs.middleware):
         for name in room.__all__:
             thing = getattr(room, name)
             if inspect.isfunction(thing):
