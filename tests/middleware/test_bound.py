@@ -9,7 +9,9 @@ from securefs.metadata import encode_metadata
 from securefs.middleware import Policy
 from securefs.middleware.bound import HEADER_GROWTH, METADATA_SIZE, STREAMED_FIELD_BYTES, Bound
 from securefs.middleware.media_type import MAX_MEDIA_TYPE
+from securefs.middleware.servers import MAX_EPILOGUE
 from securefs.sealer import NewFiles
+from securefs.stream import growth
 
 NEW = NewFiles(Keyring(bytes(range(32))))
 
@@ -64,6 +66,8 @@ def test_a_bound_is_not_close_where_every_part_may_shrink():
     assert bound(Policy(max_files=32), longer=-10).is_close()
     assert not bound(Policy(max_files=32), longer=-130).is_close()
     assert bound(longer=-130).announce(0, None) == bound().announce(0, None)
+    assert bound(longer=1).announce(0, None) == bound().announce(0, None) + 5, "parts"
+    assert bound(Policy(max_fields=10**6)).is_close(), "none of them shrinks"
     one = bound(Policy(max_files=1, max_fields=1000), longer=-130)
     assert not one.is_close()
     for _ in range(800):
@@ -77,3 +81,11 @@ def test_the_longest_metadata_is_counted(suite):
     assert len(longest) == METADATA_SIZE + 2 * 255
     sealer = NewFiles(NEW.keyring, 2, suite).sealer(b"", {"name": '"' * 255, "type": '"' * MAX_MEDIA_TYPE})
     assert sealer.stored_length(0) <= NEW.most_overhead(len(longest))
+
+
+def test_a_bound_is_close_up_to_the_filling_that_is_allowed():
+    one = bound(Policy(max_files=1, max_fields=1))
+    left = MAX_EPILOGUE - one.announce(0, None) - growth(STREAMED_FIELD_BYTES)
+    # A byte of each part is left over.
+    assert bound(Policy(max_files=1, max_fields=left - 1), longer=-1).is_close()
+    assert not bound(Policy(max_files=1, max_fields=left), longer=-1).is_close()

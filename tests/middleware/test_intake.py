@@ -155,11 +155,13 @@ def test_a_copy_of_the_type_and_the_length_is_taken_away(send):
         pytest.param({"HTTP_CONTENT_LENGTH": "1"}, id="length"),
     ],
 )
-def test_a_second_type_or_length_is_refused(send, content_type, second):
+def test_a_second_type_or_length_is_refused(send, journal, content_type, second):
     """CherryPy and Django REST framework would read it: a server let ``Content_Type`` through."""
     answer, read, _ = send(FORM, content_type, extra=second)
     assert (answer.status, read) == (400, None)
     assert problem_of(answer)["status"] == 400
+    (record,) = journal.records("file.rejected")
+    assert record["reason"] == "malformed_multipart"
 
 
 def test_a_length_under_another_name_alone_is_refused(journal):

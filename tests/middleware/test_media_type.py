@@ -197,7 +197,8 @@ def test_the_error_quotes_nothing_of_the_client_s():
 
 
 def test_the_type_of_a_file_may_be_as_long_as_its_limit():
-    assert is_media_type("a/" + "b" * (MAX_MEDIA_TYPE - 2))
-    assert not is_media_type("a/" + "b" * (MAX_MEDIA_TYPE - 1))
+    assert MAX_MEDIA_TYPE == 127
+    assert is_media_type("a/" + "b" * 125)
+    assert not is_media_type("a/" + "b" * 126)
     assert not is_media_type(None)
     assert not is_media_type("a")
