@@ -109,7 +109,6 @@ class Keyring(HoldsSecrets):
         """
         return tuple(self._file_keys) or ((self._wrapper.key_id,) if self._wrapper is not None else ())
 
-    @clears_frames
     def wrapper(self) -> Wrapper:
         """Return the key that seals Format 2; :class:`ConfigurationError` if there is none."""
         if self._wrapper is None:

@@ -81,14 +81,12 @@ class FileKey(HoldsSecrets):
         self._material = material
         self._primitives = primitives
 
-    @clears_frames
     def wrap(self, dek: bytes, bound: bytes, draw: Callable[[int], bytes]) -> bytes:
         """See :meth:`Wrapper.wrap`. The salt is fresh: no pair of key and nonce repeats."""
         salt = draw(WRAP_SALT_SIZE)
         wrap_key, nonce = self._wrap_keys(salt, bound)
         return salt + self._primitives.gcm(wrap_key).seal(nonce, dek)
 
-    @clears_frames
     def unwrap(self, slot: Slot, bound: bytes) -> bytes | None:
         """See :meth:`Unwrapper.unwrap`."""
         if slot.kind != self.kind or slot.key_id != self.key_id:

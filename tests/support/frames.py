@@ -10,8 +10,8 @@ from types import FrameType
 TESTS = str(Path(__file__).resolve().parents[1])
 LIBRARIES = {"Crypto", "cryptography", "securefs"}
 DEPTH = 6  # levels of containers
-# Variables that may stay: what a wrapper wraps, and numbers of a frame that is not wrapped, because
-# it runs for each small read.
+# Variables that may stay: what a wrapper wraps, and what is no secret in frames that are not wrapped,
+# because they run often.
 MAY_STAY = {
     *(("securefs.secrecy.guarded", name) for name in ("function", "affected")),
     *(("securefs.reader.read", name) for name in ("self", "size", "left", "wanted", "at")),

@@ -33,6 +33,7 @@ SLOW = (
     "test_error_reporters.py",
     "torture/test_torture.py",
     "securefs/test_memory.py",
+    "test_error_reporters.py",
     "test_examples.py",
     # Processes that race and are killed, memory that is measured.
     "audit/test_processes.py",
@@ -48,6 +49,7 @@ SLOW = (
     "middleware/test_filename.py::test_multipart_and_we_find_the_same_name",
     "middleware/test_multipart.py::test_a_thousand_of_the_worst_headers_take_seconds_and_not_minutes",
     "middleware/test_multipart.py::test_no_mutation_is_read_otherwise_by_another_strict_parser",
+    "middleware/test_tracebacks.py::test_the_cases_find_what_is_not_cleared",
     "middleware/test_upload.py::test_no_byte_of_plaintext_is_ever_in_a_file",
     "securefs/test_attacks.py::test_any_flipped_bit_is_refused",
     "securefs/test_attacks.py::test_any_flipped_bit_is_refused_by_the_second_decryptor",
@@ -56,6 +58,7 @@ SLOW = (
     "securefs/test_rotation.py::test_any_bytes_of_a_new_slot_on_the_disk_leave_a_file_that_opens",
     "securefs/test_rotation.py::test_rewrap_never_takes_a_file_from_anybody",
     "securefs/test_rotation.py::test_wherever_the_power_fails_the_file_opens_and_can_be_completed",
+    "securefs/test_secrecy.py::test_the_cases_find_what_is_not_cleared",
     "securefs/test_suites.py::test_checking_and_opening_agree_on_every_padding",
     "test_chance.py::test_every_run_takes_the_same_examples_unless_it_is_told_to_look_longer",
 )
