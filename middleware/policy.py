@@ -49,7 +49,8 @@ class Policy:
     max_ranges: int = 16  # ranges in one request; a request for more gets the whole file
     # The body of PUT and POST on these paths is itself a file, whatever its type.
     raw_uploads: tuple[str, ...] = ()
-    # Set Content-Type and Content-Disposition of downloads from the sealed metadata.
+    # Set Content-Type and Content-Disposition of downloads from the sealed metadata. The files are
+    # for saving: a browser is told to show and to run nothing of them.
     restore_metadata: bool = False
     suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
     format: int = 2  # of new files: 1 or 2
