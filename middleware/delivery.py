@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from securefs.disk import explain
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
-from securefs.middleware.filename import attachment
 from securefs.middleware.headers import STALE, values_of, without
-from securefs.middleware.media_type import is_media_type
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE
+from securefs.middleware.restored import restored
 from securefs.middleware.selection import KEPT, PARTIAL, Selection, content_range, requested
 from securefs.secrecy import clears_frames
 
@@ -60,7 +59,7 @@ class Delivery:
         self._metadata = metadata
         self._exchange = exchange
         self._open = False
-        self._restored: Headers = []
+        self._restores = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -104,21 +103,12 @@ class Delivery:
 
     def headers(self, headers: Headers) -> Headers:
         """Return the app's headers, corrected for what is sent."""
-        stale = STALE | {name.lower() for name, _ in self._restored}
-        return [*without(headers, stale), *self._restored]
+        headers = without(headers, STALE)
+        return restored(headers, self._metadata) if self._restores else headers
 
     def restore(self) -> None:
-        """Take the file's type and name from its sealed metadata.
-
-        The file is offered for saving, never shown inline.
-        """
-        name, media_type = self._metadata.get("name"), self._metadata.get("type")
-        if is_media_type(media_type):
-            self._restored.append(("Content-Type", media_type))
-        if isinstance(name, str) and name:
-            self._restored.append(("Content-Disposition", attachment(name)))
-        # The type is the uploader's claim: a browser must not sniff another one from the bytes.
-        self._restored.append(("X-Content-Type-Options", "nosniff"))
+        """Take the file's type and name from its sealed metadata: see :func:`restored`."""
+        self._restores = True
 
     def begin(self, limit: int | None) -> None:
         """Record the start, then verify what will be sent, up to ``limit`` bytes (None: all).

@@ -20,6 +20,9 @@ _WINDOWS_PATH: Final = re.compile(r"\.*(?:[A-Za-z]:|\\|(?:%22|%0D|%0A|.):\\)|.*\
 _SEPARATOR: Final = re.compile(r"[/\\]")
 _DRIVES_AND_DOTS: Final = re.compile(r"(?:[A-Za-z]:|\.)*")
 _NAMELESS: Final = "unnamed"
+# File systems take no longer name, and a header that is long enough is refused on its way.
+MAX_OFFERED: Final = 255  # bytes of UTF-8
+_MAX_SUFFIX: Final = 16  # bytes of UTF-8, with the dot
 
 
 def normalise(filename: str) -> str:
@@ -43,7 +46,20 @@ def decode(filename: str) -> str:
 
 
 def attachment(name: str) -> str:
-    """Return the Content-Disposition for saving a download as ``name`` (RFC 6266, RFC 8187)."""
+    """Return the Content-Disposition for saving a download as ``name`` (RFC 6266, RFC 8187).
+
+    Of a name of more than 255 bytes the beginning and the suffix are offered.
+    """
+    name = _shortened(name)
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
     encoded = quote(name, safe="!#$&+-.^_`|~", errors="replace")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
+
+
+def _shortened(name: str) -> str:
+    encoded = name.encode("utf-8", "replace")
+    if len(encoded) <= MAX_OFFERED:
+        return name
+    _, dot, suffix = encoded.rpartition(b".")
+    end = dot + suffix if dot and len(suffix) < _MAX_SUFFIX else b""
+    return encoded[: MAX_OFFERED - len(end)].decode("utf-8", "ignore") + end.decode("utf-8", "ignore")

@@ -56,7 +56,8 @@ class Policy:
     # Folders in which the app keeps what was uploaded. A response made from a file in one of them
     # must be ciphertext that verifies.
     stores: tuple[str, ...] = ()
-    # Set Content-Type and Content-Disposition of downloads from the sealed metadata.
+    # Set Content-Type and Content-Disposition of downloads from the sealed metadata. The files are
+    # for saving: a browser is told to show and to run nothing of them.
     restore_metadata: bool = False
     suite: Suite = Suite.CBC_HMAC  # of new files, Format 2
     format: int = 2  # of new files: 1 or 2

@@ -90,3 +90,8 @@ def test_a_link_in_the_place_of_the_database_is_not_followed(tmp_path):
     with pytest.raises(ConfigurationError, match="is a symbolic link, not a regular file"):
         open_database(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_database_in_a_folder_that_is_gone_is_told(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"securefs\.sqlite3: No such file"):
+        open_database(tmp_path / "gone")

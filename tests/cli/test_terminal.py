@@ -34,10 +34,12 @@ securefs() { "$PYTHON" -m securefs "$@"; }
 set -e -o pipefail
 securefs encrypt <(printf 'the content') -o a.enc
 securefs decrypt <(cat a.enc) -o - | tee a
-securefs inspect <(cat a.enc) | grep '^format: 2$' > shown
+securefs inspect <(cat a.enc) > shown
+grep -q '^format: 2$' shown
 printf 'the content' | securefs encrypt /dev/stdin -o b.enc --format-1
 cat b.enc | securefs decrypt /dev/stdin -o b --format-1
-cat a.enc | securefs inspect /dev/stdin | grep '^format: 2$' > shown
+cat a.enc | securefs inspect /dev/stdin > shown-too
+cmp shown shown-too
 cmp a b
 """
 

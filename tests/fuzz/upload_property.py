@@ -186,6 +186,9 @@ class Ledger:
     def __init__(self) -> None:
         self.records = []
 
+    def describe(self, **_) -> None:
+        pass
+
     def record(self, entry) -> None:
         self.records.append(entry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def test_one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("securefs").setLevel(logging.CRITICAL)
     # To merge, libFuzzer starts itself anew by its first argument.
     atheris.Setup([f"{sys.executable} {__file__}", *sys.argv[1:]], test_one_input)
     atheris.Fuzz()

@@ -340,3 +340,21 @@ def test_a_sealer_is_spent_when_it_is_finished(format_1):
     for action in (lambda: sealer.update(b"x"), sealer.finalize):
         with pytest.raises(ValueError, match="finalized"):
             action()
+
+
+def test_a_format_1_file_that_is_exchanged_while_it_is_open_is_not_decrypted():
+    """Its tag was compared when it was opened; each later read is compared with what was read then."""
+    plain = PLAIN * (-(-(2**21) // len(PLAIN)) + 1)
+    sealer = RING.format_1_sealer()
+    stored = sealer.update(plain) + sealer.finalize()
+    source = ExchangedFile(stored)
+    with open_encrypted(source, RING, format_1=True) as file:
+        assert file.read(10) == plain[:10]
+        source.exchange(stored[: 2**20 + 100] + b"?" + stored[2**20 + 101 :])
+        assert file.read(2**20 - 10) == plain[10 : 2**20], "the block that was changed is the second"
+        with pytest.raises(IntegrityError, match="block 1 changed while the file was open") as caught:
+            file.read()
+        assert (caught.value.segment, len(caught.value.digest)) == (1, 64)
+        source.exchange(stored[: 2**20 + 100])
+        with pytest.raises(IntegrityError, match="the file ends before its length says"):
+            file.read()
