@@ -10,7 +10,9 @@ root and this user can change it. These rules hold for root, too.
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from collections import deque
 from typing import Final
@@ -75,7 +77,7 @@ def _folder_fault(folder: os.stat_result, entry: os.stat_result) -> tuple[str, s
     """Return what lets others exchange an entry of a folder, and what to do; None if nothing."""
     if folder.st_uid not in _trusted():
         return f"belongs to user {folder.st_uid}, and this is user {os.geteuid()}", _give()
-    if not others_can_write(folder):
+    if not others_can_write(folder) or _only_we_can_write(folder):
         return None
     if not folder.st_mode & stat.S_ISVTX:
         return "can be changed by other users", "run chmod go-w on it"
@@ -87,6 +89,23 @@ def _folder_fault(folder: os.stat_result, entry: os.stat_result) -> tuple[str, s
     if (stat.S_ISDIR(entry.st_mode) or stat.S_ISLNK(entry.st_mode)) and entry.st_uid in _trusted():
         return None
     return "is shared with other users", "put the key file into a folder of its own (mkdir -m 700)"
+
+
+def _only_we_can_write(folder: os.stat_result) -> bool:
+    """Return whether the group that can write to a folder is the private group of this user.
+
+    Where users have groups of their own names, umask 002 is usual, and folders under a home are
+    group-writable.
+    """
+    if folder.st_mode & stat.S_IWOTH or os.geteuid() == _ROOT:
+        return False
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(folder.st_gid)
+    except KeyError:
+        return False
+    return (
+        user.pw_gid == group.gr_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    )
 
 
 def _trusted() -> frozenset[int]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.journals import NOBODY, unprivileged
@@ -207,3 +208,35 @@ def test_forty_links_are_followed(mine):
         (mine / f"{number + 1}").symlink_to(f"{number}")
     assert accepted(mine / "40")
     refused(mine / "41", "Too many levels of symbolic links", "securefs keygen")
+
+
+@pytest.mark.parametrize(
+    ("change", "mode", "good"),
+    [
+        pytest.param({}, 0o770, True, id="a private group"),
+        pytest.param({"gr_mem": ["me"]}, 0o770, True, id="with its user as a member"),
+        pytest.param({"gr_mem": ["me", "you"]}, 0o770, False, id="with another member"),
+        pytest.param({"gr_name": "staff"}, 0o770, False, id="of another name"),
+        pytest.param({"gr_gid": -1}, 0o770, False, id="not the user's first group"),
+        pytest.param({}, 0o777, False, id="and everybody can write"),
+        pytest.param(None, 0o770, False, id="that nobody knows"),
+    ],
+)
+def test_the_private_group_of_a_user_but_for_root_may_write_to_its_folders(
+    mine, monkeypatch, change, mode, good
+):
+    path = write_key(mine / "key", GOOD.encode())
+    mine.chmod(mode)
+    gid = mine.stat().st_gid
+
+    def known(_):
+        if change is None:
+            raise KeyError(gid)
+        return SimpleNamespace(**{"gr_name": "me", "gr_gid": gid, "gr_mem": [], **change})
+
+    monkeypatch.setattr("grp.getgrgid", known)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: SimpleNamespace(pw_name="me", pw_gid=gid))
+    if good and os.geteuid() != 0:
+        assert accepted(path)
+    else:
+        refused(path, "can be changed by other users", "run chmod go-w on it")

@@ -302,4 +302,5 @@ def test_every_difference_is_listed_for_users():
     assert listed == {name for _, name, _ in DIFFERENCES} | {
         "Conditional requests",
         "Conditions before ranges",
+        "The order of several ranges",  # of more than 1 MiB in all: test_selection.py
     }
