@@ -314,17 +314,12 @@ class StreamDelivery(Delivery):
         return data, ended
 
     def _next_of(self, span: range) -> tuple[bytes, bool]:
-        """Return the next bytes of ``span``, and whether they are the last.
-
-        They are empty only at the end of the span.
-        """
-        while True:
-            start = self._position
-            data, ended = self._next()
-            piece = data[max(0, span.start - start) : max(0, span.stop - start)]
-            ended = ended or self._position >= span.stop
-            if piece or ended:
-                return piece, ended
+        """Return the next bytes of ``span``, and whether they are the last."""
+        # The segments before it were skipped, so these bytes are in the span, the first in part.
+        start = self._position
+        data, ended = self._next()
+        piece = data[max(0, span.start - start) : max(0, span.stop - start)]
+        return piece, ended or self._position >= span.stop
 
 
 class UnopenedDelivery(Delivery):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from contextlib import closing
@@ -75,6 +76,10 @@ def upload():
         one.close()
 
 
+class Wrapped(socket.socket):
+    """A socket that is not the standard library's own."""
+
+
 def test_what_gunicorn_holds_is_seen():
     """Where gunicorn changes inside, this says so; the middleware then reads as from servers that show nothing."""
     server, client = socket.socketpair()
@@ -89,6 +94,9 @@ def test_what_gunicorn_holds_is_seen():
         assert arrived(body, server) == 3001
         assert arrived(Body(ChunkedReader(None, SocketUnreader(server))), server) is None
         assert arrived(client.makefile("rb"), server) is None
+        # TLS and gevent have sockets of their own.
+        with Wrapped(fileno=os.dup(server.fileno())) as wrapped:
+            assert arrived(body, wrapped) is None
         # A server with a reader of its own, that names no length.
         assert arrived(SimpleNamespace(reader=SimpleNamespace(length=None)), server) is None
 

@@ -662,6 +662,7 @@ NOT_WRAPPED = {
     "Exchange.__init__": "sees a request's head",
     "Exchange.expect": "notes an id",
     "Exchange.record": "the journal's own is wrapped",
+    "Exchange.tell": "logs a refusal",
     "FileRules.__init__": "takes settings",
     "FileKey.wrap": "is called as every wrapper is: its caller clears all frames",
     "FileKey.unwrap": "the same",
