@@ -69,7 +69,9 @@ class Exchange:
     def tell(self, refusal: Refusal) -> None:
         """Log a refusal for the operator: a warning unless the client is to blame."""
         level = logging.WARNING if refusal.status >= 500 else logging.INFO  # noqa: PLR2004  # HTTP
-        log.log(level, "%s %a: %s (request %s)", self._method, self.path[:256], refusal, self.request_id)
+        # One line of ASCII: a message may quote a client, or an inspector that does.
+        detail = ascii(str(refusal))[1:-1]
+        log.log(level, "%.32a %a: %s (request %s)", self._method, self.path[:256], detail, self.request_id)
 
     def record(
         self,

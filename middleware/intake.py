@@ -41,19 +41,15 @@ def receive(transit: Transit) -> None:
 
     :raises Refusal: the body is refused before the app runs.
     """
-    if has_body(transit.inner):
+    there = has_body(transit.inner)
+    if there:
         drop_copies(transit.inner)
-    if _is_file(transit):
+    # An empty file is a file, too.
+    stores = there or transit.inner.get("REQUEST_METHOD") in _STORING
+    if stores and any_reading_matches(transit.environ, transit.settings.policy.raw_uploads):
         transit.body = transit.inner["wsgi.input"] = _rewritten_file(transit)
-    elif has_body(transit.inner):
+    elif there:
         transit.body = transit.inner["wsgi.input"] = _rewritten(transit)
-
-
-def _is_file(transit: Transit) -> bool:
-    """Return whether the body is itself a file, by its path. An empty one is a file, too."""
-    if not any_reading_matches(transit.environ, transit.settings.policy.raw_uploads):
-        return False
-    return has_body(transit.inner) or transit.inner.get("REQUEST_METHOD") in _STORING
 
 
 def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from securefs.errors import ConfigurationError, FormatError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from securefs.middleware.policy import Policy
 
@@ -36,12 +36,18 @@ _SLASHES: Final = re.compile(r"[/\\]+")
 
 def readings(environ: Mapping[str, Any]) -> frozenset[str]:
     """Return every path that a server or framework may take the request's path for."""
-    script, info = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
-    return _variants({script + info, info})
+    info = environ.get("PATH_INFO", "")
+    given = {environ.get("SCRIPT_NAME", "") + info, info}
+    return _variants(given | {_text(path) for path in given})
+
+
+def _text(path: str) -> str:
+    """Return a path as people write it: PEP 3333 gives its bytes as if they were latin-1."""
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def _variants(given: set[str]) -> frozenset[str]:
-    given |= {unquote(path, "latin-1") for path in given}
+    given |= {unquote(path, "latin-1") for path in given} | {unquote(path) for path in given}
     given |= {_PARAMETERS.sub("", path) for path in given}
     given |= {_resolved(path) for path in given}
     return frozenset(given | {path.lower() for path in given})
@@ -59,22 +65,21 @@ def _resolved(path: str) -> str:
     return "/" + "/".join(segments) + end
 
 
-def any_reading_matches(environ: Mapping[str, Any], patterns: Iterable[str]) -> bool:
+def any_reading_matches(environ: Mapping[str, Any], patterns: tuple[str, ...]) -> bool:
     """Return whether any reading of the request's path matches a pattern, in any letter case."""
-    patterns = tuple(patterns)
     if not patterns:
         return False
-    patterns += tuple(pattern.lower() for pattern in patterns)
+    patterns = (*patterns, *(pattern.lower() for pattern in patterns))
     return any(fnmatchcase(path, pattern) for path in readings(environ) for pattern in patterns)
 
 
-def every_reading_matches(environ: Mapping[str, Any], patterns: Iterable[str]) -> bool:
+def every_reading_matches(environ: Mapping[str, Any], patterns: tuple[str, ...]) -> bool:
     """Return whether each reading of SCRIPT_NAME + PATH_INFO matches a pattern, in any letter case.
 
     What a rule permits on one path must not be permitted on another that only looks like it.
     """
     patterns = tuple(pattern.lower() for pattern in patterns)
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    path = _text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
     return all(
         any(fnmatchcase(reading.lower(), pattern) for pattern in patterns) for reading in _variants({path})
     )

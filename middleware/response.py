@@ -244,8 +244,6 @@ class Response:
     @property
     def source(self) -> object:
         """What the body is read from, if the app shows it: a file, or the iterable itself."""
-        if self._written is not None:
-            return None
         return self._result.file if isinstance(self._result, FileWrapper) else self._result
 
     def known_length(self) -> int | None:

@@ -173,6 +173,7 @@ def write_new(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         flush_folder(path.parent)
     except BaseException:
+        # On any exception, an interrupt too: half a file must not pass for one.
         with suppress(FileNotFoundError):
             path.unlink()
         raise

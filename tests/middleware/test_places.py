@@ -15,7 +15,7 @@ import pytest
 from support.frameworks import FRAMEWORKS, make
 from support.sealing import OTHER_KEY, seal, seal_1
 from support.uploads import KEYRING, Lab
-from support.wsgi_client import call
+from support.wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Encryptor, Keyring
 from securefs.header import MAGIC
@@ -214,7 +214,7 @@ def test_no_way_of_having_the_app_repeat_bytes_decrypts_them(declared, store, pr
     assert {record["sev"] for record in journal.records("file.decrypt")} == {3}
     assert len(caplog.messages) == 4
     for message in caplog.messages:
-        assert message.startswith("GET '/"), "which request it was"
+        assert message.startswith("'GET' '/"), "which request it was"
         assert "SECUREFS_STORES" in message
         assert "SECUREFS_PROTECTED_PATHS" in message
 
@@ -244,6 +244,7 @@ SPELLINGS = [
     "/files//1",
     "/\\files/1",
     "/%66iles/1",
+    "/%2566iles/1",
     "/files%2F1",
     "/%2e/files/1",
     "/x/%2e%2e/files/1",
@@ -487,3 +488,33 @@ def test_a_file_that_is_left_to_the_proxy_is_refused_in_a_store_too(store, prote
     (store / "f").write_bytes(STORED)
     app = protect(serving(WAYS["wrapped"](store / "f"), headers=[("X-Accel-Redirect", "/f")]), stores=[store])
     assert call(app).status == 500
+
+
+def test_a_file_of_a_store_behind_something_that_was_written_is_one(store, protect):
+    (store / "f").write_bytes(b"planted")
+
+    def app(environ, start_response):
+        start_response("200 OK", [])(b"")
+        return environ["wsgi.file_wrapper"]((store / "f").open("rb"))
+
+    assert call(protect(app, stores=[store])).status == 500
+
+
+@pytest.mark.parametrize("path", ["/gr\u00fc\u00dfe/1", "//gr\u00fc\u00dfe/1", "/gr%C3%BC%C3%9Fe/1"])
+def test_a_pattern_that_is_not_ascii_protects_its_paths(path, protect):
+    app = protect(serving(lambda _: [b"planted"]), policy=Policy(protected_paths=("/gr\u00fc\u00dfe/*",)))
+    assert call(app, path=path).status == 500
+
+
+def test_what_is_logged_of_a_refusal_is_one_line_of_ascii(protect, caplog):
+    def inspect(part, chunks):
+        raise RuntimeError(f"no scanner for {part.filename}\nGET '/': all is well")
+
+    caplog.set_level(logging.INFO, "securefs")
+    app = protect(serving(lambda _: []), inspect=inspect, policy=Policy(protected_paths=("/x",)))
+    kind, body = multipart(("f", "\u202e.txt", b"x"))
+    assert call(app, "POST", "/\n\x1b", body, [("Content-Type", kind)]).status == 503
+    (message,) = caplog.messages
+    assert message.isascii()
+    assert message.isprintable()
+    assert message.startswith("'POST' '/\\n\\x1b': the inspector failed")
