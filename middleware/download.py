@@ -31,7 +31,8 @@ from securefs.middleware.response import SEND_SIZE, Closing
 from securefs.middleware.selection import Selection
 from securefs.middleware.servers import EMPTY_BODY, shows_breaks
 from securefs.primitives import view_of
-from securefs.reader import as_a_file, open_encrypted
+from securefs.reader import open_encrypted
+from securefs.source import as_a_file
 from securefs.stream import Decryptor
 from securefs.suites import Suite
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from securefs.middleware.source import GuardedInput
     from securefs.middleware.spool import Spool
     from securefs.middleware.transit import Transit
-    from securefs.reader import SeekableFile
+    from securefs.source import SeekableFile
 
 __all__ = ["deliver"]
 
@@ -79,7 +80,7 @@ def _is_ciphertext(transit: Transit) -> bool:
         return False
     claims = response.claims_ciphertext
     try:
-        stored = places.holds(response.source)
+        stored = places.has_stores and places.holds(response.source)
         if response.status.startswith("2") and (stored or transit.wants_ciphertext):
             return _is_what_it_must_be(transit, claims=claims)
     except FormatError as error:

@@ -88,12 +88,14 @@ def every_reading_matches(environ: Mapping[str, Any], patterns: tuple[str, ...])
 class Places:
     """The places that a policy declares.
 
+    :ivar has_stores: whether there is any.
     :raises ConfigurationError: a store is no folder.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._protected, self._format_1 = policy.protected_paths, policy.format_1_paths
         self._stores = tuple(map(_folder, policy.stores))
+        self.has_stores = bool(self._stores)
 
     @property
     def declared(self) -> bool:
@@ -112,8 +114,6 @@ class Places:
         :raises FormatError: its name is in a store and it is not (a link leads out), or it is no
             regular file.
         """
-        if not self._stores:
-            return False
         try:
             descriptor = file.fileno()  # type: ignore[attr-defined]  # what has none is no file of a store
             status = os.fstat(descriptor)

@@ -17,14 +17,14 @@ from securefs.middleware.headers import length_in, value_of
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.spool import Spool
 from securefs.primitives import view_of
-from securefs.reader import as_a_file
+from securefs.source import as_a_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from securefs.middleware.headers import Headers
-    from securefs.reader import SeekableFile
+    from securefs.source import SeekableFile
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
     StartResponse = Callable[..., Callable[[bytes], object]]

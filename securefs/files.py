@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from securefs.disk import read_regular, write_atomically
 from securefs.primitives import view_of
-from securefs.reader import as_a_file, open_encrypted
+from securefs.reader import open_encrypted
 from securefs.sealer import NewFiles
 from securefs.secrecy import clears_frames
+from securefs.source import as_a_file
 from securefs.suites import Suite
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from securefs.disk import StrPath
     from securefs.keys import Keyring
     from securefs.primitives import Primitives, StreamSealer
-    from securefs.reader import EncryptedFile, SeekableFile
+    from securefs.reader import EncryptedFile
+    from securefs.source import SeekableFile
 
 __all__ = [
     "FileInfo",

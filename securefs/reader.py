@@ -17,51 +17,31 @@ import hashlib
 import hmac
 import io
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from securefs.backend import default_primitives
 from securefs.disk import read_regular
-from securefs.errors import ConfigurationError, IntegrityError, Reason, SecureFSError, SourceError
+from securefs.errors import ConfigurationError, IntegrityError, Reason
 from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
-from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size, view_of
+from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size
 from securefs.secrecy import HoldsSecrets, clears_frames
+from securefs.source import Source, as_a_file
 from securefs.stream import TRAILER, unlock
 from securefs.suites import BODY_HEAD_SIZE, check_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from securefs.keys import Keyring
     from securefs.primitives import Primitives
+    from securefs.source import SeekableFile
 
-__all__ = ["EncryptedFile", "SeekableFile", "as_a_file", "open_encrypted"]
+__all__ = ["EncryptedFile", "open_encrypted"]
 
 # Bytes of ciphertext read at a time: 4 segments of suite 1, 16 of suite 2. Four times as much made
 # decryption three times slower, because the kernel supplies buffers of that size anew, page by
 # page, at every read.
 READ_SIZE: Final = 262_400
 FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; an open file keeps one digest (32 bytes) of each block
-
-
-_FILES: Final = (io.BufferedReader, io.BufferedRandom, io.BytesIO)
-
-
-class SeekableFile(Protocol):
-    """The interface of a source: a binary file that can seek."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, fewer only at the end."""
-        ...
-
-    def seek(self, offset: int, whence: int = 0, /) -> Any:
-        """Move to a position."""
-        ...
-
-    def tell(self) -> int:
-        """Return the position."""
-        ...
 
 
 class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
@@ -191,67 +171,10 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
             raise ValueError("I/O operation on closed file")
 
 
-class _Source:
-    """Exact reads of the underlying file at absolute offsets.
-
-    A read is short only if the file ends there. Anything that a binary file must not do (return
-    text, None or more bytes than requested) is a :class:`SourceError`.
-    """
-
-    def __init__(self, file: SeekableFile) -> None:
-        self._file = file
-        # Reading into a reused buffer costs half as much. This applies to Python's own file types
-        # only: a subclass may have another read().
-        own = type(file) in _FILES
-        self._readinto = cast("io.BytesIO", file).readinto if own else self._read_and_copy
-        with as_a_file():
-            file.seek(0, os.SEEK_END)
-            length: object = file.tell()
-        if not isinstance(length, int) or length < 0:
-            raise SourceError(f"the file says that its length is {length!r}")
-        self.length = length
-
-    def read_into(self, offset: int, view: memoryview) -> int:
-        """Fill ``view`` with the bytes from ``offset`` on; return how many there were."""
-        done = 0
-        with as_a_file():
-            self._file.seek(offset)
-            while done < len(view):
-                count = self._readinto(view[done:])
-                if count is None:
-                    raise SourceError("the file has nothing to read yet: it must not be a non-blocking one")
-                if not count:
-                    break
-                done += count
-        return done
-
-    def _read_and_copy(self, view: memoryview) -> int:
-        data = view_of(self._file.read(len(view)))
-        if len(data) > len(view):
-            raise SourceError(f"the file gave {len(data)} bytes where {len(view)} were asked for")
-        view[: len(data)] = data
-        return len(data)
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        view = memoryview(bytearray(size))
-        return bytes(view[: self.read_into(offset, view)])
-
-
-@contextmanager
-def as_a_file() -> Iterator[None]:
-    """Turn errors of a closed or non-binary file into :class:`SourceError`; pass OSError on."""
-    try:
-        yield
-    except (OSError, SecureFSError, MemoryError):
-        raise
-    except Exception as error:
-        raise SourceError(f"this can't be read as a binary file: {error!r}") from error
-
-
 class _Format2File(EncryptedFile):
     format = 2
 
-    def __init__(self, source: _Source, keyring: Keyring, context: bytes, primitives: Primitives) -> None:
+    def __init__(self, source: Source, keyring: Keyring, context: bytes, primitives: Primitives) -> None:
         super().__init__()
         self._source = source
         start = source.read_at(0, FIXED_SIZE)
@@ -349,7 +272,7 @@ class _Format1File(EncryptedFile):
     suite = "format-1"
     block_size = FORMAT_1_BLOCK
 
-    def __init__(self, source: _Source, keyring: Keyring, primitives: Primitives, most: int | None) -> None:
+    def __init__(self, source: Source, keyring: Keyring, primitives: Primitives, most: int | None) -> None:
         super().__init__()
         self._source, self._primitives = source, primitives
         self._ciphertext_size = ciphertext_size(source.length, most)
@@ -464,7 +387,7 @@ def open_encrypted(
         # The result owns the file and outlives this function.
         owned = read_regular(file, follow_links=True) if isinstance(file, (str, os.PathLike)) else None
     try:
-        source = _Source(cast("SeekableFile", owned or file))
+        source = Source(cast("SeekableFile", owned or file))
         opened: EncryptedFile
         if format_1 and source.read_at(0, len(MAGIC)) != MAGIC:
             opened = _Format1File(source, keyring, primitives, max_format_1)
