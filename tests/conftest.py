@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 import pytest
 from hypothesis import settings
 from support.fuzzing import PROFILE
-from support.marks import marks_of
+from support.marks import is_slow, marks_of
 
 settings.load_profile(PROFILE)
 
@@ -18,6 +19,10 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_ignore_collect(collection_path, config):
+    return True if "not slow" in config.option.markexpr and is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items):
     heavy = set()
     for item in items:
@@ -26,3 +31,9 @@ def pytest_collection_modifyitems(items):
             heavy.add(item.path)
     # Files with such tests come first: if one came last, the other workers would wait for its end.
     items.sort(key=lambda item: item.path not in heavy)
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over the tests themselves: some tests collect, a thousand times."""
+    gc.collect()
+    gc.freeze()

@@ -9,8 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 import types
+from pathlib import Path
 
 from support import browsers, servers
+
+TESTS = Path(__file__).resolve().parents[1]
 
 # Whatever starts a server or a browser gets there by one of these functions.
 STARTERS = {servers.launch: "server", browsers.open_window: "browser"}
@@ -18,15 +21,19 @@ STARTERS = {servers.launch: "server", browsers.open_window: "browser"}
 # together.
 SLOW = (
     # Campaigns, a wheel that is built and installed, and every case through every framework.
+    "cli/test_terminal.py",
     "fuzz/test_fuzz_campaign.py",
     "fuzz/test_fuzz_corpus.py::test_the_hostile_corpus_holds",
+    "middleware/test_body.py",
     "middleware/test_content_types.py",
     "middleware/test_cut_files.py",
     "middleware/test_differential.py",
+    "middleware/test_download.py",
+    "middleware/test_download_limits.py",
     "middleware/test_frameworks_upload.py",
     "middleware/test_hostile.py",
     "middleware/test_range_differential.py",
-    "middleware/test_places.py::test_no_framework_serves_a_file_that_was_changed",
+    "middleware/test_places.py",
     "middleware/test_tracebacks.py",
     "packaging/test_packaging.py",
     "securefs/test_secrecy.py",
@@ -38,13 +45,7 @@ SLOW = (
     # Processes that race and are killed, memory that is measured.
     "audit/test_processes.py",
     "audit/test_pseudonym.py::test_workers_that_race_agree_on_one_key",
-    "middleware/test_body.py::test_at_no_moment_is_the_bound_below_what_comes",
-    "middleware/test_body.py::test_memory_for_one_upload_stays_under_four_mebibytes",
-    "middleware/test_body.py::test_no_read_cuts_a_boundary_or_a_header_or_the_first_data",
-    "middleware/test_download_limits.py::test_no_header_makes_a_download_cost_more_than_twice_the_file_or_4_mib",
     # Every bit, every cut, every moment at which the power may fail.
-    "middleware/test_download.py::test_chunks_of_any_size_with_empty_ones_between_are_one_file",
-    "middleware/test_download.py::test_on_a_format_1_path_what_is_no_good_file_is_refused",
     "middleware/test_filename.py::test_every_short_name_of_letters_that_matter",
     "middleware/test_filename.py::test_multipart_and_we_find_the_same_name",
     "middleware/test_multipart.py::test_a_thousand_of_the_worst_headers_take_seconds_and_not_minutes",
@@ -62,6 +63,11 @@ SLOW = (
     "securefs/test_suites.py::test_checking_and_opening_agree_on_every_padding",
     "test_chance.py::test_every_run_takes_the_same_examples_unless_it_is_told_to_look_longer",
 )
+
+
+def is_slow(path: Path) -> bool:
+    """Return whether all tests of a file are slow, so that a fast run need not even import it."""
+    return path.is_relative_to(TESTS) and path.relative_to(TESTS).as_posix() in SLOW
 
 
 def marks_of(item) -> set[str]:
