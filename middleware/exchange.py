@@ -40,18 +40,29 @@ class Exchange:
         app that does its own login.
     :ivar uploads: the file parts of this request, each from the moment that its last byte was
         encrypted. The list is complete once the app has read its request body.
-    :ivar request_id: the id in this request's journal records and problem responses.
     """
 
     def __init__(self, environ: Mapping[str, Any], journal: Journal) -> None:
         self.principal: str | None = None
         self.uploads: list[Upload] = []
-        self.request_id = request_id(environ)
+        self._given_id: object = environ.get("HTTP_X_REQUEST_ID")
+        self._request_id = ""
         self.path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         self._method: str = environ.get("REQUEST_METHOD", "")
         self._address: str | None = environ.get("REMOTE_ADDR") or None
         self._journal = journal
         self._expected: str | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The id in this request's journal records and problem responses.
+
+        It is the client's ``X-Request-ID`` if that is well-formed, else a random one.
+        """
+        # Most requests are never recorded, so the id is drawn when it is first needed.
+        if not self._request_id:
+            self._request_id = request_id(self._given_id)
+        return self._request_id
 
     def expect(self, object_id: str) -> None:
         """Declare the object id of the file that this response must be; refuse any other content.

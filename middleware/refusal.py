@@ -10,16 +10,13 @@ import json
 import logging
 import re
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from securefs.errors import (
     JournalError,
     Reason,
     SecureFSError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["BodyRefusedError", "Refusal", "log", "problem", "request_id"]
 
@@ -96,7 +93,6 @@ def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], byte
     return line, headers, body
 
 
-def request_id(environ: Mapping[str, object]) -> str:
-    """Return the client's ``X-Request-ID`` if it is well-formed, else a random id."""
-    given = environ.get("HTTP_X_REQUEST_ID")
+def request_id(given: object) -> str:
+    """Return ``given`` (an ``X-Request-ID``) if it is well-formed, else a random id."""
     return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else token_hex(16)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from itertools import chain
+from operator import eq
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.header import MAGIC
@@ -267,7 +268,7 @@ class Response:
 
 def _alike(head: bytes) -> int:
     """Return how many bytes of ``head`` are those of the magic."""
-    return sum(one == other for one, other in zip(MAGIC, head, strict=False))
+    return sum(map(eq, MAGIC, head))
 
 
 def _as_bytes(chunk: object) -> bytes:

@@ -83,7 +83,9 @@ class Transit:
         self._closed = False
         self.body: RewrittenBody | GuardedInput | None = None
         self.head = b""  # the first bytes of the app's response
-        self.inner = inner = {name: value for name, value in environ.items() if name not in _HIDDEN}
+        self.inner = inner = dict(environ)
+        for name in _HIDDEN:
+            inner.pop(name, None)
         inner["securefs"] = exchange
         inner["wsgi.file_wrapper"] = FileWrapper
         if self.is_head:

@@ -27,6 +27,12 @@ def test_an_exchange_tells_who_where_and_how(lab_of):
     assert record["req"] == "request-17"
 
 
+def test_the_id_of_a_request_stays_the_same(journal):
+    named, unnamed = Exchange({"HTTP_X_REQUEST_ID": "request-17"}, journal), Exchange({}, journal)
+    assert named.request_id == "request-17"
+    assert unnamed.request_id == unnamed.request_id != Exchange({}, journal).request_id
+
+
 def test_an_exchange_without_an_address_leaves_it_out(journal):
     flow = line(browser_body([file()]), BROWSER_TYPE.partition("=")[2].encode(), journal)
     assert b"".join(bytes(piece.data) for piece in flow.pipeline.pieces() if piece)
