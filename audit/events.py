@@ -75,6 +75,11 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             {"started": ROUTINE, "success": ROUTINE, "failure": NOTICE},
             _members(f"{_FILE} field"),
         ),
+        "file.plain": Event(
+            "a file that is declared plain passes without encryption: before its first byte, and at its end",
+            {"started": NOTICE, "success": NOTICE, "failure": NOTICE},
+            _members("name field size"),
+        ),
         "file.decrypt": Event(
             "a stored file is decrypted for a client: before its first byte, and at its end",
             {"started": ROUTINE, "success": ROUTINE, "failure": WARNING},

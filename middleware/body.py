@@ -14,20 +14,15 @@ import io
 import sys
 from collections import deque
 from itertools import chain
-from secrets import token_bytes
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs.errors import Reason
-from securefs.keys import KEY_SIZE, Keyring
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.sealing import Piece
 from securefs.middleware.servers import UPLOAD_READ, copies_before_parsing
-from securefs.middleware.spool import Spool
-from securefs.reader import open_encrypted
+from securefs.middleware.spool import SealedSpool
 from securefs.secrecy import clear_frames
-from securefs.stream import Encryptor
-from securefs.suites import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -221,29 +216,25 @@ def _spooled(
 ) -> RewrittenBody:
     """Hold the new body until it is complete.
 
-    Its fields and names are plaintext, which must never be on a disk: the file is sealed under a
-    key that exists only in this process.
+    Its fields and names are plaintext, so it is sealed once more.
     """
-    keyring = Keyring(token_bytes(KEY_SIZE))
-    sealer = Encryptor(keyring, Suite.GCM)
-    spool = Spool()
+    spool = SealedSpool()
     runs: list[tuple[int, bool]] = []  # length of each run written, and whether it is atomic
     try:
         for piece in pieces:
             if piece is None:
                 continue
-            spool.write(sealer.update(piece.data))
+            spool.write(piece.data)
             if runs and not piece.atomic and not runs[-1][1]:
                 runs[-1] = (runs[-1][0] + len(piece.data), False)
             else:
                 runs.append((len(piece.data), piece.atomic))
-        spool.write(sealer.finalize())
-        held = open_encrypted(spool.finish(), keyring)
+        held = spool.finish()
     except BaseException:
         # On any exception: nothing else has a reference to the spool yet.
         spool.close()
         raise
-    return RewrittenBody(pipeline, _replay(held, runs), deque(), pipeline.produced, environ, (held, spool))
+    return RewrittenBody(pipeline, _replay(held, runs), deque(), pipeline.produced, environ, (spool,))
 
 
 def _replay(held: EncryptedFile, runs: list[tuple[int, bool]]) -> Iterator[Piece | None]:

@@ -39,15 +39,19 @@ class Bound:
     """Counts the parts of one multipart body; computes how long the new body can become.
 
     :param overhead: returns the most bytes that a file has beyond its data, from the size of its
-        metadata in bytes.
+        metadata in bytes; None if no file is encrypted.
     :param boundary: the new boundary's length in bytes.
     :param longer: by how many bytes it is longer than the client's; negative if it is shorter.
     :ivar parts: the number of parts that were begun.
     """
 
-    def __init__(self, policy: Policy, overhead: Callable[[int], int], *, boundary: int, longer: int) -> None:
+    def __init__(
+        self, policy: Policy, overhead: Callable[[int], int] | None, *, boundary: int, longer: int
+    ) -> None:
         self._policy = policy
-        self._overhead = overhead
+        self._overhead = overhead or _nothing
+        self._growth = growth if overhead else _nothing
+        self._plain = 0  # bytes by which the rest does not grow if all of it is plain files
         self._boundary = boundary
         self._longer, self._shorter = max(0, longer), max(0, -longer)
         self._files = self._fields = 0
@@ -64,13 +68,13 @@ class Bound:
         """Count a file; raise :class:`LimitExceededError` if there are too many."""
         self._files += 1
         if self._files > self._policy.max_files:
-            raise LimitExceededError(f"more than {self._policy.max_files} files")
+            raise LimitExceededError(f"more than {self._policy.max_files} files (max_files)")
 
     def add_field(self) -> None:
         """Count a field; raise :class:`LimitExceededError` if there are too many."""
         self._fields += 1
         if self._fields > self._policy.max_fields:
-            raise LimitExceededError(f"more than {self._policy.max_fields} fields")
+            raise LimitExceededError(f"more than {self._policy.max_fields} fields (max_fields)")
 
     def add_header(self, size: int, theirs: int) -> None:
         """Count a part's header of ``size`` bytes; raise if the bound does not hold.
@@ -97,16 +101,19 @@ class Bound:
         :param file: the file whose data is being read, if any.
         """
         self._announced = True
+        if self._policy.plain_fields:
+            self._plain = self._growth(rest)
         if file is None:
-            return rest + growth(rest) + self._of_parts_to_come
+            return rest + self._growth(rest) + self._of_parts_to_come
         # The rest is counted as data of that file, because that data grows the most.
         data = file.taken + rest
-        return data + growth(data) - file.given + self._file_overhead + self._of_parts_to_come
+        return data + self._growth(data) - file.given + self._file_overhead + self._of_parts_to_come
 
     def is_close(self) -> bool:
         """Return whether the filling after :meth:`announce` is sure to be short enough."""
         saved = self._shorter * (self._policy.max_files + self._policy.max_fields - self.parts)
-        return self._of_parts_to_come + growth(STREAMED_FIELD_BYTES) + saved <= MAX_EPILOGUE
+        unused = self._growth(STREAMED_FIELD_BYTES) + self._plain + saved
+        return self._of_parts_to_come + unused <= MAX_EPILOGUE
 
     @property
     def _file_overhead(self) -> int:
@@ -119,3 +126,7 @@ class Bound:
         files = self._policy.max_files - self._files
         parts = files + self._policy.max_fields - self._fields
         return files * self._file_overhead + parts * self._longer + HEADER_GROWTH + self._boundary
+
+
+def _nothing(_size: int) -> int:
+    return 0

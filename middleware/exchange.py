@@ -25,12 +25,13 @@ __all__ = ["Exchange", "Upload"]
 class Upload:
     """One file part as the app received it. ``size`` is the plaintext's, in bytes."""
 
-    object_id: str  # 64 hex digits; "" for Format 1
+    object_id: str  # 64 hex digits; "" for Format 1, and for a file that is not encrypted
     field: str
     filename: str
     content_type: str
     size: int
-    key_id: str
+    key_id: str  # "" for a file that is not encrypted
+    encrypted: bool = True  # False: Policy.plain_uploads or plain_fields names it
 
 
 class Exchange:

@@ -83,7 +83,8 @@ def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
     inner, policy = transit.inner, transit.settings.policy
     if not is_identity(inner.get("HTTP_CONTENT_ENCODING")):
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
-    pipeline = UploadPipeline(_source(transit), boundary, policy, _sealing(transit))
+    plain = bool(policy.plain_uploads) and every_reading_matches(transit.environ, policy.plain_uploads)
+    pipeline = UploadPipeline(_source(transit), boundary, policy, _sealing(transit), plain=plain)
     body = prepare(pipeline, spool=policy.spool, environ=inner)
     inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
     return _announced(transit, body)
@@ -97,8 +98,9 @@ def _rewritten_file(transit: Transit) -> RewrittenBody:
         file = _sealing(transit).begin(media_type, {"type": media_type} if is_media_type(media_type) else {})
     except JournalError as error:
         raise Refusal.of(error) from None
-    pipeline = RawPipeline(source, file)
-    body = prepare_raw(pipeline, spool=transit.settings.policy.spool, environ=transit.inner)
+    policy = transit.settings.policy
+    pipeline = RawPipeline(source, file, ciphertext=policy.ciphertext_uploads == "allow")
+    body = prepare_raw(pipeline, spool=policy.spool, environ=transit.inner)
     return _announced(transit, body)
 
 

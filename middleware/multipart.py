@@ -176,7 +176,9 @@ class MultipartParser:
             raise MalformedBodyError("a part has no Content-Disposition")
         end = buffer.find(b"\r\n\r\n", start)
         if (end if end >= 0 else len(buffer) - 3) - start > self._max_header:
-            raise LimitExceededError(f"a part's header is longer than {self._max_header} bytes")
+            raise LimitExceededError(
+                f"a part's header is longer than {self._max_header} bytes (max_part_header)"
+            )
         if end < 0:
             return _Step((), start, starved=True)
         self._state = _State.BODY

@@ -19,6 +19,15 @@ __all__ = ["Policy"]
 KIB: Final = 1024  # bytes
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+# Fields that are one of two words, and those that are lists, with an example of what they list.
+_CHOICES: Final = {"other_bodies": ("pass", "refuse"), "ciphertext_uploads": ("refuse", "allow")}
+_LISTS: Final = {
+    **dict.fromkeys(
+        ("format_1_paths", "plain_uploads", "protected_paths", "raw_uploads", "upload_paths"), "/files/*"
+    ),
+    **dict.fromkeys(("file_fields", "plain_fields"), "document"),
+    "stores": "uploads",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,16 @@ class Policy:
     # Bodies on no declared path that are no form, JSON, XML or text: "pass" them to the app as they
     # are, or "refuse" them with 415.
     other_bodies: Literal["pass", "refuse"] = "pass"
+    # File parts that are not encrypted: all on these paths, and those of fields with these names on
+    # any path. Each is in the journal as file.plain.
+    plain_uploads: tuple[str, ...] = ()
+    plain_fields: tuple[str, ...] = ()
+    # Names of fields that hold files, though their parts have no file name. The app gets such a
+    # part with the field's name for a file name.
+    file_fields: tuple[str, ...] = ()
+    # Files that start like an encrypted file: "refuse" them, or "allow" them to be encrypted again.
+    # An app that opens such a file has a ciphertext that it was given: do not let it serve that.
+    ciphertext_uploads: Literal["refuse", "allow"] = "refuse"
     # Folders in which the app keeps what was uploaded. A response made from a file in one of them
     # must be ciphertext that verifies.
     stores: tuple[str, ...] = ()
@@ -73,6 +92,22 @@ class Policy:
     spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        for name, words in _CHOICES.items():
+            if getattr(self, name) not in words:
+                raise ConfigurationError(
+                    f"Policy.{name} must be {' or '.join(words)}, not {getattr(self, name)!r}"
+                )
+        for name, example in _LISTS.items():
+            given = getattr(self, name)
+            if not isinstance(given, tuple) or not all(isinstance(item, str) for item in given):
+                raise ConfigurationError(f'Policy.{name} must be a tuple such as ("{example}",)')
+        if both := set(self.plain_fields) & set(self.file_fields):
+            raise ConfigurationError(
+                f"Policy.plain_fields and file_fields both name {min(both)!r}: it is encrypted, or it is not"
+            )
+
+    def _check_numbers(self) -> None:
         for name in (
             "max_body",
             "max_files",
@@ -98,12 +133,6 @@ class Policy:
             )
         if self.format not in FORMATS:
             raise ConfigurationError(f"Policy.format must be 1 or 2, not {self.format!r}")
-        if self.other_bodies not in {"pass", "refuse"}:
-            raise ConfigurationError(f"Policy.other_bodies must be pass or refuse, not {self.other_bodies!r}")
-        for name in ("format_1_paths", "protected_paths", "raw_uploads", "stores", "upload_paths"):
-            patterns = getattr(self, name)
-            if not isinstance(patterns, tuple) or not all(isinstance(item, str) for item in patterns):
-                raise ConfigurationError(f'Policy.{name} must be a tuple of patterns such as ("/files/*",)')
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Policy:
@@ -113,6 +142,9 @@ class Policy:
             protected_paths=_list(environ, "SECUREFS_PROTECTED_PATHS"),
             raw_uploads=_list(environ, "SECUREFS_RAW_UPLOADS"),
             upload_paths=_list(environ, "SECUREFS_UPLOAD_PATHS"),
+            plain_uploads=_list(environ, "SECUREFS_PLAIN_UPLOADS"),
+            plain_fields=_list(environ, "SECUREFS_PLAIN_FIELDS"),
+            file_fields=_list(environ, "SECUREFS_FILE_FIELDS"),
             format_1_paths=_list(environ, "SECUREFS_FORMAT_1_PATHS"),
         )
         if label := environ.get("SECUREFS_SUITE"):
@@ -121,10 +153,10 @@ class Policy:
             if text not in {"1", "2"}:
                 raise ConfigurationError(f"SECUREFS_FORMAT must be 1 or 2, not {text!r}")
             policy = replace(policy, format=int(text))
-        if text := environ.get("SECUREFS_OTHER_BODIES"):
-            if text not in {"pass", "refuse"}:
-                raise ConfigurationError(f"SECUREFS_OTHER_BODIES must be pass or refuse, not {text[:40]!r}")
+        if text := _choice(environ, "other_bodies"):
             policy = replace(policy, other_bodies="refuse" if text == "refuse" else "pass")
+        if text := _choice(environ, "ciphertext_uploads"):
+            policy = replace(policy, ciphertext_uploads="allow" if text == "allow" else "refuse")
         if text := environ.get("SECUREFS_UNBOUND_FORMAT_1"):
             if text not in {"0", "1"}:
                 raise ConfigurationError(f"SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1, not {text[:40]!r}")
@@ -136,6 +168,15 @@ class Policy:
                 )
             policy = replace(policy, max_waiting=int(text))
         return policy
+
+
+def _choice(environ: Mapping[str, str], name: str) -> str:
+    """Return the word of a variable, "" if it is not set."""
+    variable, words = f"SECUREFS_{name.upper()}", _CHOICES[name]
+    text = environ.get(variable, "")
+    if text and text not in words:
+        raise ConfigurationError(f"{variable} must be {' or '.join(words)}, not {text[:40]!r}")
+    return text
 
 
 def _list(environ: Mapping[str, str], name: str, separator: str = ",") -> tuple[str, ...]:

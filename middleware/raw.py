@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from securefs.errors import JournalError
 from securefs.middleware.refusal import Refusal
+from securefs.middleware.sealing import CIPHERTEXT, refuse_ciphertext
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from securefs.middleware.sealing import Piece, SealedFile
     from securefs.middleware.source import BodySource
@@ -25,14 +26,17 @@ class RawPipeline:
     """One raw body on its way to the app.
 
     See :class:`securefs.middleware.upload.UploadPipeline`.
+
+    :param ciphertext: whether it may start like an encrypted file.
     """
 
-    def __init__(self, source: BodySource, file: SealedFile) -> None:
+    def __init__(self, source: BodySource, file: SealedFile, *, ciphertext: bool = False) -> None:
         self.parts = 1
         self.produced = 0
         self.length = None if source.length is None else file.stored_length(source.length)
         self._source = source
         self._file = file
+        self._ciphertext = ciphertext
 
     def pieces(self) -> Generator[Piece | None, None, None]:
         """Yield the new body, and None whenever more input must be read.
@@ -41,7 +45,10 @@ class RawPipeline:
             can't be recorded.
         """
         try:
-            for piece in self._file.pieces(self._content()):
+            content = self._content()
+            if not self._ciphertext:
+                content = refuse_ciphertext(content, CIPHERTEXT)
+            for piece in self._file.pieces(content):
                 self.produced += len(piece.data) if piece else 0
                 yield piece
         except JournalError as error:
@@ -49,7 +56,7 @@ class RawPipeline:
         finally:
             self._source.close()
 
-    def _content(self) -> Iterator[memoryview | None]:
+    def _content(self) -> Generator[memoryview | None, None, None]:
         while data := self._source.read():
             yield memoryview(data)
             # As in UploadPipeline: processed input is not kept while the client is waited for.

@@ -1,7 +1,8 @@
-"""HTTP refusals: the client gets a status and a request id, only the journal gets the reason.
+"""HTTP refusals: what the client is told, and what only the journal and the log are.
 
-Bodies are ``application/problem+json`` (RFC 9457). They never say why a file failed, so that they
-are no decryption oracle for an attacker who tampers with stored files.
+Bodies are ``application/problem+json`` (RFC 9457). If the client's request broke a rule or a limit,
+``detail`` names it. They never say why a stored file failed, so that they are no decryption oracle
+for an attacker who tampers with stored files.
 """
 
 from __future__ import annotations
@@ -34,6 +35,18 @@ _STATUS: Final = {
     503: ("503 Service Unavailable", "The service cannot do this now. Nothing was done."),
 }
 
+# Faults of the client. The details of their refusals name rules and limits, which are no secrets.
+_CLIENTS_FAULT: Final = frozenset(
+    {
+        Reason.CIPHERTEXT_INJECTION,
+        Reason.CLIENT_GONE,
+        Reason.LIMIT,
+        Reason.MALFORMED_MULTIPART,
+        Reason.TIMEOUT,
+        Reason.UNDECLARED,
+    }
+)
+
 # The request ids that are accepted from a proxy or a client: characters that need no escaping
 # anywhere, at a length that fits a log line.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -44,7 +57,7 @@ class Refusal(Exception):  # noqa: N818  # an answer, not an error
 
     :param status: the HTTP status, one of 400, 401, 408, 413, 415, 500, 503, 507.
     :param reason: the journal's code.
-    :param detail: what happened, for debugging; never sent.
+    :param detail: what happened. It is sent only if :attr:`told` says so.
     :param recorded: whether the journal has a record of it already, or can't have one.
     """
 
@@ -53,6 +66,15 @@ class Refusal(Exception):  # noqa: N818  # an answer, not an error
         self.status = status
         self.reason = reason
         self.recorded = recorded
+
+    @property
+    def told(self) -> str | None:
+        """What the client is told: the rule that its request broke, None for any other fault."""
+        if self.status >= 500:  # noqa: PLR2004  # an HTTP status
+            return None
+        if self.reason is Reason.INSPECTION:
+            return "a file was refused by an inspection"  # its message is the inspector's
+        return str(self) if self.reason in _CLIENTS_FAULT else None
 
     @classmethod
     def of(cls, error: SecureFSError) -> Refusal:
@@ -70,10 +92,12 @@ class BodyRefusedError(OSError):
     """
 
 
-def problem(status: int, request: str) -> tuple[str, list[tuple[str, str]], bytes]:
+def problem(status: int, request: str, detail: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
     """Return (status line, headers, body) of a problem response."""
     line, title = _STATUS[status]
     document = {"type": "about:blank", "title": title, "status": status, "request_id": request}
+    if detail is not None:
+        document["detail"] = detail
     body = json.dumps(document).encode("ascii") + b"\n"
     headers = [
         ("Content-Type", "application/problem+json"),

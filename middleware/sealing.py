@@ -1,5 +1,7 @@
 """One file of a request on its way to the app: sealed, inspected, recorded.
 
+A file that the policy declares plain takes the same way, but for the sealing.
+
 The journal has a record of its start before its first byte is passed on, and of its outcome before
 its last segment is. With an inspector, no byte is passed on before the inspector has accepted the
 whole file.
@@ -12,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
+from securefs.header import MAGIC
 from securefs.middleware.exchange import Upload
 from securefs.middleware.inspection import FileRefusedError
 from securefs.middleware.multipart import MalformedBodyError
 from securefs.middleware.refusal import Refusal
-from securefs.middleware.spool import Spool
+from securefs.middleware.spool import SealedSpool, Spool
 from securefs.secrecy import HoldsSecrets
 
 if TYPE_CHECKING:
@@ -27,11 +30,15 @@ if TYPE_CHECKING:
     from securefs.primitives import Bytes
     from securefs.sealer import FileSealer, NewFiles
 
-__all__ = ["Piece", "SealedFile", "Sealing"]
+__all__ = ["CIPHERTEXT", "Piece", "SealedFile", "Sealing", "refuse_ciphertext"]
 
 # Bytes sealed at a time: such pieces stay in the processor's cache. With 1 MiB, suite 1 was a third
 # slower.
 STEP: Final = 128 * 1024
+# The detail of the refusal of such a file.
+CIPHERTEXT: Final = (
+    "a file starts like an encrypted file: ciphertext_uploads (SECUREFS_CIPHERTEXT_UPLOADS) is refuse"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +66,37 @@ class Sealing:
     inspect: Inspector | None = None
 
     def begin(
-        self, content_type: str, metadata: dict[str, str], *, field: str = "", name: str = ""
+        self,
+        content_type: str,
+        metadata: dict[str, str],
+        *,
+        field: str = "",
+        name: str = "",
+        plain: bool = False,
     ) -> SealedFile:
         """Return a new file; record its start.
 
+        :param plain: the file is declared so and is not encrypted.
         :raises JournalError: it can't be recorded.
         """
+        if plain:
+            return SealedFile(Upload("", field, name, content_type, 0, "", encrypted=False), _Plain(), self)
         sealer = self.new.sealer(self.context(), metadata) if self.new.binds else self.new.sealer()
         upload = Upload(sealer.object_id, field, name, content_type, 0, sealer.key_id)
         return SealedFile(upload, sealer, self)
+
+
+class _Plain:
+    """Seals nothing: the stored form of a plain file is the file."""
+
+    def update(self, data: Bytes) -> bytes:
+        return bytes(data)
+
+    def finalize(self) -> bytes:
+        return b""
+
+    def stored_length(self, size: int) -> int:
+        return size
 
 
 @dataclass
@@ -84,7 +113,7 @@ class SealedFile(HoldsSecrets):
     :ivar taken: bytes of plaintext so far. :ivar given: stored bytes so far, passed on or held.
     """
 
-    def __init__(self, upload: Upload, sealer: FileSealer, sealing: Sealing) -> None:
+    def __init__(self, upload: Upload, sealer: FileSealer | _Plain, sealing: Sealing) -> None:
         self.taken = self.given = 0
         self._upload = upload
         self._sealer = sealer
@@ -111,7 +140,7 @@ class SealedFile(HoldsSecrets):
                 yield from self._sealed(content)
                 last = self._finish()
             else:
-                with closing(Spool()) as held:
+                with closing(Spool() if self._upload.encrypted else SealedSpool()) as held:
                     self._look(content, inspect, held)
                     yield header
                     yield from map(Piece, held.pieces())
@@ -143,7 +172,9 @@ class SealedFile(HoldsSecrets):
         self._sealing.exchange.uploads.append(self._upload)
         return last
 
-    def _look(self, content: Iterable[memoryview | None], inspect: Inspector, held: Spool) -> None:
+    def _look(
+        self, content: Iterable[memoryview | None], inspect: Inspector, held: Spool | SealedSpool
+    ) -> None:
         """Seal all of ``content`` into ``held`` while the inspector reads it.
 
         An error in the input counts even if the inspector suppresses it, and so does an input that
@@ -168,7 +199,7 @@ class SealedFile(HoldsSecrets):
             raise Refusal(503, Reason.INSPECTION, "the inspector closed its input before the end")
 
     def _plaintext(
-        self, content: Iterable[memoryview | None], held: Spool, looked: _Looked
+        self, content: Iterable[memoryview | None], held: Spool | SealedSpool, looked: _Looked
     ) -> Iterator[bytes]:
         """Yield the plaintext, each piece after it was sealed into ``held``."""
         try:
@@ -183,20 +214,33 @@ class SealedFile(HoldsSecrets):
 
     def _record(self, outcome: str, reason: Reason | None = None) -> None:
         upload, new = self._upload, self._sealing.new
-        self._sealing.exchange.record(
-            "file.encrypt",
-            outcome=outcome,
-            reason=reason,
-            about={
-                "id": upload.object_id,
-                "key_id": upload.key_id,
-                "format": new.format,
-                "suite": new.suite_label,
-                "size": upload.size if outcome == "success" else None,
-                "field": upload.field,
-                "name": upload.filename,
-            },
-        )
+        about: dict[str, str | int | None] = {
+            "size": upload.size if outcome == "success" else None,
+            "field": upload.field,
+            "name": upload.filename,
+        }
+        if upload.encrypted:
+            about |= {"id": upload.object_id, "key_id": upload.key_id}
+            about |= {"format": new.format, "suite": new.suite_label}
+        event = "file.encrypt" if upload.encrypted else "file.plain"
+        self._sealing.exchange.record(event, outcome=outcome, reason=reason, about=about)
+
+
+def refuse_ciphertext(
+    content: Iterable[memoryview | None], detail: str
+) -> Generator[memoryview | None, None, None]:
+    """Yield ``content``; raise :class:`Refusal` if it starts with the magic.
+
+    Stored as it is, or encrypted and opened again by the app, it could be decrypted for the client
+    that sent it.
+    """
+    start = b""
+    for data in content:
+        if data is not None and len(start) < len(MAGIC):
+            start += bytes(data[: len(MAGIC) - len(start)])
+            if start == MAGIC:
+                raise Refusal(400, Reason.CIPHERTEXT_INJECTION, detail)
+        yield data
 
 
 def _steps(content: Iterable[memoryview | None]) -> Iterator[memoryview | None]:

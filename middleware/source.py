@@ -56,7 +56,9 @@ class BodySource:
     ) -> None:
         if length is not None and length > policy.max_body:
             raise Refusal(
-                413, Reason.LIMIT, f"a body of {length} bytes; at most {policy.max_body} are allowed"
+                413,
+                Reason.LIMIT,
+                f"a body of {length} bytes; at most {policy.max_body} are allowed (max_body)",
             )
         self.length = length
         self.received = 0
@@ -89,7 +91,9 @@ class BodySource:
             detail = f"the request body ended after {self.received} of {self.length} bytes"
             raise Refusal(400, Reason.CLIENT_GONE, detail)
         if self.received > self._policy.max_body:
-            raise Refusal(413, Reason.LIMIT, f"the body is longer than {self._policy.max_body} bytes")
+            raise Refusal(
+                413, Reason.LIMIT, f"the body is longer than {self._policy.max_body} bytes (max_body)"
+            )
         self._pace.check(self.received)
         return data
 

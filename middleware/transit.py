@@ -139,7 +139,7 @@ class Transit:
         self.exchange.tell(refusal)
         if self.response.started:
             raise BodyRefusedError("the request body was refused after the response had begun") from None
-        status, headers, document = problem(refusal.status, self.exchange.request_id)
+        status, headers, document = problem(refusal.status, self.exchange.request_id, refusal.told)
         self._start_response(status, headers)
         content = () if self.is_head else (document,)
         if "HTTP_TRANSFER_ENCODING" in self.environ and not drains(self.environ):

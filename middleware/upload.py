@@ -15,12 +15,11 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
-from securefs.header import MAGIC
 from securefs.middleware.bound import Bound
 from securefs.middleware.filename import decode, normalise
 from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
 from securefs.middleware.refusal import Refusal
-from securefs.middleware.sealing import Piece
+from securefs.middleware.sealing import CIPHERTEXT, Piece, refuse_ciphertext
 from securefs.middleware.servers import least_opening
 
 if TYPE_CHECKING:
@@ -37,9 +36,14 @@ MIN_BOUNDARY: Final = 32  # characters: 128 random bits in hexadecimal
 
 
 class UploadPipeline:
-    """One multipart body on its way to the app."""
+    """One multipart body on its way to the app.
 
-    def __init__(self, source: BodySource, boundary: bytes, policy: Policy, sealing: Sealing) -> None:
+    :param plain: no file of this body is encrypted: ``Policy.plain_uploads`` names its path.
+    """
+
+    def __init__(
+        self, source: BodySource, boundary: bytes, policy: Policy, sealing: Sealing, *, plain: bool = False
+    ) -> None:
         # At least as long as the client's boundary, so that short boundaries can't make bodies
         # grow; seldom longer. Some frameworks take no more than 70 characters.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
@@ -49,7 +53,9 @@ class UploadPipeline:
         self._policy = policy
         self._sealing = sealing
         size = len(self.boundary)
-        self._bound = Bound(policy, sealing.new.most_overhead, boundary=size, longer=size - len(boundary))
+        overhead = None if plain else sealing.new.most_overhead
+        self._bound = Bound(policy, overhead, boundary=size, longer=size - len(boundary))
+        self._plain = plain
         self._open: SealedFile | None = None  # the file part that is being sealed
         self._unsent = 0  # bytes of a part's header that was parsed and not yet passed on
 
@@ -117,11 +123,16 @@ class UploadPipeline:
             if first is None:
                 yield None
         self._unsent = 0
+        content = _content(first, events)
+        is_file = self._is_file(part, first)
+        yield from self._file(part, content) if is_file else self._field(part, content)
+
+    def _is_file(self, part: Part, first: Event) -> bool:
+        if part.filename is None:
+            return decode(part.name) in self._policy.file_fields
         # A browser's empty file input is filename="" without content, and is passed on as it is.
         # With content it is a file.
-        is_file = bool(part.filename) or (part.filename is not None and isinstance(first, Data))
-        content = _content(first, events)
-        yield from self._file(part, content) if is_file else self._field(part, content)
+        return bool(part.filename) or isinstance(first, Data)
 
     def _header(self, part: Part, filename: str | None) -> Piece:
         lines = ["", f"--{self.boundary}", f'Content-Disposition: form-data; name="{part.name}"']
@@ -135,31 +146,38 @@ class UploadPipeline:
     def _field(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
         self._bound.add_field()
         yield self._header(part, part.filename)
-        start, size = b"", 0
-        for data in content:
+        size = 0
+        for data in refuse_ciphertext(content, "a field starts like an encrypted file"):
             if data is None:
                 yield None
                 continue
             size += len(data)
             if size > self._policy.max_field_bytes:
-                raise LimitExceededError(f"a field is longer than {self._policy.max_field_bytes} bytes")
+                raise LimitExceededError(
+                    f"a field is longer than {self._policy.max_field_bytes} bytes (max_field_bytes)"
+                )
             self._bound.add_field_bytes(len(data))
-            start += bytes(data[: len(MAGIC) - len(start)])
-            if start == MAGIC:
-                # Stored as it is, it would be decrypted for the client that posted it: see
-                # GuardedInput.
-                raise Refusal(400, Reason.CIPHERTEXT_INJECTION, "a field starts like an encrypted file")
             yield Piece(data)
 
     def _file(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
         self._bound.add_file()
-        filename = normalise(part.filename or "")
+        field = decode(part.name)
+        plain = self._plain or field in self._policy.plain_fields
+        if plain:
+            # Whatever the policy allows: the app stores it as it is, and may serve it.
+            content = refuse_ciphertext(content, "a file that is not encrypted starts like an encrypted file")
+        elif self._policy.ciphertext_uploads == "refuse":
+            content = refuse_ciphertext(content, CIPHERTEXT)
+        # The name of a part of file_fields is its field's: without one, frameworks read text.
+        filename = normalise(part.name if part.filename is None else part.filename)
         if len(filename.encode("utf-8")) > self._policy.max_filename:
-            raise LimitExceededError(f"a file name is longer than {self._policy.max_filename} bytes")
+            raise LimitExceededError(
+                f"a file name is longer than {self._policy.max_filename} bytes (max_filename)"
+            )
         header = self._header(part, filename)
-        field, name = decode(part.name), decode(filename)
+        name = decode(filename)
         metadata = {"name": name, "type": part.content_type}
-        self._open = self._sealing.begin(part.content_type, metadata, field=field, name=name)
+        self._open = self._sealing.begin(part.content_type, metadata, field=field, name=name, plain=plain)
         try:
             yield from self._open.pieces(content, header)
         finally:

@@ -67,11 +67,15 @@ class Pace:
         if self.elapsed() > self._timeout:
             raise self.too_late()
         if self.left(received) < 0:
-            raise Refusal(408, Reason.TIMEOUT, f"the body came slower than {self._rate} bytes a second")
+            raise Refusal(
+                408, Reason.TIMEOUT, f"the body came slower than {self._rate} bytes a second (min_rate)"
+            )
 
     def too_late(self) -> Refusal:
         """Return the refusal of a body that takes longer than allowed."""
-        return Refusal(408, Reason.TIMEOUT, f"the body took longer than {self._timeout} seconds")
+        return Refusal(
+            408, Reason.TIMEOUT, f"the body took longer than {self._timeout} seconds (body_timeout)"
+        )
 
 
 class WaitingRoom:
@@ -238,4 +242,6 @@ class Client:
 
 
 def _put_out() -> Refusal:
-    return Refusal(408, Reason.TIMEOUT, "the body came too slowly while others waited for a place")
+    return Refusal(
+        408, Reason.TIMEOUT, "the body came too slowly while others waited for a place (max_waiting)"
+    )

@@ -123,6 +123,10 @@ CHOICES = {
     "spool",
     "stores",
     "upload_paths",
+    "plain_uploads",
+    "plain_fields",
+    "file_fields",
+    "ciphertext_uploads",
     "other_bodies",
     "unbound_format_1",
 }

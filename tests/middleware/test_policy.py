@@ -56,6 +56,9 @@ def test_a_count_is_at_least_one(name):
         pytest.param({"format": 3}, id="unknown format"),
         pytest.param({"format_1_paths": "/old/*"}, id="a pattern that is no tuple"),
         pytest.param({"protected_paths": ["/files/*"]}, id="a list"),
+        pytest.param({"plain_fields": "avatar"}, id="a name that is no tuple"),
+        pytest.param({"ciphertext_uploads": "pass"}, id="an unknown choice"),
+        pytest.param({"plain_fields": ("a", "b"), "file_fields": ("b", "c")}, id="plain and encrypted"),
         pytest.param({"protected_paths": (b"/files/*",)}, id="bytes"),
     ],
 )
@@ -84,10 +87,21 @@ def test_the_environment_chooses_suite_format_and_paths():
         "SECUREFS_FORMAT": "1",
         "SECUREFS_FORMAT_1_PATHS": "/old/*, /older/*,,",
         "SECUREFS_UNBOUND_FORMAT_1": "1",
+        "SECUREFS_PLAIN_UPLOADS": "/avatars/*",
+        "SECUREFS_PLAIN_FIELDS": "logo,banner",
+        "SECUREFS_FILE_FIELDS": "document",
+        "SECUREFS_CIPHERTEXT_UPLOADS": "allow",
     }
     policy = Policy.from_env(environ)
     assert policy == Policy(
-        suite=Suite.GCM, format=1, format_1_paths=("/old/*", "/older/*"), unbound_format_1=True
+        suite=Suite.GCM,
+        format=1,
+        format_1_paths=("/old/*", "/older/*"),
+        unbound_format_1=True,
+        plain_uploads=("/avatars/*",),
+        plain_fields=("logo", "banner"),
+        file_fields=("document",),
+        ciphertext_uploads="allow",
     )
     assert Policy.from_env({}) == Policy.from_env({"SECUREFS_UNBOUND_FORMAT_1": "0"}) == Policy()
 
@@ -97,6 +111,11 @@ def test_the_environment_chooses_suite_format_and_paths():
     [
         pytest.param({"SECUREFS_SUITE": "rot13"}, "^SECUREFS_SUITE: ", id="suite"),
         pytest.param({"SECUREFS_FORMAT": "3"}, "^SECUREFS_FORMAT must be 1 or 2, not '3'$", id="format"),
+        pytest.param(
+            {"SECUREFS_CIPHERTEXT_UPLOADS": "1"},
+            "^SECUREFS_CIPHERTEXT_UPLOADS must be refuse or allow, not '1'$",
+            id="choice",
+        ),
         pytest.param(
             {"SECUREFS_UNBOUND_FORMAT_1": "yes"}, "^SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1", id="unbound"
         ),

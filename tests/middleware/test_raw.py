@@ -6,6 +6,7 @@ import io
 import os
 
 import pytest
+from support.uploads import problem_of
 from support.wsgi_client import Input, call
 
 from securefs import Keyring, Suite, open_encrypted
@@ -82,10 +83,14 @@ def test_format_1_bodies_are_written_too(journal):
         assert file.read() == LONG
 
 
-def test_a_stored_ciphertext_posted_again_is_encrypted_again(journal):
+def test_a_stored_ciphertext_posted_again_is_refused_unless_allowed(journal):
     first, second = Store(), Store()
     put(first, journal, b"canary")
-    put(second, journal, first.body)
+    answer = put(second, journal, first.body)
+    assert "ciphertext_uploads" in problem_of(answer)["detail"]
+    assert journal.events()[-1] == ("file.rejected", "failure", "ciphertext_injection")
+    assert b"canary" not in second.body
+    put(second, journal, first.body, ciphertext_uploads="allow")
     with open_encrypted(io.BytesIO(second.body), KEY) as file:
         assert file.read() == first.body
 

@@ -18,6 +18,16 @@ from securefs.errors import (
 )
 from securefs.middleware.refusal import Refusal, problem, request_id
 
+CLIENTS_FAULT = {
+    Reason.CIPHERTEXT_INJECTION,
+    Reason.CLIENT_GONE,
+    Reason.INSPECTION,
+    Reason.LIMIT,
+    Reason.MALFORMED_MULTIPART,
+    Reason.TIMEOUT,
+    Reason.UNDECLARED,
+}
+
 
 @pytest.mark.parametrize("status", [400, 401, 408, 413, 500, 503])
 def test_a_problem_document_says_a_status_and_an_id(status):
@@ -27,6 +37,25 @@ def test_a_problem_document_says_a_status_and_an_id(status):
     assert json.loads(body)["request_id"] == found["X-Request-ID"] == "request-1"
     assert found["Cache-Control"] == "no-store"
     assert ("WWW-Authenticate" in found) is (status == 401)
+
+
+@pytest.mark.parametrize("reason", [None, *Reason])
+@pytest.mark.parametrize("status", [400, 401, 408, 413, 415, 500, 503, 507])
+def test_a_client_is_told_its_own_faults_and_nothing_else(status, reason):
+    """Whatever has to do with a stored file, a key or the journal is a reason of the other kind."""
+    told = Refusal(status, reason, "which rule").told
+    if status >= 500 or reason not in CLIENTS_FAULT:
+        assert told is None
+    elif reason is Reason.INSPECTION:
+        assert told == "a file was refused by an inspection", "the inspector's words are not for clients"
+    else:
+        assert told == "which rule"
+
+
+def test_a_problem_document_tells_the_rule():
+    _, _, body = problem(413, "request-1", 'more than 3 "files" \x85 (max_files)')
+    assert body.isascii()
+    assert json.loads(body)["detail"] == 'more than 3 "files" \x85 (max_files)'
 
 
 @pytest.mark.parametrize(

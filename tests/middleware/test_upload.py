@@ -518,13 +518,6 @@ def test_no_byte_of_plaintext_is_ever_in_a_file(mode, tmp_path):
     assert stat.S_ISDIR((tmp_path / "tmp").stat().st_mode)
 
 
-def test_a_file_that_is_ciphertext_already_is_sealed_once_more(lab_of):
-    lab = lab_of()
-    lab.post(BROWSER_TYPE, browser_body([file(content=MAGIC + CANARY)]))
-    (part,) = seen_by(lab.app)
-    assert part.content == MAGIC + CANARY
-
-
 @pytest.mark.parametrize(
     ("boundary", "count"),
     [
