@@ -181,6 +181,21 @@ def test_pip_fails_on_a_package_that_was_changed_on_disk_and_verify_names_it(ind
     stored.unlink()
 
 
+def test_a_package_that_was_copied_into_the_store_is_refused_until_it_is_encrypted(index, tmp_path):
+    wheel = make_wheel(tmp_path, "copiedpackage")
+    stored = index.packages / wheel.name
+    stored.write_bytes(wheel.read_bytes())
+    downloaded = index.download(tmp_path / "got", "copiedpackage")
+    assert downloaded.returncode != 0
+    assert "500" in downloaded.stderr
+    stored.unlink()
+    encrypted = run(index.environ, "securefs", "encrypt", "--output", str(stored), str(wheel))
+    assert encrypted.returncode == 0, encrypted.stderr
+    downloaded = index.download(tmp_path / "got", "copiedpackage")
+    assert downloaded.returncode == 0, downloaded.stderr
+    assert (tmp_path / "got" / wheel.name).read_bytes() == wheel.read_bytes()
+
+
 def test_pypiserver_still_decides_who_may_upload(index, tmp_path):
     wheel = make_wheel(tmp_path, "strangerspackage")
     uploaded = index.upload(wheel, password="guessed")
@@ -295,6 +310,18 @@ def test_a_file_attached_to_an_issue_is_ciphertext_on_disk_and_itself_in_the_bro
     assert answer.header("content-length") == str(len(content))
     part = tracker.browser.get(link, "--range", "8-40")
     assert (part.status, part.body) == (206, content[8:41])
+
+
+def test_plaintext_in_the_place_of_an_attachment_is_an_error(tracker, tmp_path):
+    file = tmp_path / "replaced.bin"
+    file.write_bytes(CANARY)
+    before = tracker.stored()
+    link = tracker.browser.attach("with a file that is replaced", file)
+    (stored,) = tracker.stored() - before
+    stored.write_bytes(b"somebody's own words")
+    answer = tracker.browser.get(link)
+    assert (answer.status, b"somebody" in answer.body) == (500, False)
+    stored.unlink()
 
 
 def test_an_attachment_that_was_changed_on_disk_is_an_error_and_verify_names_it(tracker, tmp_path):

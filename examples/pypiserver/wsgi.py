@@ -24,4 +24,4 @@ app = pypiserver.app(
     authenticate=["update"],
     auther=lambda _user, password: hmac.compare_digest(password.encode(), PASSWORD),
 )
-app = SecureFS(app)
+app = SecureFS(app, stores=[PACKAGES])
