@@ -53,7 +53,8 @@ class Reader:
         self.plain.mkdir()
         self.sealed.mkdir()
         self.bare = make(name, self.plain)
-        self.lab = Lab(folder, make(name, self.sealed))
+        allowed = Policy(ciphertext_uploads="allow")
+        self.lab = Lab(folder, make(name, self.sealed), policy=allowed)
         short = Policy(max_field_bytes=65_536)
         self.strict = SecureFS(self.lab.app, keyring=KEYRING, journal=self.lab.journal, policy=short)
 

@@ -347,7 +347,7 @@ def test_a_part_s_header_may_be_as_long_as_the_limit_and_no_longer(step):
     assert isinstance(read(pieces, b"B", len(block)), list)
     assert read(pieces, b"B", len(block) - 1) == (
         LimitExceededError,
-        f"a part's header is longer than {len(block) - 1} bytes",
+        f"a part's header is longer than {len(block) - 1} bytes (max_part_header)",
     )
 
 
