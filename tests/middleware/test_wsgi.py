@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import resource
+import subprocess
+import sys
 import tempfile
 
 import pytest
 from support.sealing import keys_of, seal, seal_1
+from support.servers import DEADLINE, app_environ
 from support.wsgi_client import call, make_environ, multipart
 
 from securefs import ConfigurationError, Keyring
@@ -324,3 +327,35 @@ def test_a_record_of_the_app_s_own_is_a_success_of_the_least_severity(keyring, j
     assert (line["event"], line["outcome"], line["sev"]) == ("file.encrypt", "success", 1)
     assert line["obj"] == {"name": "n"}, "what is None or empty is left out"
     assert line["http"] == {"method": "GET", "path": "/a"}
+
+
+CHECKED = """
+from securefs.middleware import SecureFS
+
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b""]
+
+
+app = SecureFS(app)
+"""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_check_of_the_configuration_tells_an_app_that_declares_nothing(declared, tmp_path):
+    """`gunicorn --check-config` loads the app, and so an operator reads the warning before the first request."""
+    (tmp_path / "checked.py").write_text(CHECKED)
+    stores = {"SECUREFS_STORES": str(tmp_path)} if declared else {}
+    checked = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--check-config", "checked:app"],
+        env=app_environ(tmp_path, **stores),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert ("no store is declared" in checked.stderr) is not declared
