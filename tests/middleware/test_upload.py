@@ -518,6 +518,16 @@ def test_no_byte_of_plaintext_is_ever_in_a_file(mode, tmp_path):
     assert stat.S_ISDIR((tmp_path / "tmp").stat().st_mode)
 
 
+def test_neither_content_nor_name_nor_type_can_be_read_in_a_stored_file(lab_of):
+    lab = lab_of()
+    secrets = (CANARY, b"name-canary", b"type-canary")
+    lab.post(BROWSER_TYPE, browser_body([file(filename="name-canary.txt", kind="text/type-canary")]))
+    (part,) = canonical_parts(lab.app.content_type, bytes(lab.app.got))
+    assert not [secret for secret in secrets if secret in part.content]
+    with open_encrypted(io.BytesIO(part.content), KEYRING) as opened:
+        assert opened.metadata == {"name": "name-canary.txt", "type": "text/type-canary"}
+
+
 @pytest.mark.parametrize(
     ("boundary", "count"),
     [
