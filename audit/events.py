@@ -33,7 +33,7 @@ OUTCOMES: Final = frozenset({"started", "success", "failure"})
 # count from 0.
 MEMBERS: Final[Mapping[str, type]] = MappingProxyType(
     {
-        **dict.fromkeys(("id", "key_id", "suite", "digest", "name", "field", "role"), str),
+        **dict.fromkeys(("id", "key_id", "suite", "digest", "name", "field", "role", "rule"), str),
         **dict.fromkeys(("format", "size", "segment", "slot", "parts"), int),
         # The first line of a chain: the settings, and what the chain replaces.
         **dict.fromkeys(
@@ -95,7 +95,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "file.rejected": Event(
             "a request body is refused",
             {"failure": NOTICE},
-            _members("parts"),
+            _members("parts rule"),
             by_reason={Reason.CIPHERTEXT_INJECTION: ALARM},
         ),
         "auth.denied": Event("a request or a sign-in names no known principal", {"failure": WARNING}),

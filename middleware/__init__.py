@@ -15,7 +15,7 @@ from securefs.middleware.exchange import Exchange, Upload
 from securefs.middleware.filename import attachment
 from securefs.middleware.inspection import ClamAV, FileRefusedError, FileRules, ScannerError
 from securefs.middleware.policy import Policy
-from securefs.middleware.refusal import BodyRefusedError
+from securefs.middleware.refusal import BodyRefusedError, Problem
 from securefs.middleware.wsgi import SecureFS
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "FileRefusedError",
     "FileRules",
     "Policy",
+    "Problem",
     "ScannerError",
     "SecureFS",
     "Upload",

@@ -11,7 +11,7 @@ from securefs.audit import Entry
 from securefs.middleware.refusal import log, request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from securefs.audit import Journal
@@ -43,7 +43,12 @@ class Exchange:
         encrypted. The list is complete once the app has read its request body.
     """
 
-    def __init__(self, environ: Mapping[str, Any], journal: Journal) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, Any],
+        journal: Journal,
+        on_event: Callable[[Entry], object] | None = None,
+    ) -> None:
         self.principal: str | None = None
         self.uploads: list[Upload] = []
         self._given_id: object = environ.get("HTTP_X_REQUEST_ID")
@@ -52,6 +57,7 @@ class Exchange:
         self._method: str = environ.get("REQUEST_METHOD", "")
         self._address: str | None = environ.get("REMOTE_ADDR") or None
         self._journal = journal
+        self._on_event = on_event
         self._expected: str | None = None
 
     @property
@@ -102,6 +108,10 @@ class Exchange:
         if status is not None:
             http["status"] = status
         obj = {name: value for name, value in about.items() if value is not None and value != ""}
-        self._journal.record(
-            Entry(event, outcome, reason, obj, self.principal, self.request_id, self._address, http)
-        )
+        entry = Entry(event, outcome, reason, obj, self.principal, self.request_id, self._address, http)
+        self._journal.record(entry)
+        if self._on_event is not None:
+            try:
+                self._on_event(entry)
+            except Exception:  # noqa: BLE001  # whatever it is, the operation was recorded
+                log.exception("on_event failed for %s (request %s)", event, self.request_id)

@@ -1,8 +1,8 @@
 """HTTP refusals: what the client is told, and what only the journal and the log are.
 
-Bodies are ``application/problem+json`` (RFC 9457). If the client's request broke a rule or a limit,
-``detail`` names it. They never say why a stored file failed, so that they are no decryption oracle
-for an attacker who tampers with stored files.
+Bodies are ``application/problem+json`` (RFC 9457), or a page for a browser. If the client's request
+broke a rule or a limit, ``detail`` names it. They never say why a stored file failed, so that they
+are no decryption oracle for an attacker who tampers with stored files.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import dataclass
 from secrets import token_hex
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from securefs.errors import (
     JournalError,
     Reason,
     SecureFSError,
 )
+from securefs.middleware.refusal_page import POLICY, page, wants_page
 
-__all__ = ["BodyRefusedError", "Refusal", "log", "problem", "request_id"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["BodyRefusedError", "Problem", "Refusal", "log", "request_id"]
 
 # One line for the operator: what a client is not told.
 log: Final = logging.getLogger("securefs")
@@ -92,29 +97,64 @@ class BodyRefusedError(OSError):
     """
 
 
-def problem(status: int, request: str, detail: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-    """Return (status line, headers, body) of a problem response."""
-    line, title = _STATUS[status]
-    document = {"type": "about:blank", "title": title, "status": status, "request_id": request}
-    if detail is not None:
-        document["detail"] = detail
-    body = json.dumps(document).encode("ascii") + b"\n"
-    headers = [
-        ("Content-Type", "application/problem+json"),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-        # The response replaces a requested file: a browser must not take it for another type, nor
-        # let another site load it.
-        ("X-Content-Type-Options", "nosniff"),
-        ("Content-Security-Policy", "sandbox; default-src 'none'"),
-        ("Cross-Origin-Resource-Policy", "same-origin"),
-        ("X-Request-ID", request),
-    ]
-    if status == 503:  # noqa: PLR2004  # RFC 9110 section 10.2.3
-        headers.append(("Retry-After", "5"))
-    if status == 401:  # noqa: PLR2004  # RFC 9110 section 11.6.1 asks for a challenge
-        headers.append(("WWW-Authenticate", "Bearer"))
-    return line, headers, body
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a client is told of a refusal.
+
+    :ivar status: the HTTP status. :ivar detail: the rule or the limit that the request broke, if it
+        broke one; None for what is no fault of the client. :ivar request_id: the id under which the
+        journal has the reason.
+    """
+
+    status: int
+    detail: str | None
+    request_id: str
+
+    @property
+    def line(self) -> str:
+        """The status line, e.g. "413 Content Too Large"."""
+        return _STATUS[self.status][0]
+
+    @property
+    def title(self) -> str:
+        """One sentence that says what happened."""
+        return _STATUS[self.status][1]
+
+    def answer(self, environ: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Return (status line, headers, body): a page for a browser, JSON for any other client."""
+        policy = "sandbox; default-src 'none'"
+        if wants_page(environ):
+            body = page(environ, self.status, self.title, self.detail, self.request_id)
+            media_type, policy = "text/html; charset=utf-8", POLICY
+        else:
+            body, media_type = self._document(), "application/problem+json"
+        headers = [
+            ("Content-Type", media_type),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            # The response replaces a requested file: a browser must not take it for another type,
+            # nor let another site load it.
+            ("X-Content-Type-Options", "nosniff"),
+            ("Content-Security-Policy", policy),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("X-Request-ID", self.request_id),
+        ]
+        if self.status == 503:  # noqa: PLR2004  # RFC 9110 section 10.2.3
+            headers.append(("Retry-After", "5"))
+        if self.status == 401:  # noqa: PLR2004  # RFC 9110 section 11.6.1 asks for a challenge
+            headers.append(("WWW-Authenticate", "Bearer"))
+        return self.line, headers, body
+
+    def _document(self) -> bytes:
+        document = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "request_id": self.request_id,
+        }
+        if self.detail is not None:
+            document["detail"] = self.detail
+        return json.dumps(document).encode("ascii") + b"\n"
 
 
 def request_id(given: object) -> str:

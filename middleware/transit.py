@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from securefs.errors import JournalError
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.exchange import Exchange
-from securefs.middleware.refusal import BodyRefusedError, Refusal, problem
+from securefs.middleware.refusal import BodyRefusedError, Problem, Refusal, log
 from securefs.middleware.response import FileWrapper, Response
 from securefs.middleware.servers import drains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from securefs.audit import Journal
+    from securefs.audit import Entry, Journal
     from securefs.keys import Keyring
     from securefs.middleware.inspection import Inspector
     from securefs.middleware.places import Places
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from securefs.sealer import NewFiles
 
     Environ = dict[str, Any]
+    Rendered = tuple[str, list[tuple[str, str]], bytes]
+    Renderer = Callable[[Environ, Problem], Rendered | None]
     WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 __all__ = ["Settings", "Transit"]
@@ -55,6 +57,8 @@ class Settings:
     context: Callable[[Environ], bytes] | None
     authorize: Callable[[Environ], str | None] | None
     inspect: Inspector | None
+    on_refusal: Renderer | None = None
+    on_event: Callable[[Entry], object] | None = None
 
 
 class Transit:
@@ -74,7 +78,7 @@ class Transit:
     def __init__(self, settings: Settings, environ: Environ, start_response: Callable[..., Any]) -> None:
         self.settings = settings
         self.environ = environ
-        self.exchange = exchange = Exchange(environ, settings.journal)
+        self.exchange = exchange = Exchange(environ, settings.journal, settings.on_event)
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
         self.place = settings.places.format_of(environ)
         self.format = self.place if _reads(environ) else None
@@ -139,12 +143,24 @@ class Transit:
         self.exchange.tell(refusal)
         if self.response.started:
             raise BodyRefusedError("the request body was refused after the response had begun") from None
-        status, headers, document = problem(refusal.status, self.exchange.request_id, refusal.told)
+        status, headers, body = self._answer(Problem(refusal.status, refusal.told, self.exchange.request_id))
         self._start_response(status, headers)
-        content = () if self.is_head else (document,)
+        content = () if self.is_head else (body,)
         if "HTTP_TRANSFER_ENCODING" in self.environ and not drains(self.environ):
             return _then_close(content)
         return content
+
+    def _answer(self, problem: Problem) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Return the app's own rendering of a refusal, if it gives one, else the middleware's."""
+        render = self.settings.on_refusal
+        if render is not None:
+            try:
+                if (rendered := render(self.environ, problem)) is not None:
+                    status, headers, body = rendered
+                    return str(status), list(headers), bytes(body)
+            except Exception:  # noqa: BLE001  # whatever it is, the client gets an answer
+                log.exception("on_refusal failed: the middleware answers (request %s)", problem.request_id)
+        return problem.answer(self.environ)
 
     def close(self) -> None:
         """Close the app's response and the request body, the first time that it is called."""
@@ -171,12 +187,14 @@ class Transit:
                 self.exchange.record("auth.denied", outcome="failure", status=401)
             else:
                 parts = self.body.parts if isinstance(self.body, RewrittenBody) else 0
+                # Quoted by clients: ASCII, and no longer than an object's name may be.
+                rule = ascii(refusal.told or "")[1:-1]
                 self.exchange.record(
                     "file.rejected",
                     outcome="failure",
                     reason=refusal.reason,
                     status=refusal.status,
-                    about={"parts": parts},
+                    about={"parts": parts, "rule": rule},
                 )
         except JournalError as error:
             return Refusal.of(error)

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from securefs.audit import Entry
     from securefs.middleware.inspection import Inspector
-    from securefs.middleware.transit import Environ, WSGIApp
+    from securefs.middleware.transit import Environ, Renderer, WSGIApp
 
 __all__ = ["SecureFS"]
 
@@ -60,6 +61,12 @@ class SecureFS:
         401 before the app runs.
     :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees
         its ciphertext, and may refuse it: :mod:`securefs.middleware.inspection`.
+    :param on_refusal: ``on_refusal(environ, problem) -> (status line, headers, body) | None``
+        renders a refusal (:class:`securefs.middleware.Problem`) in the app's way; None leaves it to
+        the middleware, and so does an error, which is logged.
+    :param on_event: ``on_event(entry)`` is called after each record
+        (:class:`securefs.audit.Entry`) that the journal took of a request, e.g. to count. An error
+        in it is logged and changes nothing.
     :raises ConfigurationError: one of them is unusable. There is no fallback to plaintext.
     """
 
@@ -75,6 +82,8 @@ class SecureFS:
         context: Callable[[Environ], bytes] | None = None,
         authorize: Callable[[Environ], str | None] | None = None,
         inspect: Inspector | None = None,
+        on_refusal: Renderer | None = None,
+        on_event: Callable[[Entry], object] | None = None,
     ) -> None:
         keyring = keyring or Keyring.from_env()
         journal = journal or Journal.from_env()
@@ -93,7 +102,17 @@ class SecureFS:
         self._app = app
         room = WaitingRoom(policy.max_waiting)
         self._settings = Settings(
-            keyring, journal, policy, new_files, places, room, context, authorize, inspect
+            keyring,
+            journal,
+            policy,
+            new_files,
+            places,
+            room,
+            context,
+            authorize,
+            inspect,
+            on_refusal,
+            on_event,
         )
         if not places.declared:
             log.warning(UNDECLARED)

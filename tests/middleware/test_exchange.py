@@ -33,6 +33,29 @@ def test_the_id_of_a_request_stays_the_same(journal):
     assert unnamed.request_id == unnamed.request_id != Exchange({}, journal).request_id
 
 
+def test_a_hook_hears_of_each_record_and_cannot_undo_it(lab_of, caplog):
+    heard = []
+
+    def on_event(entry):
+        heard.append((entry.event, entry.outcome))
+        raise RuntimeError("the hook's own fault")
+
+    lab = lab_of(on_event=on_event)
+    assert lab.post(BROWSER_TYPE, browser_body([file()])).status == 200
+    assert lab.post("multipart/form-data", b"x").status == 400
+    assert heard == [("file.encrypt", "started"), ("file.encrypt", "success"), ("file.rejected", "failure")]
+    assert heard == [(record["event"], record["outcome"]) for record in lab.records()[1:]]
+    assert caplog.text.count("on_event failed") == 3
+
+
+def test_a_hook_hears_of_nothing_that_was_not_recorded(lab_of):
+    heard = []
+    lab = lab_of(on_event=heard.append)
+    lab.journal.close()
+    assert lab.post(BROWSER_TYPE, browser_body([file()])).status == 503
+    assert heard == []
+
+
 def test_an_exchange_without_an_address_leaves_it_out(journal):
     flow = line(browser_body([file()]), BROWSER_TYPE.partition("=")[2].encode(), journal)
     assert b"".join(bytes(piece.data) for piece in flow.pipeline.pieces() if piece)

@@ -16,7 +16,7 @@ from securefs.errors import (
     Reason,
     UnknownKeyError,
 )
-from securefs.middleware.refusal import Refusal, problem, request_id
+from securefs.middleware.refusal import Problem, Refusal, request_id
 
 CLIENTS_FAULT = {
     Reason.CIPHERTEXT_INJECTION,
@@ -29,9 +29,12 @@ CLIENTS_FAULT = {
 }
 
 
-@pytest.mark.parametrize("status", [400, 401, 408, 413, 500, 503])
+STATUSES = [400, 401, 408, 413, 415, 500, 503, 507]
+
+
+@pytest.mark.parametrize("status", STATUSES)
 def test_a_problem_document_says_a_status_and_an_id(status):
-    line_, headers, body = problem(status, "request-1")
+    line_, headers, body = Problem(status, None, "request-1").answer({})
     found = dict(headers)
     assert line_.startswith(f"{status} ")
     assert json.loads(body)["request_id"] == found["X-Request-ID"] == "request-1"
@@ -39,8 +42,21 @@ def test_a_problem_document_says_a_status_and_an_id(status):
     assert ("WWW-Authenticate" in found) is (status == 401)
 
 
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_page_and_a_document_have_the_same_headers_but_for_type_length_and_style(status):
+    answers = [
+        Problem(status, "why", "request-1").answer({"HTTP_ACCEPT": accept}) for accept in ("text/html", "*/*")
+    ]
+    of_page, of_document = (dict(headers) for _, headers, _ in answers)
+    assert of_page.keys() == of_document.keys()
+    different = {name for name, value in of_page.items() if value != of_document[name]}
+    assert different == {"Content-Type", "Content-Length", "Content-Security-Policy"}
+    assert of_page["Content-Length"] == str(len(answers[0][2]))
+    assert of_page["Content-Security-Policy"].startswith(of_document["Content-Security-Policy"])
+
+
 @pytest.mark.parametrize("reason", [None, *Reason])
-@pytest.mark.parametrize("status", [400, 401, 408, 413, 415, 500, 503, 507])
+@pytest.mark.parametrize("status", STATUSES)
 def test_a_client_is_told_its_own_faults_and_nothing_else(status, reason):
     """Whatever has to do with a stored file, a key or the journal is a reason of the other kind."""
     told = Refusal(status, reason, "which rule").told
@@ -53,7 +69,7 @@ def test_a_client_is_told_its_own_faults_and_nothing_else(status, reason):
 
 
 def test_a_problem_document_tells_the_rule():
-    _, _, body = problem(413, "request-1", 'more than 3 "files" \x85 (max_files)')
+    _, _, body = Problem(413, 'more than 3 "files" \x85 (max_files)', "request-1").answer({})
     assert body.isascii()
     assert json.loads(body)["detail"] == 'more than 3 "files" \x85 (max_files)'
 
