@@ -61,7 +61,10 @@ forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")
 # Headers with underscores could pose as headers that a proxy sets, so they are dropped. That is
 # gunicorn's default; stated here so that it stays.
 header_map = "drop"
-forwarder_headers = "SCRIPT_NAME,PATH_INFO"
+# gunicorn lets peers in forwarded_allow_ips set these two by headers: by default every client on
+# this machine, and those whose headers a proxy passes on. Who names SCRIPT_NAME chooses which part
+# of a path the app routes by, so nobody may. The environment variable SCRIPT_NAME mounts the app.
+forwarder_headers = ""
 
 # Only the server's user can access what it writes (database, temporary files, journal).
 umask = 0o077

@@ -81,7 +81,7 @@ def _is_ciphertext(transit: Transit) -> bool:
     claims = response.claims_ciphertext
     try:
         stored = places.has_stores and places.holds(response.source)
-        if response.status.startswith("2") and (stored or transit.wants_ciphertext):
+        if response.status.startswith("2") and (stored or transit.wants_ciphertext or transit.shows_file):
             return _is_what_it_must_be(transit, claims=claims)
     except FormatError as error:
         raise record_failure(transit.exchange, error, {}, 500) from None
@@ -101,7 +101,7 @@ def _is_what_it_must_be(transit: Transit, *, claims: bool) -> bool:
         return True
     if response.status.startswith("204"):
         return False
-    if transit.format == 1:
+    if transit.place == 1:
         # It has no magic: its tag will tell.
         return True
     raise FormatError("the body is not encrypted", Reason.NOT_ENCRYPTED)
@@ -183,7 +183,7 @@ class _Download:
         self._policy = transit.settings.policy
         self._context = transit.context
         self._announced = transit.response.announced_length
-        self._is_format_1 = transit.format == 1 and not transit.head.startswith(MAGIC)
+        self._is_format_1 = transit.place == 1 and not transit.head.startswith(MAGIC)
 
     def open(self) -> Delivery:
         transit, policy = self._transit, self._policy
@@ -233,7 +233,7 @@ class _Download:
             source,
             keyring,
             context,
-            format_1=transit.format == 1,
+            format_1=transit.place == 1,
             unbound_format_1=self._policy.unbound_format_1,
             max_format_1=self._policy.max_format_1,
         )

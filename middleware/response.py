@@ -247,6 +247,11 @@ class Response:
         """What the body is read from, if the app shows it: a file, or the iterable itself."""
         return self._result.file if isinstance(self._result, FileWrapper) else self._result
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the body is a file, as far as the app shows it."""
+        return isinstance(self._result, FileWrapper) or hasattr(self._result, "fileno")
+
     def known_length(self) -> int | None:
         """Return the length in bytes of a body that is a list or tuple, else None."""
         if isinstance(self._result, (list, tuple)) and self._written is None and not self.started:

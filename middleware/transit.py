@@ -9,8 +9,10 @@ by :meth:`Transit.close`.
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
 from securefs.errors import JournalError
 from securefs.middleware.body import RewrittenBody
@@ -40,8 +42,17 @@ __all__ = ["Settings", "Transit"]
 
 # A part of a ciphertext can't be verified, so the app never sees Range headers.
 _HIDDEN: Final = ("HTTP_RANGE", "HTTP_IF_RANGE")
-# Headers by which some frameworks let a POST be a GET.
-_OVERRIDES: Final = ("HTTP_X_HTTP_METHOD_OVERRIDE", "HTTP_X_HTTP_METHOD", "HTTP_X_METHOD_OVERRIDE")
+# Methods that are answered by a page about the file, or by nothing (RFC 9110, 5789, 4918 and 3253).
+_ABOUT_FILES: Final = frozenset(
+    {"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND"}
+    | {"PROPPATCH", "REPORT", "UNLOCK"}
+)
+# Headers and query parameters by which middleware lets a POST be a GET.
+_OVERRIDE: Final = re.compile(r"HTTP_\w*(?:METHOD|VERB)")
+_OVERRIDE_IN_QUERY: Final = re.compile(r"_method|.*method.*override|.*override.*method", re.IGNORECASE)
+# It asks what may be done, by a method that is named here.
+_PREFLIGHT: Final = "HTTP_ACCESS_CONTROL_REQUEST_METHOD"
+_READS: Final = re.compile(r"\b(?:GET|HEAD)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,7 @@ class Transit:
     :ivar exchange: the app's interface to the middleware.
     :ivar body: what the app reads in the place of the request body, None if there is none.
     :ivar response: the app's response. :ivar head: the first bytes of its body.
-    :ivar place: what a file on this path is: see :meth:`Places.format_of`.
-    :ivar format: the same if the response must be a file: the request reads. Decided from the
+    :ivar place: what a file on this path is: see :meth:`Places.format_of`. Decided from the
         server's environ alone.
     """
 
@@ -81,7 +91,7 @@ class Transit:
         self.exchange = exchange = Exchange(environ, settings.journal, settings.on_event)
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
         self.place = settings.places.format_of(environ)
-        self.format = self.place if _reads(environ) else None
+        self._reads = self.place is not None and _reads(environ)
         self.response = Response(start_response, hold=lambda: self.wants_ciphertext, is_head=self.is_head)
         self._start_response = start_response
         self._closed = False
@@ -100,9 +110,14 @@ class Transit:
     def wants_ciphertext(self) -> bool:
         """Whether a successful response must be ciphertext.
 
-        It must be if the path is declared so, or if the app expects a file.
+        It must be if the request reads a path that is declared so, or if the app expects a file.
         """
-        return self.format is not None or self.exchange.expected is not None
+        return self._reads or self.exchange.expected is not None
+
+    @property
+    def shows_file(self) -> bool:
+        """Whether the response, to any method, is made from a file on a path that is declared."""
+        return self.place is not None and self.response.is_file
 
     @property
     def context(self) -> bytes:
@@ -208,8 +223,12 @@ class Transit:
 
 def _reads(environ: Environ) -> bool:
     """Return whether the app may take the request for one that reads a file."""
-    method = environ.get("REQUEST_METHOD")
-    return method in {"GET", "HEAD"} or any(environ.get(name) for name in _OVERRIDES)
+    if str(environ.get("REQUEST_METHOD")).upper() not in _ABOUT_FILES:
+        return True
+    claimed = [value for name, value in environ.items() if _OVERRIDE.match(name) and name != _PREFLIGHT]
+    in_query = parse_qsl(environ.get("QUERY_STRING", ""))
+    claimed += [value for name, value in in_query if _OVERRIDE_IN_QUERY.fullmatch(name)]
+    return any(map(_READS.search, claimed))
 
 
 def _then_close(content: Iterable[bytes]) -> Iterator[bytes]:

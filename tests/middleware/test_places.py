@@ -275,11 +275,68 @@ def test_other_paths_are_not_protected(path, protect):
     assert call(app, path=path).body == b"a page"
 
 
-@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
-def test_a_method_that_is_overridden_may_read(header, protect):
+OVERRIDES = [
+    {"headers": [("X-HTTP-Method-Override", "GET")]},
+    {"headers": [("X-HTTP-Method", "get")]},
+    {"headers": [("X-Method-Override", "HEAD")]},
+    {"headers": [("X-HTTP-Verb", "GET")]},
+    {"headers": [("Method", "POST, GET")]},
+    {"QUERY_STRING": "x=1&_method=GET"},
+    {"QUERY_STRING": "_METHOD=get"},
+    {"QUERY_STRING": "%5Fmethod=GET"},
+    {"QUERY_STRING": "x-http-method-override=GET"},
+    {"QUERY_STRING": "override-method=GET"},
+]
+NO_OVERRIDES = [
+    {},
+    {"headers": [("X-HTTP-Method-Override", "DELETE")]},
+    {"headers": [("X-Forwarded-Method", "POST")]},
+    {"headers": [("X-Payment-Method", "card")]},
+    {"headers": [("Access-Control-Request-Method", "GET")]},
+    {"QUERY_STRING": "method=GET"},
+    {"QUERY_STRING": "payment_method=GET&x"},
+]
+
+
+@pytest.mark.parametrize("more", OVERRIDES, ids=str)
+def test_a_method_that_is_overridden_may_read(more, protect):
     app = protect(serving(lambda _: [b"planted"]), policy=Policy(protected_paths=("/files/*",)))
-    assert call(app, "POST", "/files/1", headers=[(header, "GET")]).status == 500
-    assert call(app, "POST", "/files/1").status == 200, "what is posted is answered by a page"
+    assert call(app, "POST", "/files/1", **more).status == 500
+    assert call(app, "POST", "/page", **more).status == 200
+
+
+@pytest.mark.parametrize("more", NO_OVERRIDES, ids=str)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "post"])
+def test_what_is_posted_is_answered_by_a_page(method, more, protect):
+    app = protect(serving(lambda _: [b"a page"]), policy=Policy(protected_paths=("/files/*",)))
+    assert call(app, method, "/files/1", watched=False, **more).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "get", "Get", "TRACE", "QUERY", "SEARCH", "FETCH", "X"])
+def test_other_methods_read_in_whatever_letters(method, protect):
+    app = protect(serving(lambda _: [b"planted"]), policy=Policy(protected_paths=("/files/*",)))
+    assert call(app, method, "/files/1", watched=False).status == 500
+    assert call(app, method, "/page", watched=False).status == 200
+
+
+METHODS = ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "REPORT", "GET"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("rule", ["protected_paths", "format_1_paths"])
+def test_a_file_is_one_whatever_the_method(way, method, rule, store, protect):
+    """A view that looks at no method serves a file to POST, too."""
+    app = protect(serving(WAYS[way](store / "f")), policy=Policy(**{rule: ("/files/*",)}))
+    for stored, status, body in (
+        (STORED, 200, TEXT),
+        (b"planted", 500, None),
+        (seal_1(TEXT, bytes(range(32))), 200 if rule == "format_1_paths" else 500, TEXT),
+    ):
+        (store / "f").write_bytes(stored)
+        answer = call(app, method, "/files/1", watched=False)
+        assert answer.status == status
+        assert answer.body == body or status == 500
 
 
 @pytest.mark.parametrize("path", SPELLINGS)

@@ -48,6 +48,7 @@ def test_what_matters_for_security_is_set(config):
     assert config.control_socket_disable is True
     assert (config.dirty_workers, config.dirty_apps) == (0, [])
     assert config.forwarded_allow_ips == ["127.0.0.1", "::1"]
+    assert (config.forwarder_headers, config.header_map) == ([], "drop")
     assert config.accesslog is None
     assert not re.search(r"%\(([rqfa])\)s", config.access_log_format)
     assert config.limit_request_line <= 4094
@@ -126,3 +127,20 @@ def test_a_request_line_or_header_beyond_the_limit_never_reaches_the_app(tmp_pat
     with gunicorn(tmp_path / "log", app_environ(tmp_path)) as server:
         assert curl(f"{server.url}/{'x' * 3000}").status == 414
         assert curl("-H", f"X-Long: {'x' * 9000}", f"{server.url}/").status == 431
+
+
+def test_the_environment_mounts_the_app(tmp_path):
+    with gunicorn(tmp_path / "log", app_environ(tmp_path, SCRIPT_NAME="/x")) as server:
+        assert curl(f"{server.url}/x/readyz").json() == {"status": "ok", "failed": []}
+
+
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "Script-Name", "PATH_INFO", "Path-Info"])
+def test_no_header_of_a_client_changes_the_path(name, tmp_path):
+    """By default, gunicorn moves a request by these: the app would answer /x/readyz."""
+    with gunicorn(tmp_path / "log", app_environ(tmp_path)) as server:
+        for value in ("/x", "/readyz", "/", ""):
+            header = ("-H", f"{name}: {value}" if value else f"{name};")
+            assert curl(*header, f"{server.url}/x/readyz").status == 401, (
+                "who asks elsewhere must say who it is"
+            )
+            assert curl(*header, f"{server.url}/readyz").json() == {"status": "ok", "failed": []}
