@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import io
 import os
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
 from securefs.backend import default_primitives
 from securefs.disk import read_regular
@@ -31,6 +31,8 @@ from securefs.stream import TRAILER, unlock
 from securefs.suites import BODY_HEAD_SIZE, check_index
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
     from securefs.keys import Keyring
     from securefs.primitives import Primitives
     from securefs.source import SeekableFile
@@ -42,23 +44,13 @@ __all__ = ["EncryptedFile", "open_encrypted"]
 # page, at every read.
 READ_SIZE: Final = 262_400
 FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; an open file keeps one digest (32 bytes) of each block
+BUFFER_SIZE: Final = 65_536  # bytes of plaintext; lines and small reads come from this buffer
 
 
-class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
-    """The plaintext of an encrypted file, as a seekable read-only binary file.
+class _Plaintext(HoldsSecrets, io.RawIOBase):
+    """The plaintext of an encrypted file under :class:`EncryptedFile`, which buffers it.
 
-    Reading raises :class:`IntegrityError` if the file was changed; all bytes returned before that
-    were genuine. Like Python's own files, it is not safe for use by several threads at once.
-
-    :ivar object_id: the file's id, 64 hex digits; empty for Format 1, which has none.
-    :ivar metadata: the sealed metadata, ``{}`` if none.
-    :ivar size: the plaintext's size in bytes.
-    :ivar key_id: the id (hex) of the key that opened it.
-    :ivar format: 1 or 2.
-    :ivar suite: the suite's name.
-    :ivar passed_over: (number, key id in hex) of each slot that unwraps but holds a DEK other than
-        the one that the contents were written with. If there is one, that key or :attr:`key_id` is
-        compromised.
+    It holds the plaintext of one run of blocks and of the last block.
     """
 
     object_id: str = ""
@@ -68,47 +60,42 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
     size: int = 0
     block_size: int = 1
     passed_over: tuple[tuple[int, str], ...] = ()
+    owned: BinaryIO | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.metadata: dict[str, object] = {}
         self._position = 0
         # The offset in the plaintext at which a run of blocks starts, and the plaintext of the run.
-        self._cached: tuple[int, bytes] = (0, b"")
+        self._cached: tuple[int, memoryview] = (0, memoryview(b""))
         self._final = self._cached  # the same of the last block alone
-        self._owned: BinaryIO | None = None
+        # A run's plaintext is in this buffer, which is reused, because the kernel supplies fresh
+        # ones page by page.
+        self._output = memoryview(b"")
 
-    def _run(self, index: int, count: int) -> bytes:
+    def _run(self, index: int, count: int) -> memoryview:
         """Return the verified plaintext of up to ``count`` blocks, from block ``index`` on.
 
-        The last block is not among them, unless it is block ``index``.
+        It is a part of the output buffer. The last block is not among them, unless it is block
+        ``index``.
         """
         raise NotImplementedError  # pragma: no cover  # abstract
 
-    def check(self, start: int = 0, stop: int | None = None) -> None:
-        """Verify the stored bytes behind the plaintext from byte ``start`` to before ``stop``.
-
-        ``stop`` None stands for the end.
-
-        :raises IntegrityError: at the first segment that fails verification.
-        """
+    def check(self, start: int, stop: int | None) -> None:
+        """See :meth:`EncryptedFile.check`."""
         raise NotImplementedError  # pragma: no cover  # abstract
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Return the position in the plaintext, in bytes."""
         self._check_open()
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to a position in the plaintext and return it."""
         self._check_open()
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}.get(whence)
         if base is None:
@@ -118,52 +105,56 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
         self._position = base + offset
         return self._position
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to ``size`` bytes of plaintext; the whole rest if it is negative or None."""
+    @clears_frames
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Copy plaintext into ``buffer``, at least one byte before the end; return how many bytes.
+
+        It is copied after its verification: nothing else ever reaches a buffer of the caller's.
+        """
         self._check_open()
-        left = max(0, self.size - self._position)
-        wanted = left if size is None or size < 0 else min(size, left)
-        at = self._position - self._cached[0]
-        if 0 <= at <= at + wanted <= len(self._cached[1]):
-            self._position += wanted
-            # A slice of the whole run is the same object, not a copy.
-            return self._cached[1][at : at + wanted]
-        return self._collect(wanted)
+        view = memoryview(buffer).cast("B")
+        piece = self._here(len(view))[: len(view)]
+        view[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
 
     @clears_frames
-    def _collect(self, wanted: int) -> bytes:
-        """Return ``wanted`` bytes from the position on, of as many runs as they are in."""
+    def readall(self) -> bytes:
+        """Return the plaintext from the position to the end."""
+        self._check_open()
         pieces = []
-        while wanted:
-            start, run = self._here(wanted)
-            piece = run[self._position - start : self._position - start + wanted]
-            pieces.append(piece)
+        while piece := bytes(self._here(READ_SIZE)):
             self._position += len(piece)
-            wanted -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.append(piece)
+        return b"".join(pieces)
 
-    def _here(self, wanted: int) -> tuple[int, bytes]:
-        """Return (offset, plaintext) of a run of blocks that holds the byte at the position."""
-        if self._position >= self._final[0]:
-            return self._final
-        start, run = self._cached
-        if not start <= self._position < start + len(run):
-            index, offset = divmod(self._position, self.block_size)
-            # Every block before the last is full, so this run is never empty.
-            run = self._run(index, -(-(offset + wanted) // self.block_size))
-            self._cached = index * self.block_size, run
+    def _here(self, wanted: int) -> memoryview:
+        """Return the plaintext from the position to the end of a run of blocks.
+
+        The run is one block, or as many as end within ``wanted`` bytes. The next call reuses its
+        memory.
+        """
+        start, run = self._final
+        if self._position < start:
+            start, run = self._cached
+            if not start <= self._position < start + len(run):
+                start, run = self._next_run(wanted)
+        return run[self._position - start :]
+
+    def _next_run(self, wanted: int) -> tuple[int, memoryview]:
+        index, offset = divmod(self._position, self.block_size)
+        # If it fails, the output buffer holds no run.
+        self._cached = (0, memoryview(b""))
+        # Every block before the last is full, so this run is never empty.
+        run = self._run(index, max(1, (offset + wanted) // self.block_size))
+        self._cached = index * self.block_size, run
         return self._cached
-
-    def read1(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes from the block at the position."""
-        return self.read(self.block_size if size < 0 else min(size, self.block_size))
 
     @clears_frames
     def close(self) -> None:
-        """Close the file, and the underlying one if :func:`open_encrypted` opened it."""
-        self._cached = self._final = (0, b"")
-        if self._owned is not None:
-            self._owned.close()
+        self._cached = self._final = (0, memoryview(b""))
+        if self.owned is not None:
+            self.owned.close()
         super().close()
 
     def _check_open(self) -> None:
@@ -171,7 +162,69 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
             raise ValueError("I/O operation on closed file")
 
 
-class _Format2File(EncryptedFile):
+class EncryptedFile(HoldsSecrets, io.BufferedReader):
+    """The plaintext of an encrypted file, as a seekable read-only binary file.
+
+    It is one of Python's own buffered files, so lines, :meth:`peek` and small reads are as fast as
+    of those, and whatever reads from a binary file takes it. It has neither a name nor a file
+    descriptor: who read by those would read ciphertext.
+
+    Reading raises :class:`IntegrityError` if the file was changed; all bytes returned before that
+    were genuine. At most :data:`READ_SIZE` bytes and two blocks of plaintext are held. It is not
+    safe for use by several threads at once.
+
+    :ivar object_id: the file's id, 64 hex digits; empty for Format 1, which has none.
+    :ivar metadata: the sealed metadata, ``{}`` if none.
+    :ivar size: the plaintext's size in bytes.
+    :ivar key_id: the id (hex) of the key that opened it.
+    :ivar format: 1 or 2.
+    :ivar suite: the suite's name.
+    :ivar block_size: the bytes of plaintext that are verified together: a segment, or 1 MiB of
+        Format 1.
+    :ivar passed_over: (number, key id in hex) of each slot that unwraps but holds a DEK other than
+        the one that the contents were written with. If there is one, that key or :attr:`key_id` is
+        compromised.
+    """
+
+    def __init__(self, plaintext: _Plaintext) -> None:
+        # A short read costs one block, whatever the buffer could hold.
+        super().__init__(plaintext, min(plaintext.block_size, BUFFER_SIZE))
+        self._plaintext = plaintext
+        self.object_id, self.key_id = plaintext.object_id, plaintext.key_id
+        self.format, self.suite = plaintext.format, plaintext.suite
+        self.size, self.block_size = plaintext.size, plaintext.block_size
+        self.metadata, self.passed_over = plaintext.metadata, plaintext.passed_over
+
+    def check(self, start: int = 0, stop: int | None = None) -> None:
+        """Verify the stored bytes behind the plaintext from byte ``start`` to before ``stop``.
+
+        ``stop`` None stands for the end.
+
+        :raises IntegrityError: at the first segment that fails verification.
+        """
+        self._plaintext.check(start, stop)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes of plaintext; the whole rest if it is negative or None."""
+        if size is None or not 0 <= size <= READ_SIZE:
+            # Python's own allocates whatever size it is asked for.
+            left = max(0, self.size - self.tell())
+            size = left if size is None or size < 0 else min(size, left)
+        return super().read(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes of plaintext, of one block; at least one before the end."""
+        return super().read1(min(size, self.block_size))
+
+    def detach(self) -> NoReturn:
+        """Raise: the plaintext and its buffer belong together.
+
+        :raises io.UnsupportedOperation: always.
+        """
+        raise io.UnsupportedOperation("detach")
+
+
+class _Format2File(_Plaintext):
     format = 2
 
     def __init__(self, source: Source, keyring: Keyring, context: bytes, primitives: Primitives) -> None:
@@ -190,19 +243,18 @@ class _Format2File(EncryptedFile):
         suite = unlocked.header.suite
         self.suite, self.block_size, self._sealed_size = suite.label, suite.segment_size, suite.sealed_size
         self._start = len(start)
-        # Buffers for sealed segments and for their plaintext. They are reused, because the kernel
-        # supplies fresh ones page by page.
-        self._buffer = self._output = memoryview(b"")
+        self._buffer = memoryview(b"")  # sealed segments; reused, as the output buffer is
         self._raw = (0, self._buffer)  # the index of the first sealed segment read, and the bytes
         self._last, self._last_size = divmod(
             max(0, source.length - len(TRAILER) - self._start), self._sealed_size
         )
         check_index(self._last)
-        last = self._open_last(suite.min_sealed)
-        self._final = (self._last * self.block_size, last)
+        # Bytes of its own: the output buffer will hold other runs.
+        last = bytes(self._open_last(suite.min_sealed))
+        self._final = (self._last * self.block_size, memoryview(last))
         self.size = self._last * self.block_size + len(last)
 
-    def _open_last(self, least: int) -> bytes:
+    def _open_last(self, least: int) -> memoryview:
         """Return the plaintext of the final segment; raise the file's first fault if the end fails.
 
         A stream meets that fault first, so both ways of reading give the same reason for the same
@@ -247,7 +299,7 @@ class _Format2File(EncryptedFile):
             self._buffer = memoryview(bytearray(wanted))
         return self._buffer[: self._source.read_into(self._start + index * size, self._buffer[:wanted])]
 
-    def _run(self, index: int, count: int) -> bytes:
+    def _run(self, index: int, count: int) -> memoryview:
         sealed = self._sealed(index, count)
         if len(self._output) < len(sealed):
             self._output = memoryview(bytearray(len(sealed)))
@@ -258,16 +310,16 @@ class _Format2File(EncryptedFile):
             segment = sealed[start : start + self._sealed_size]
             size += self._cipher.open_into(index, index == self._last, segment, self._output[size:])
             index += 1
-        return bytes(self._output[:size])
+        return self._output[:size]
 
     @clears_frames
-    def check(self, start: int = 0, stop: int | None = None) -> None:
+    def check(self, start: int, stop: int | None) -> None:
         end = self._last if stop is None else (stop - 1) // self.block_size
         for index in range(start // self.block_size, min(end, self._last) + 1):
             self._cipher.check(index, index == self._last, self._sealed(index, 1))
 
 
-class _Format1File(EncryptedFile):
+class _Format1File(_Plaintext):
     format = 1
     suite = "format-1"
     block_size = FORMAT_1_BLOCK
@@ -287,7 +339,7 @@ class _Format1File(EncryptedFile):
         self.key_id = self._key_id.hex()
         padded = self._decrypted(len(self._ivs) - 1, last)
         tail = bytes(padded[: unpadded_size(padded)])
-        self._final = ((len(self._ivs) - 1) * self.block_size, tail)
+        self._final = ((len(self._ivs) - 1) * self.block_size, memoryview(tail))
         self.size = self._final[0] + len(tail)
 
     def _stored(self, index: int) -> memoryview:
@@ -315,10 +367,10 @@ class _Format1File(EncryptedFile):
         tag = self._source.read_at(self._source.length - HMAC_SIZE, HMAC_SIZE)
         return verifier.find_key(tag), stored
 
-    def _run(self, index: int, count: int) -> bytes:  # noqa: ARG002  # always one block
+    def _run(self, index: int, count: int) -> memoryview:  # noqa: ARG002  # always one block
         stored = self._stored(index)
         self._compare(index, stored)
-        return bytes(self._decrypted(index, stored))
+        return self._decrypted(index, stored)
 
     def _decrypted(self, index: int, ciphertext: memoryview) -> memoryview:
         """Return the plaintext of a block, with any padding, until the next call."""
@@ -339,7 +391,7 @@ class _Format1File(EncryptedFile):
                 f"block {index} changed while the file was open", segment=index, digest=digest.hexdigest()
             )
 
-    def check(self, start: int = 0, stop: int | None = None) -> None:
+    def check(self, start: int, stop: int | None) -> None:
         """Do nothing: opening the file verified all of it, and each read is compared with that."""
 
 
@@ -388,7 +440,7 @@ def open_encrypted(
         owned = read_regular(file, follow_links=True) if isinstance(file, (str, os.PathLike)) else None
     try:
         source = Source(cast("SeekableFile", owned or file))
-        opened: EncryptedFile
+        opened: _Plaintext
         if format_1 and source.read_at(0, len(MAGIC)) != MAGIC:
             opened = _Format1File(source, keyring, primitives, max_format_1)
         else:
@@ -398,5 +450,5 @@ def open_encrypted(
         if owned is not None:
             owned.close()
         raise
-    opened._owned = owned  # noqa: SLF001  # the factory hands over what it opened
-    return opened
+    opened.owned = owned
+    return EncryptedFile(opened)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 from support.sealing import RING, SUITES
 
-from securefs import Decryptor, Encryptor, decrypt_file, encrypt_file, verify
+from securefs import Decryptor, Encryptor, decrypt_file, encrypt_file, open_encrypted, verify
+from securefs.reader import READ_SIZE
 
 MIB = 1024 * 1024
 SIZE = 256 * MIB
@@ -60,3 +61,18 @@ def test_streams(suite):
             total += len(decryptor.update(encryptor.update(piece)))
         total += len(decryptor.update(encryptor.finalize())) + len(decryptor.finalize())
     assert total == SIZE
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_lines_take_two_buffers_and_two_blocks(tmp_path, suite):
+    """One of stored segments, one of their plaintext; the last block, and the one that lines come from."""
+    (tmp_path / "lines").write_bytes(b"a line of text\n" * (8 * MIB // 15))
+    encrypt_file(tmp_path / "lines", tmp_path / "sealed", RING, suite=suite)
+    lines, others = 0, 65_536
+    with (
+        peak_below(2 * READ_SIZE + 2 * suite.segment_size + others),
+        open_encrypted(tmp_path / "sealed", RING) as file,
+    ):
+        for _ in file:
+            lines += 1
+    assert lines == 8 * MIB // 15

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import codecs
+import csv
+import gzip
 import io
 import os
+import shutil
+import sys
+import tarfile
+import zipfile
 from functools import partial
 from pathlib import Path
 
+import openpyxl
+import pypdf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from second_decryptor import open_format_2
 from support.fuzzing import examples
 from support.sealing import (
@@ -43,7 +53,7 @@ from securefs import (
 )
 from securefs.header import slot_table
 from securefs.keys import key_id
-from securefs.reader import READ_SIZE
+from securefs.reader import BUFFER_SIZE, READ_SIZE
 from securefs.stream import unlock
 from securefs.suites import MAX_SEGMENTS
 
@@ -74,7 +84,9 @@ STEPS = st.lists(
         st.tuples(st.just("read"), st.one_of(st.integers(-1, 200_000), st.none())),
         st.tuples(st.just("read1"), st.integers(1, 100_000)),
         st.tuples(st.just("readinto"), st.integers(0, 100_000)),
-        st.tuples(st.just("readline"), st.integers(0, 300)),
+        st.tuples(st.just("readline"), st.integers(-1, 300)),
+        st.tuples(st.just("next"), st.none()),
+        st.tuples(st.just("peek"), st.integers(0, 100_000)),
     ),
     max_size=12,
 )
@@ -87,6 +99,8 @@ def apply(file, action: str, value):
         return file.seek(value, os.SEEK_CUR)
     if action == "from end":
         return file.seek(-value, os.SEEK_END)
+    if action == "next":
+        return next(file, b"")
     if action == "readinto":
         buffer = bytearray(value)
         return file.readinto(buffer), bytes(buffer)
@@ -99,6 +113,12 @@ def apply(file, action: str, value):
 def test_it_reads_as_an_ordinary_file_of_the_plaintext_would(name, steps):
     with opened(name) as file, io.BytesIO(PLAIN) as plain:
         for action, value in steps:
+            if action == "peek":
+                at = plain.tell()
+                got = file.peek(value)
+                assert got == PLAIN[at : at + len(got)]
+                assert bool(got) == (at < SIZE)
+                continue
             got, wanted = apply(file, action, value), apply(plain, action, value)
             if action == "read1":
                 # BytesIO gives all at once; a file may give less, though never nothing before the
@@ -123,7 +143,7 @@ def test_the_whole_is_read_in_any_pieces(name, primitives):
 @pytest.mark.parametrize("name", KINDS)
 def test_it_is_a_buffered_read_only_seekable_file(name):
     with opened(name) as file:
-        assert isinstance(file, io.BufferedIOBase)
+        assert isinstance(file, io.BufferedReader)
         assert file.readable()
         assert file.seekable()
         assert not file.writable()
@@ -132,10 +152,12 @@ def test_it_is_a_buffered_read_only_seekable_file(name):
                 action()
         with pytest.raises(ValueError, match="negative seek position"):
             file.seek(-1)
-        with pytest.raises(ValueError, match="invalid whence"):
+        with pytest.raises(ValueError, match="whence"):
             file.seek(0, 9)
+        with pytest.raises(ValueError, match="invalid whence"):
+            file.raw.seek(0, 9)
         assert file.read(0) == b""
-        assert file.read1() == PLAIN[: file.block_size]
+        assert file.read1() == PLAIN[: min(file.block_size, BUFFER_SIZE)]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -483,8 +505,206 @@ def test_read1_gives_up_to_a_block_and_nothing_where_nothing_was_asked_for(name,
         for start in (0, 7):
             file.seek(start)
             got = file.read1(size)
-            wanted = file.block_size if size < 0 else min(size, file.block_size)
-            assert got == PLAIN[start : start + wanted]
+            most = file.block_size if size < 0 else min(size, file.block_size)
+            assert min(most, 1) <= len(got) <= most
+            assert got == PLAIN[start : start + len(got)]
             assert file.tell() == start + len(got)
         file.seek(0, os.SEEK_END)
         assert file.read1(size) == b""
+
+
+TEXT = b"a,b\n" + b"".join(b"row%07d,%d\r\n" % (number, number) for number in range(50_000))
+LONG = b"a" * 200_000 + b"\n" + b"\n" * 70_000 + b"b" * 65_536 + b"\nthe last line has no end"
+TEXTS = {
+    f"{name} {what}": (seal_(text), format_1, text)
+    for what, text in (("rows", TEXT), ("long lines", LONG), ("empty", b""))
+    for name, seal_, format_1 in (
+        ("suite-1", seal, False),
+        ("suite-2", partial(seal, suite=Suite.GCM), False),
+        ("format-1", seal_1, True),
+    )
+}
+
+
+@pytest.mark.parametrize(("data", "format_1", "text"), TEXTS.values(), ids=TEXTS)
+def test_lines_are_those_of_a_plain_file(data, format_1, text):
+    lines = list(io.BytesIO(text))
+    with open_encrypted(io.BytesIO(data), RING, format_1=format_1) as file:
+        assert list(file) == lines
+        file.seek(0)
+        assert file.readlines() == lines
+        file.seek(0)
+        assert iter(file) is file
+        # A loop that is left can be gone on with, in the same place and in another way.
+        first = next(iter(file), b"")
+        assert file.tell() == len(first)
+        assert [line for line in (first, file.readline(), *file) if line] == lines
+
+
+def calls_of(action) -> int:
+    """How many functions of the reader Python calls while ``action`` runs."""
+    calls = 0
+
+    def count(frame, event, _):
+        nonlocal calls
+        calls += event == "call" and frame.f_globals["__name__"] == "securefs.reader"
+
+    sys.setprofile(count)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name.endswith("rows")])
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(lambda file: sum(1 for _ in file), id="iteration"),
+        pytest.param(lambda file: len(file.readlines()), id="readlines"),
+        pytest.param(lambda file: len(list(iter(file.readline, b""))), id="readline"),
+        pytest.param(lambda file: sum(1 for _ in io.TextIOWrapper(file, newline="")), id="TextIOWrapper"),
+    ],
+)
+def test_a_line_costs_no_call_of_ours(name, read):
+    """Python's own buffer has the lines: what is called depends on the bytes, not on the lines."""
+    data, format_1, text = TEXTS[name]
+    file = open_encrypted(io.BytesIO(data), RING, format_1=format_1)
+    calls = calls_of(lambda: read(file))
+    assert 0 < calls < 10 * (len(text) // 8192 + 2)
+    assert calls < text.count(b"\n") / 20
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_size_that_no_file_has_is_the_rest(name):
+    with opened(name) as file:
+        assert file.read(2**62) == PLAIN
+        file.seek(5)
+        assert file.read(2**62) == PLAIN[5:]
+        assert file.read(2**62) == b""
+        file.seek(SIZE + 5)
+        assert file.read(2**62) == file.read() == file.raw.readall() == b""
+        file.raw.seek(7)
+        assert file.raw.readall() == PLAIN[7:]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_it_has_no_name_by_which_the_ciphertext_would_be_read(name, tmp_path):
+    data, format_1 = FILES[name]
+    (tmp_path / "file").write_bytes(data)
+    with open_encrypted(tmp_path / "file", RING, format_1=format_1) as file:
+        assert not hasattr(file, "name")
+        assert str(tmp_path) not in repr(file)
+        with pytest.raises(io.UnsupportedOperation):
+            file.fileno()
+
+
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("size", [100, 65_536, 3 * 65_536], ids=lambda size: f"{size} bytes")
+def test_what_fails_writes_nothing_into_the_callers_buffer(suite, primitives, size):
+    """AES-GCM decrypts before it has verified; a buffer of the caller's is not where it does."""
+    data = bytearray(seal(PLAIN, suite))
+    data[BODY_START + 20 : BODY_START + suite.sealed_size : 200] = bytes(
+        len(range(20, suite.sealed_size, 200))
+    )
+    with open_encrypted(io.BytesIO(data), RING, primitives=primitives) as file:
+        for reader in (file.readinto, file.readinto1, file.raw.readinto):
+            buffer = bytearray(size)
+            with pytest.raises(IntegrityError):
+                reader(buffer)
+            assert buffer == bytes(size)
+
+
+@pytest.mark.parametrize("primitives", PRIMITIVES)
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("raw", [False, True], ids=["buffered", "raw"])
+def test_a_block_that_was_read_before_one_that_fails_is_read_again(suite, primitives, raw):
+    """Blocks share a buffer: what a failure left in it is not taken for the block before."""
+    data, full = bytearray(seal(PLAIN, suite)), suite.segment_size
+    data[BODY_START + suite.sealed_size + 50] ^= 1
+    with open_encrypted(io.BytesIO(data), RING, primitives=primitives) as opened_file:
+        file = opened_file.raw if raw else opened_file
+        assert file.read(10) == PLAIN[:10]
+        file.seek(full + 20)
+        with pytest.raises(IntegrityError):
+            file.read(10)
+        for start in (15, 2 * full + 3, 0):
+            file.seek(start)
+            assert file.read(10) == PLAIN[start : start + 10]
+
+
+def zipped() -> bytes:
+    with io.BytesIO() as target:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("rows.csv", TEXT)
+        return target.getvalue()
+
+
+def tarred() -> bytes:
+    with io.BytesIO() as target:
+        with tarfile.open(fileobj=target, mode="w:gz") as archive:
+            member = tarfile.TarInfo("rows.csv")
+            member.size = len(TEXT)
+            archive.addfile(member, io.BytesIO(TEXT))
+        return target.getvalue()
+
+
+def picture() -> bytes:
+    with io.BytesIO() as target:
+        Image.effect_noise((400, 300), 50).save(target, "PNG")
+        return target.getvalue()
+
+
+def workbook() -> bytes:
+    with io.BytesIO() as target:
+        book = openpyxl.Workbook()
+        book.active.append(["a", 2])
+        book.save(target)
+        return target.getvalue()
+
+
+def pdf() -> bytes:
+    with io.BytesIO() as target:
+        writer = pypdf.PdfWriter()
+        writer.add_blank_page(200, 100)
+        writer.write(target)
+        return target.getvalue()
+
+
+def copied(file) -> bytes:
+    target = io.BytesIO()
+    shutil.copyfileobj(file, target)
+    return target.getvalue()
+
+
+# What reads a file: (the bytes of one, how it is read). The plaintext gives the same.
+READERS = {
+    "TextIOWrapper": (TEXT, lambda file: io.TextIOWrapper(file, "utf-8").read()),
+    "BufferedReader": (TEXT, lambda file: io.BufferedReader(file).read()),
+    "csv": (TEXT, lambda file: list(csv.reader(io.TextIOWrapper(file, "utf-8", newline="")))),
+    "codecs": (TEXT, lambda file: list(codecs.iterdecode(file, "utf-8"))),
+    "shutil": (TEXT, copied),
+    "zipfile": (zipped(), lambda file: zipfile.ZipFile(file).read("rows.csv")),
+    "tarfile": (tarred(), lambda file: tarfile.TarFile.gzopen("", "r", file).extractfile("rows.csv").read()),
+    "gzip": (gzip.compress(TEXT), lambda file: gzip.GzipFile(fileobj=file).read()),
+    "Pillow": (picture(), lambda file: Image.open(file).resize((40, 30)).tobytes()),
+    "openpyxl": (workbook(), lambda file: [*openpyxl.load_workbook(file).active.values]),
+    "pypdf": (pdf(), lambda file: [page.mediabox[2:] for page in pypdf.PdfReader(file).pages]),
+}
+
+
+@pytest.mark.parametrize(("data", "read"), READERS.values(), ids=READERS)
+@pytest.mark.parametrize(
+    ("seal_", "format_1"),
+    [
+        pytest.param(seal, False, id="suite-1"),
+        pytest.param(partial(seal, suite=Suite.GCM), False, id="suite-2"),
+        pytest.param(seal_1, True, id="format-1"),
+    ],
+)
+def test_what_reads_a_binary_file_reads_it(data, read, seal_, format_1):
+    wanted = read(io.BytesIO(data))
+    assert wanted
+    assert read(open_encrypted(io.BytesIO(seal_(data)), RING, format_1=format_1)) == wanted

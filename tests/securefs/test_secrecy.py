@@ -131,6 +131,22 @@ def read(data, ring=RING, context=b"", **options) -> bytes:
         return file.read()
 
 
+# Ways to read a file other than read().
+WAYS = {
+    "iterate": list,
+    "readline": lambda file: [file.readline(1000) for _ in range(200)],
+    "readlines": lambda file: file.readlines(),
+    "read1": lambda file: [file.read1() for _ in range(5)],
+    "readinto": lambda file: file.readinto(bytearray(150_000)),
+    "readinto1": lambda file: [file.readinto1(bytearray(10_000)) for _ in range(15)],
+    "peek": lambda file: (file.seek(66_000), file.peek()),
+    "text": lambda file: io.TextIOWrapper(file, "latin-1").read(),
+    "raw read": lambda file: (file.raw.seek(66_000), file.raw.read(20)),
+    "raw readall": lambda file: file.raw.readall(),
+    "check": lambda file: file.check(),
+}
+
+
 def feed(data: bytes, ring=RING, context=b"", **options) -> None:
     decryptor = Decryptor(ring, context, **options)
     for at in range(0, len(data), 50_000):
@@ -283,6 +299,13 @@ def file_cases(library):
             lambda _, data=data, use=use: exchanged(data, changed(data, 70_000), **use),
         )
         yield f"shorter {tag}", lambda _, data=data, use=use: exchanged(data, data[:70_000], **use)
+        for way, take in WAYS.items():
+            yield (
+                f"{way} {tag}",
+                lambda _, data=data, take=take, use=use: take(
+                    open_encrypted(io.BytesIO(changed(data, 70_000)), RING, **use)
+                ),
+            )
         for error in (OSError(5, "the disk"), Interrupt(), RuntimeError()):
             for good in (0, 56, 300, 80_000):
                 yield (
@@ -649,14 +672,11 @@ NOT_WRAPPED = {
     "generate_key": "fails only if the system has no random numbers",
     "verify_chain": "reads a journal",
     "attachment": "spells a file name",
-    "EncryptedFile.__init__": "abstract: nothing is open yet",
-    "EncryptedFile.check": "abstract",
+    "EncryptedFile.__init__": "makes a buffer of what open_encrypted opened",
+    "EncryptedFile.check": "what can fail in it is wrapped",
+    "EncryptedFile.detach": "raises",
     "EncryptedFile.read": "runs for each small read; what can fail in it is wrapped",
     "EncryptedFile.read1": "the same",
-    "EncryptedFile.readable": "tells nothing",
-    "EncryptedFile.seek": "moves",
-    "EncryptedFile.seekable": "tells nothing",
-    "EncryptedFile.tell": "tells a position",
     "Encryptor.stored_length": "computes",
     "Decryptor.skip_to": "counts",
     "Exchange.__init__": "sees a request's head",
