@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from securefs.keys import Keyring, Wrapper
     from securefs.primitives import Primitives
 
-__all__ = ["Rewrapped", "rewrap"]
+__all__ = ["Rewrapped", "opening_key", "rewrap"]
 
 # The first bytes of a slot (kind and payload length), which are written whole or not at all.
 MARK: Final = SLOT_ALIGNMENT  # bytes
@@ -131,6 +131,36 @@ def rewrap(
     names = {slot.key_id for slot in (used, *change.stale)} - {wrapper.key_id, NOBODY}
     removed = tuple(sorted(name.hex() for name in names))
     return Rewrapped(header.object_id, wrapper.key_id.hex(), removed, changed=change.needed)
+
+
+@clears_frames
+def opening_key(
+    path: StrPath,
+    keyring: Keyring,
+    context: bytes | None = b"",
+    *,
+    follow_links: bool = True,
+    primitives: Primitives | None = None,
+) -> str:
+    """Return the id (hex) of the key that the Format 2 file at ``path`` needs.
+
+    It is the primary key's if that opens the file, or else that of the previous key which sealed it
+    last. Nothing is written. Only the header and the commitment are verified.
+
+    :param context, follow_links: as for :func:`rewrap`.
+    :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError, OSError, SourceError:
+        as :func:`rewrap`.
+    """
+    primitives = primitives or default_primitives()
+    descriptor = open_regular(path, follow_links=follow_links)
+    try:
+        header, body_head = split_start(_read_start(descriptor))
+    finally:
+        os.close(descriptor)
+    claimed = list(claimed_slots(header, keyring))
+    used, _ = _genuine_slot(claimed, header, body_head, context, primitives)
+    names = [used.key_id, *(slot.key_id for slot, dek in claimed if dek is not None)]
+    return (keyring.primary_id if keyring.primary_id in names else used.key_id).hex()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from securefs.cli.paths import SUFFIX, check_format_1, planted_slot
+from securefs.bulk import SUFFIX
+from securefs.cli.contexts import check_format_1
+from securefs.cli.report import planted_slot
 from securefs.cli.terminal import (
     DONE,
     STREAM,
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not file.seekable():
             if not arguments.format_1:
                 return _write_as_it_comes(arguments, keyring, file)
-            file = stack.enter_context(_spooled(file, source))
+            file = stack.enter_context(_spooled(file, source, quiet=arguments.quiet))
         with named(label(source)):
             opened = stack.enter_context(
                 open_encrypted(file, keyring, arguments.context, format_1=arguments.format_1)
@@ -59,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _spooled(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+def _spooled(file: BinaryIO, name: str, *, quiet: bool) -> Iterator[BinaryIO]:
     """Yield a pipe's ciphertext as an unnamed file: Format 1 can only be verified as a whole."""
     with tempfile.TemporaryFile() as spool:
-        with reading(file, name) as source, named(tempfile.gettempdir()):
+        with reading(file, name, quiet=quiet) as source, named(tempfile.gettempdir()):
             while data := source.read(COPY_SIZE):
                 spool.write(data)
             spool.flush()
@@ -78,7 +80,10 @@ def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile) -> Non
         # first byte is written.
         with named(label(arguments.source)):
             opened.check()
-    with open_target(target, force=arguments.force) as file, Progress(opened.size) as progress:
+    with (
+        open_target(target, force=arguments.force) as file,
+        Progress(opened.size, quiet=arguments.quiet) as progress,
+    ):
         while True:
             with named(label(arguments.source)):
                 data = opened.read(COPY_SIZE)
@@ -99,7 +104,10 @@ def _write_as_it_comes(arguments: argparse.Namespace, keyring: Keyring, file: Bi
     target = arguments.output or STREAM
     written = 0
     try:
-        with open_target(target, force=arguments.force) as output, reading(file, arguments.source) as source:
+        with (
+            open_target(target, force=arguments.force) as output,
+            reading(file, arguments.source, quiet=arguments.quiet) as source,
+        ):
             while data := source.read(COPY_SIZE):
                 written += output.write(decryptor.update(data))
             written += output.write(decryptor.finalize())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from securefs.cli.paths import SUFFIX
+from securefs.bulk import SUFFIX
 from securefs.cli.terminal import DONE, STREAM, open_source, open_target, reading
 from securefs.errors import ConfigurationError
 from securefs.files import copy_sealed
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     with (
         open_source(source) as file,
         open_target(target, force=arguments.force) as sealed,
-        reading(file, source) as plain,
+        reading(file, source, quiet=arguments.quiet) as plain,
     ):
         copy_sealed(plain, sealed, sealer)
     return DONE

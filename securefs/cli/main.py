@@ -153,6 +153,7 @@ def _file_commands(commands: Commands) -> None:
     command.add_argument("source", metavar="SRC", help="- for standard input")
     _target_options(command, "SRC.enc")
     _opening_options(command, "write the original layout, Format 1")
+    _quiet_option(command)
     command.add_argument("--suite", choices=_SUITES, help=f"default: {_SUITES[0]}")
     command.add_argument("--name", metavar="TEXT", help="a file name to seal into the file")
     command.add_argument("--type", metavar="TEXT", help="a media type to seal into the file")
@@ -164,6 +165,7 @@ def _file_commands(commands: Commands) -> None:
         "--sealed-name", action="store_true", help="write beside SRC, under the name that is sealed in it"
     )
     _opening_options(command, "the file has the original layout, Format 1")
+    _quiet_option(command)
 
     command = _command(
         commands,
@@ -174,27 +176,47 @@ def _file_commands(commands: Commands) -> None:
     command.add_argument("file", metavar="FILE", help="- for standard input")
     _json_option(command)
 
-    command = _command(
-        commands,
-        "verify",
-        "securefs.cli.verify:run",
-        "verify files, and the encrypted files in folders",
+    text = "verify every byte of files, and say what else is in folders"
+    command = _command(commands, "verify", "securefs.cli.verify:run", text)
+    _bulk_options(command)
+    _quiet_option(command)
+    command.add_argument(
+        "--format-1", action="store_true", help="also verify files of the original layout, Format 1"
     )
-    command.add_argument("paths", metavar="PATH", nargs="+")
-    _opening_options(command, "read files without the magic of Format 2 as the original layout, Format 1")
-    _json_option(command)
+    command.add_argument("--all", action="store_true", help="fail for everything that is not encrypted")
 
-    command = _command(
-        commands,
-        "rewrap",
-        "securefs.cli.rewrap:run",
-        "rotate keys: rewrap files, so that FILE_KEY_BASE64 opens them and no previous key does",
-    )
-    command.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with encrypted files")
+    text = "rotate keys: rewrap files, so that FILE_KEY_BASE64 opens them and no previous key does"
+    command = _command(commands, "rewrap", "securefs.cli.rewrap:run", text)
+    _any_context_option(_bulk_options(command))
+    _quiet_option(command)
+    command.add_argument("--all", action="store_true", help="fail for everything that is not encrypted")
+
+    keys = commands.add_parser("keys", help="tell which keys the stored files need")
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    text = "count the files that need each key; exit code 0: none needs a previous key, and this is proven"
+    command = _command(actions, "in-use", "securefs.cli.keys:in_use", text)
+    _any_context_option(_bulk_options(command))
+    _quiet_option(command)
+
+
+def _bulk_options(command: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Add what the commands on many files have in common; return the group of their contexts."""
+    command.add_argument("paths", metavar="PATH", nargs="*", help="files, or folders of files")
+    _json_option(command)
     group = _context_options(command)
+    group.add_argument(
+        "--context-from",
+        metavar="MODULE:FUNCTION",
+        help="a function of yours: it takes the path of a file and returns its context, as bytes",
+    )
+    text = "data folder of the reference app: each file is bound to its owner; default PATH: all of its files"
+    group.add_argument("--data-dir", metavar="DIR", help=text)
+    return group
+
+
+def _any_context_option(group: argparse._MutuallyExclusiveGroup) -> None:
     text = "the contexts of the files are not known: do not verify the commitment, which is bound to them"
     group.add_argument("--any-context", dest="context", action="store_const", const=None, help=text)
-    _json_option(command)
 
 
 def _target_options(command: argparse.ArgumentParser, default: str) -> argparse._MutuallyExclusiveGroup:
@@ -215,6 +237,10 @@ def _context_options(command: argparse.ArgumentParser) -> argparse._MutuallyExcl
 def _opening_options(command: argparse.ArgumentParser, format_1: str) -> None:
     _context_options(command)
     command.add_argument("--format-1", action="store_true", help=format_1)
+
+
+def _quiet_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quiet", action="store_true", help="no progress, and no lines on what is in order")
 
 
 def _json_option(command: argparse.ArgumentParser) -> None:

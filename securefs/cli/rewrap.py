@@ -1,28 +1,28 @@
 """``securefs rewrap``: let the primary key, and no previous one, open files.
 
-It processes the named files, and the encrypted files in the named folders.
+It ends with 0 only if no file under the paths still needs a previous key.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 from securefs.audit import Entry, Journal
-from securefs.cli.paths import encrypted_files, finding, require_some
-from securefs.cli.terminal import DONE, FINDING, say, say_json
-from securefs.errors import Reason, SecureFSError
+from securefs.bulk import Status, rewrap_one, walk
+from securefs.cli.contexts import selection
+from securefs.cli.report import Report
+from securefs.cli.service import refuse_root
+from securefs.cli.terminal import Progress
+from securefs.errors import Reason
 from securefs.keys import Keyring
-from securefs.rotation import rewrap
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from securefs.rotation import Rewrapped
+    from securefs.bulk import Verdict
 
 __all__ = ["run"]
 
@@ -30,27 +30,23 @@ __all__ = ["run"]
 def run(arguments: argparse.Namespace) -> int:
     """Rewrap the named files, and the encrypted files in the named folders."""
     keyring = Keyring.from_env()
-    results: list[dict[str, object]] = []
-    with _journal() as journal:
-        for path, follow_links in encrypted_files(arguments.paths, format_1=False):
-            change = partial(rewrap, path, keyring, arguments.context, follow_links=follow_links)
-            result = _rewrap_one(path, change, journal)
-            results.append(result)
-            if not arguments.json:
-                word = "rewrapped" if result.get("changed") else "unchanged"
-                say(f"FAILED     {path}: {result['error']}" if "error" in result else f"{word}  {path}")
-    require_some(results, arguments)
-    failed = sum("error" in result for result in results)
-    changed = sum(bool(result.get("changed")) for result in results)
-    unchanged = len(results) - changed - failed
-    if arguments.json:
-        say_json({"rewrapped": changed, "unchanged": unchanged, "failed": failed, "files": results})
-    else:
-        text = f"{changed} rewrapped, {unchanged} unchanged, {failed} failed"
-        say(
-            text if arguments.context is not None else f"{text}; --any-context: commitments were not verified"
-        )
-    return FINDING if failed else DONE
+    chosen = selection(arguments)
+    shown = (Status.REWRAPPED, Status.UNCHANGED, Status.FAILED)
+    with (
+        _journal() as journal,
+        Progress.over(lambda: sum(1 for _ in walk(chosen.paths)), arguments, unit="files") as progress,
+    ):
+        report = Report(arguments, shown, 11, progress)
+        for found in walk(chosen.paths):
+            if journal is not None:
+                journal.check()  # before anything is changed
+            verdict = rewrap_one(found, keyring, chosen.context_of, everything=arguments.all)
+            if journal is not None and verdict.status in {Status.REWRAPPED, Status.FAILED}:
+                journal.record(_record(verdict))
+            report.add(verdict, _about(verdict))
+            progress.add(1)
+    unverified = arguments.context is None
+    return report.end(note="; --any-context: commitments were not verified" if unverified else "")
 
 
 @contextlib.contextmanager
@@ -59,9 +55,11 @@ def _journal() -> Iterator[Journal | None]:
 
     Its lines on standard error would mix with the messages.
     """
-    if "SECUREFS_AUDIT_DIR" not in os.environ:
+    folder = os.environ.get("SECUREFS_AUDIT_DIR")
+    if folder is None:
         yield None
         return
+    refuse_root("SECUREFS_AUDIT_DIR", folder)
     journal = Journal.from_env()
     try:
         yield journal
@@ -69,25 +67,19 @@ def _journal() -> Iterator[Journal | None]:
         journal.close()
 
 
-def _rewrap_one(path: Path, change: Callable[[], Rewrapped], journal: Journal | None) -> dict[str, object]:
-    if journal is not None:
-        journal.check()  # before anything is changed
-    reason = None
-    about: dict[str, str | int] = {"name": path.name}
-    try:
-        done = change()
-    except (SecureFSError, OSError) as error:
-        result = finding(path, error, "cannot be rewrapped")
-        reason = Reason(result["reason"] or Reason.IO_ERROR)
-    else:
-        about |= {"id": done.object_id, "key_id": done.key_id}
-        result = {
-            "path": str(path),
-            "object_id": done.object_id,
-            "key_id": done.key_id,
-            "removed": list(done.removed),
-            "changed": done.changed,
-        }
-    if journal is not None and (reason or result["changed"]):
-        journal.record(Entry("key.rewrap", "failure" if reason else "success", reason, about))
-    return result
+def _record(verdict: Verdict) -> Entry:
+    about: dict[str, str | int] = {"name": verdict.path.name}
+    if (done := verdict.rewrapped) is None:
+        return Entry("key.rewrap", "failure", verdict.reason or Reason.IO_ERROR, about)
+    return Entry("key.rewrap", "success", None, {**about, "id": done.object_id, "key_id": done.key_id})
+
+
+def _about(verdict: Verdict) -> dict[str, object]:
+    if (done := verdict.rewrapped) is None:
+        return {}
+    return {
+        "object_id": done.object_id,
+        "key_id": done.key_id,
+        "removed": list(done.removed),
+        "changed": done.changed,
+    }

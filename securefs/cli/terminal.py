@@ -13,6 +13,7 @@ import json
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
@@ -20,7 +21,8 @@ from securefs.disk import explain, special_kind, write_atomically
 from securefs.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 __all__ = [
@@ -48,6 +50,11 @@ FINDING: Final = 1  # exit code: something does not verify
 USAGE: Final = 2  # exit code: the command or this machine makes it impossible
 STREAM: Final = "-"  # the name of standard input and output
 BAR_WIDTH: Final = 30  # characters
+SOON: Final = 2.0  # seconds after which a command without a bar tells how far it is
+RATE_AFTER: Final = 1.0  # seconds; before that, a rate is a guess
+BAR_EVERY: Final = 1.0  # seconds between two looks at a bar that did not move
+LINE_EVERY: Final = 10.0  # seconds between two lines where standard error is no terminal
+KIBI: Final = 1024
 
 
 def shown(text: str) -> str:
@@ -142,27 +149,88 @@ class _Named:
 
 
 class Progress:
-    """A progress bar on standard error if that is a terminal.
+    """How far a command is, on standard error: a bar on a terminal, otherwise a line now and then.
 
-    :param total: the total in bytes, 0 if it is unknown.
+    Both have the rate and the time that is left. Nothing is told of what takes less than two
+    seconds, except for the bar.
+
+    :param total: the total in ``unit``, 0 if it is unknown.
+    :param unit: what is counted: ``bytes``, or a plural of something else.
+    :param quiet: show nothing.
+    :param clock: returns seconds.
     """
 
-    def __init__(self, total: int) -> None:
-        self._total = total if total > 0 and sys.stderr is not None and sys.stderr.isatty() else 0
+    def __init__(
+        self,
+        total: int,
+        *,
+        unit: str = "bytes",
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._unit, self._clock = max(0, total), unit, clock
+        self._silent = quiet or sys.stderr is None
+        self._terminal = not self._silent and sys.stderr.isatty()
         self._done = 0
         self._percent = -1
+        self._columns = 0  # of the bar that is on the screen
+        self._start = self._shown = clock()
+
+    @classmethod
+    def over(
+        cls, total: Callable[[], int], arguments: argparse.Namespace, *, unit: str = "bytes"
+    ) -> Progress:
+        """Return the progress of a command on many files, whose total takes a walk of its own."""
+        return cls(0 if arguments.quiet else total(), unit=unit, quiet=arguments.quiet)
 
     def add(self, size: int) -> None:
-        """Count ``size`` more bytes."""
+        """Count ``size`` more."""
         self._done += size
-        if not self._total:
+        if self._silent:
             return
-        percent = min(100, 100 * self._done // self._total)
-        if percent != self._percent:
-            self._percent = percent
+        now = self._clock()
+        percent = min(100, 100 * self._done // self._total) if self._total else -1
+        if not self._due(now, percent):
+            return
+        self._percent, self._shown = percent, now
+        text = self._text(now - self._start)
+        if not self._terminal:
+            complain(text)
+            return
+        if self._total:
             filled = BAR_WIDTH * percent // 100
-            sys.stderr.write(f"\r[{'#' * filled}{' ' * (BAR_WIDTH - filled)}] {percent:3d} %")
+            text = f"[{'#' * filled}{' ' * (BAR_WIDTH - filled)}] {text}"
+        sys.stderr.write("\r" + text.ljust(self._columns))
+        sys.stderr.flush()
+        self._columns = len(text)
+
+    def reach(self, done: int) -> None:
+        """Count up to ``done``."""
+        self.add(done - self._done)
+
+    def _due(self, now: float, percent: int) -> bool:
+        if self._terminal and percent != self._percent:
+            return True
+        every = BAR_EVERY if self._terminal else LINE_EVERY
+        first = self._start == self._shown
+        return now - self._shown >= (SOON if first else every)
+
+    def _text(self, seconds: float) -> str:
+        parts = [f"{self._percent:3d} %"] if self._total else []
+        parts.append(_amount(self._done, self._unit))
+        if seconds >= RATE_AFTER and self._done:
+            rate = self._done / seconds
+            parts.append(f"{_amount(round(rate), self._unit)}/s")
+            if self._total > self._done:
+                parts.append(f"{_duration((self._total - self._done) / rate)} left")
+        return ", ".join(parts)
+
+    def wipe(self) -> None:
+        """Erase the bar, because its line belongs to the next output."""
+        if self._columns:
+            sys.stderr.write("\r" + " " * self._columns + "\r")
             sys.stderr.flush()
+            self._columns, self._percent = 0, -1
 
     def __enter__(self) -> Progress:  # noqa: PYI034  # typing.Self is newer than Python 3.10
         return self
@@ -170,16 +238,31 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Erase the bar, because its line belongs to the next output."""
-        if self._percent >= 0:
-            sys.stderr.write("\r" + " " * (BAR_WIDTH + 8) + "\r")
-            sys.stderr.flush()
+        """Erase the bar."""
+        self.wipe()
+
+
+def _amount(count: int, unit: str) -> str:
+    if unit != "bytes":
+        return f"{count} {unit}"
+    size = float(count)
+    for name in ("bytes", "KiB", "MiB", "GiB"):
+        if size < KIBI:
+            return f"{size:.0f} {name}" if name == "bytes" else f"{size:.1f} {name}"
+        size /= KIBI
+    return f"{size:.1f} TiB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @contextlib.contextmanager
-def reading(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+def reading(file: BinaryIO, name: str, *, quiet: bool = False) -> Iterator[BinaryIO]:
     """Yield an open file for one pass, with a progress bar, and with errors that name it."""
-    with Progress(regular_size(file) or 0) as progress:
+    with Progress(regular_size(file) or 0, quiet=quiet) as progress:
         yield cast("BinaryIO", _Named(file, label(name), progress))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from securefs.app.database import DATA_VARIABLE, data_directory, open_database
 from securefs.app.tokens import Tokens
+from securefs.cli.service import refuse_root
 from securefs.cli.terminal import DONE, complain, say, say_json
 from securefs.errors import ConfigurationError
 
@@ -18,8 +19,9 @@ __all__ = ["add", "revoke", "show"]
 
 
 def _tokens(arguments: argparse.Namespace) -> Tokens:
-
     environ = os.environ if arguments.data_dir is None else {DATA_VARIABLE: arguments.data_dir}
+    if folder := environ.get(DATA_VARIABLE):
+        refuse_root(DATA_VARIABLE, folder)
     return Tokens(open_database(data_directory(environ)))
 
 

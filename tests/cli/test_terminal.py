@@ -113,34 +113,163 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_is_shown_on_a_terminal_and_wiped(run, monkeypatch):
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch):
+    """Make standard error a terminal; in the test, because pytest sets it anew behind each fixture."""
+
+    def make():
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stderr", terminal)
+        return terminal
+
+    return make
+
+
+def on_screen(terminal):
+    """Return what a terminal shows in the last line that was written to."""
+    shown = [""] * 200
+    column = 0
+    for character in terminal.getvalue():
+        if character == "\r":
+            column = 0
+        else:
+            shown[column] = character
+            column += 1
+    return "".join(shown).rstrip()
+
+
+def test_a_bar_is_shown_on_a_terminal_and_wiped(run, on_a_terminal):
+    terminal = on_a_terminal()
     Path("a").write_bytes(bytes(3_000_000))
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
     assert run("encrypt", "a").code == 0
     assert "100 %" in terminal.getvalue()
-    assert terminal.getvalue().endswith("\r" + " " * (BAR_WIDTH + 8) + "\r")
+    assert on_screen(terminal) == ""
     shown_before = len(terminal.getvalue())
     assert run("decrypt", "a.enc", "-o", "b").code == 0
     assert len(terminal.getvalue()) > shown_before
+    before = terminal.getvalue()
+    assert run("encrypt", "a", "-o", "c", "--quiet").code == 0
+    assert run("decrypt", "c", "-o", "d", "--quiet").code == 0
+    assert terminal.getvalue() == before
 
 
-def test_no_bar_without_a_size_or_without_a_terminal(monkeypatch, capsys):
-    with Progress(100) as progress:
+@pytest.mark.parametrize("command", ["verify", "rewrap", "keys in-use"])
+def test_a_bar_gives_way_to_each_line(run, rotating, on_a_terminal, command):
+    terminal = on_a_terminal()
+    Path("d").mkdir()
+    for number in range(3):
+        sealed(name=f"d/{number}.enc")
+    assert run(*command.split(), "d").code == (1 if command == "keys in-use" else 0)
+    assert "100 %" in terminal.getvalue()
+    assert on_screen(terminal) == ""
+    before = terminal.getvalue()
+    run(*command.split(), "d", "--quiet")
+    assert terminal.getvalue() == before
+
+
+def test_a_bar_has_the_rate_and_the_time_that_is_left(on_a_terminal, clock):
+    terminal = on_a_terminal()
+    with Progress(4 * 1024 * 1024, clock=clock) as progress:
+        progress.add(1024 * 1024)
+        assert on_screen(terminal) == f"[{'#' * 7}{' ' * (BAR_WIDTH - 7)}]  25 %, 1.0 MiB"
+        clock.now += 2
+        progress.add(1024 * 1024)
+        assert on_screen(terminal).endswith("]  50 %, 2.0 MiB, 1.0 MiB/s, 0:02 left")
+        before = terminal.getvalue()
+        clock.now += 0.5
+        progress.add(0)
+        assert terminal.getvalue() == before, "nothing moved"
+        clock.now += 7.5
+        progress.add(0)
+        assert on_screen(terminal).endswith("]  50 %, 2.0 MiB, 204.8 KiB/s, 0:10 left")
+        progress.wipe()
+        assert on_screen(terminal) == ""
+        progress.add(2 * 1024 * 1024)
+        assert on_screen(terminal).endswith("] 100 %, 4.0 MiB, 409.6 KiB/s")
+        progress.add(1)
+    assert on_screen(terminal) == ""
+
+
+def test_a_shorter_bar_leaves_nothing_of_a_longer_one(on_a_terminal, clock):
+    terminal = on_a_terminal()
+    with Progress(1000, unit="files", clock=clock) as progress:
+        clock.now += 10_000
+        progress.add(1)
+        assert on_screen(terminal).endswith("0 %, 1 files, 0 files/s, 2775:00:00 left")
+        clock.now += 0.01
+        progress.add(999)
+        assert on_screen(terminal).endswith("100 %, 1000 files, 0 files/s")
+
+
+def test_a_total_that_is_not_known_is_told_after_two_seconds(on_a_terminal, clock):
+    terminal = on_a_terminal()
+    with Progress(0, clock=clock) as progress:
+        clock.now += 1.9
         progress.add(50)
+        assert terminal.getvalue() == ""
+        clock.now += 0.1
+        progress.add(50)
+        assert on_screen(terminal) == "100 bytes, 50 bytes/s"
+        clock.now += 0.9
+        progress.add(50)
+        assert on_screen(terminal) == "100 bytes, 50 bytes/s"
+        clock.now += 0.1
+        progress.add(50)
+        assert on_screen(terminal) == "200 bytes, 67 bytes/s"
+
+
+def test_lines_are_printed_now_and_then_where_there_is_no_terminal(capsys, clock):
+    with Progress(100, unit="files", clock=clock) as progress:
+        for _ in range(25):
+            clock.now += 1
+            progress.add(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "securefs:   2 %, 2 files, 1 files/s, 1:38 left",
+        "securefs:  12 %, 12 files, 1 files/s, 1:28 left",
+        "securefs:  22 %, 22 files, 1 files/s, 1:18 left",
+    ]
+    with Progress(100, quiet=True, clock=clock) as progress:
+        clock.now += 100
+        progress.add(100)
     assert capsys.readouterr().err == ""
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    with Progress(0) as progress:
-        progress.add(50)
-    with Progress(100):
-        pass
-    assert terminal.getvalue() == ""
-    with Progress(1_000_000) as progress:
-        progress.add(1)
-        seen = terminal.getvalue()
-        progress.add(1)
-        assert terminal.getvalue() == seen
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1536 * 1024, "1.5 MiB"),
+        (5 * 1024**3, "5.0 GiB"),
+        (5 * 1024**4, "5.0 TiB"),
+        (5000 * 1024**4, "5000.0 TiB"),
+    ],
+)
+def test_amounts_are_short(on_a_terminal, clock, count, text):
+    terminal = on_a_terminal()
+    with Progress(0, clock=clock) as progress:
+        clock.now += 2
+        progress.add(count)
+        assert on_screen(terminal).split(", ")[0] == text
+
+
+def test_no_progress_without_standard_error(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     with Progress(100) as progress:
         progress.add(100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from support.commands import OTHER_KEY, sealed
@@ -57,4 +58,56 @@ def test_verify_of_format_1(run):
     Path("d/other").write_bytes(bytes(64))
     assert run("verify", "d").code == 1
     result = run("verify", "d", "--format-1")
-    assert (result.code, result.out.splitlines()[-1]) == (0, b"2 verified, 0 failed")
+    assert (result.code, result.out.splitlines()[-1]) == (0, b"3 verified, 0 failed, 1 not encrypted")
+
+
+def test_verify_walks_folders_and_says_what_else_is_there(run):
+    Path("d/e").mkdir(parents=True)
+    sealed(name="d/b.enc")
+    sealed(name="d/e/by-magic")
+    Path("d/plain.txt").write_bytes(b"not encrypted")
+    Path("d/link").symlink_to("nowhere")
+    os.mkfifo("d/fifo")
+    result = run("verify", "d")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.decode().splitlines() == [
+        "ok      d/b.enc",
+        "special d/fifo: d/fifo is a pipe, not a regular file",
+        "link    d/link: a symbolic link that leads to nothing that can be found: No such file or directory",
+        "plain   d/plain.txt",
+        "ok      d/e/by-magic",
+        "2 verified, 0 failed, 1 not encrypted, 1 symbolic links, 1 special files",
+    ]
+    result = run("verify", "d", "--all")
+    assert (result.code, result.out.splitlines()[-1]) == (1, b"2 verified, 3 failed")
+
+
+def test_a_folder_that_cannot_be_listed_is_a_finding_and_not_the_end(run, monkeypatch):
+    real = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    for name in ("d/a", "d/lost+found", "d/z"):
+        Path(name).mkdir(parents=True)
+        sealed(name=f"{name}/1.enc")
+    monkeypatch.setattr("os.scandir", refuse)
+    result = run("verify", "d")
+    assert result.code == 1
+    assert result.out.decode().splitlines() == [
+        "ok      d/a/1.enc",
+        "FAILED  d/lost+found: cannot be listed: Permission denied",
+        "ok      d/z/1.enc",
+        "2 verified, 1 failed",
+    ]
+
+
+def test_a_name_that_is_not_text_is_no_obstacle(run):
+    name = os.fsdecode(b"\xff\xfe.enc")
+    sealed(name=name)
+    assert run("verify", name).code == 0
+    assert run("verify", ".").code == 0
+    assert run("decrypt", name).code == 0
+    assert run("decrypt", name).code == 2
