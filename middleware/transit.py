@@ -78,7 +78,9 @@ class Transit:
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
         self.place = settings.places.format_of(environ)
         self.format = self.place if _reads(environ) else None
-        self.response = Response(start_response, hold=lambda: self.wants_ciphertext, is_head=self.is_head)
+        self.response = Response(
+            start_response, exchange, must_be_file=self.format is not None, is_head=self.is_head
+        )
         self._start_response = start_response
         self._closed = False
         self.body: RewrittenBody | GuardedInput | None = None
@@ -91,14 +93,6 @@ class Transit:
         if self.is_head:
             # Only a GET shows whether the response is ciphertext, and so how long the plaintext is.
             inner["REQUEST_METHOD"] = "GET"
-
-    @property
-    def wants_ciphertext(self) -> bool:
-        """Whether a successful response must be ciphertext.
-
-        It must be if the path is declared so, or if the app expects a file.
-        """
-        return self.format is not None or self.exchange.expected is not None
 
     @property
     def context(self) -> bytes:
