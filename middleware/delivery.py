@@ -74,6 +74,8 @@ class Delivery:
         """Return the next verified chunk, after the outcome was recorded if it is the last."""
         try:
             data, last = self._read()
+            # What is read may be the app's, which may call expect() and ignore that it raises.
+            self._exchange.check()
             if last:
                 self._open = False
                 self._record("success")
@@ -119,6 +121,7 @@ class Delivery:
         self._open = True
         try:
             self._verify(limit)
+            self._exchange.check()
         except (SecureFSError, OSError, Refusal):
             # The caller records it with its reason. Nothing was sent, so close() must not report a
             # client that went away.
@@ -378,6 +381,8 @@ def record_failure(
     """
     if isinstance(error, JournalError):
         return Refusal.of(error)
+    if exchange.broken is not None and exchange.broken.recorded:
+        return exchange.broken
     if isinstance(error, (Refusal, SourceError)):
         # A body that can't be held, or that the app returns in a wrong form, is no fault of the
         # file.

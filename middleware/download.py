@@ -77,29 +77,37 @@ def _is_ciphertext(transit: Transit) -> bool:
     """
     response, places = transit.response, transit.settings.places
     if response.started:
+        transit.exchange.check()
         return False
     claims = response.claims_ciphertext
     try:
         stored = places.has_stores and places.holds(response.source)
-        if response.status.startswith("2") and (stored or transit.wants_ciphertext or transit.shows_file):
-            return _is_what_it_must_be(transit, claims=claims)
-    except FormatError as error:
+        if stored or response.wants_ciphertext or transit.shows_file:
+            _check_not_offloaded(response)
+            if response.status.startswith("2"):
+                return _is_what_it_must_be(transit, claims=claims)
+    except (FormatError, IntegrityError) as error:
         raise record_failure(transit.exchange, error, {}, 500) from None
     if claims and places.declared and not stored and transit.place is None:
         raise record_failure(transit.exchange, Refusal(500, Reason.UNDECLARED, _UNDECLARED), {}, 500)
     return claims
 
 
-def _is_what_it_must_be(transit: Transit, *, claims: bool) -> bool:
-    """Return True for ciphertext and False for no content; raise FormatError for plaintext."""
-    response = transit.response
+def _check_not_offloaded(response: Response) -> None:
+    """Refuse to leave the file to the proxy, whatever the status: the proxy replaces both."""
     if any(response.header(name) is not None for name in _OFFLOAD_HEADERS):
         raise FormatError(
             "the app left a stored file to the proxy, which would send ciphertext", Reason.NOT_ENCRYPTED
         )
+
+
+def _is_what_it_must_be(transit: Transit, *, claims: bool) -> bool:
+    """Return True for ciphertext and False for no content; raise an error for plaintext."""
+    response = transit.response
+    transit.exchange.check()
     if claims:
         return True
-    if response.status.startswith("204"):
+    if response.status.startswith("204") and not transit.head:
         return False
     if transit.place == 1:
         # It has no magic: its tag will tell.
@@ -191,9 +199,7 @@ class _Download:
         delivery = self._format_1() if self._is_format_1 else self._delivery()
         self.about = delivery.about
         record_passed_over(transit.exchange, self.about, delivery.passed_over)
-        expected = transit.exchange.expected
-        if expected is not None and self.about.get("id") != expected:
-            raise IntegrityError("the file is not the one that was asked for", Reason.WRONG_OBJECT)
+        transit.exchange.settle(str(self.about.get("id", "")))
         if policy.restore_metadata:
             delivery.restore()
         if not transit.is_head:
@@ -203,7 +209,7 @@ class _Download:
 
     def _format_1(self) -> Delivery:
         """Return a Format 1 file. To open it costs a pass over it, so that is not done for HEAD."""
-        if self._transit.exchange.expected is not None:
+        if self._transit.exchange.expects:
             raise IntegrityError("a Format 1 file has no object id", Reason.WRONG_OBJECT)
         try:
             return self._unopened() if self._transit.is_head else self._delivery()

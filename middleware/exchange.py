@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from securefs.audit import Entry
-from securefs.middleware.refusal import log, request_id
+from securefs.errors import IntegrityError, Reason
+from securefs.middleware.refusal import Refusal, log, request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
     from securefs.audit import Journal
-    from securefs.errors import Reason
-    from securefs.middleware.refusal import Refusal
 
 __all__ = ["Exchange", "Upload"]
+
+_OBJECT_ID: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,15 @@ class Exchange:
         app that does its own login.
     :ivar uploads: the file parts of this request, each from the moment that its last byte was
         encrypted. The list is complete once the app has read its request body.
+    :ivar broken: why no response can be what the app expects, None while one can.
     """
+
+    broken: Refusal | None = None
+    _expected: str | None = None
+    _told: Refusal | None = None
+    # Whether it is decided what the response is, and the object id of the file that it is.
+    _settled = False
+    _sent: str | None = None
 
     def __init__(
         self,
@@ -58,7 +68,6 @@ class Exchange:
         self._address: str | None = environ.get("REMOTE_ADDR") or None
         self._journal = journal
         self._on_event = on_event
-        self._expected: str | None = None
 
     @property
     def request_id(self) -> str:
@@ -74,18 +83,66 @@ class Exchange:
     def expect(self, object_id: str) -> None:
         """Declare the object id of the file that this response must be; refuse any other content.
 
-        A file with another object id is refused, and so is plaintext. This catches a stored file
-        that was swapped for another, or rolled back to an older version.
+        A file with another object id is refused, and so is plaintext, if the status is 2xx. This
+        catches a stored file that was swapped for another, or rolled back to an older version. Once
+        the response has begun, only the file that is being sent can be expected.
+
+        :param object_id: 64 hex digits, as in :attr:`Upload.object_id`. Format 1 files have none.
+        :raises IntegrityError: no response can be what is expected: ``object_id`` is none, another
+            one was expected before, or the response has begun and is not that file. It is refused,
+            or aborted if it has begun, even if the app catches the error.
         """
-        self._expected = object_id
+        if not _is_object_id(object_id):
+            self._break("expect() takes an object id: 64 hex digits in lower case; a Format 1 file has none")
+        elif self._expected is not None and self._expected != object_id:
+            self._break("expect() was called with two object ids: one response is one file")
+        elif self._settled and object_id not in {self._expected, self._sent}:
+            self._break("expect() was called after the response had begun, which is not that file")
+        else:
+            self._expected = object_id
+        self.check()
+
+    def _break(self, detail: str) -> None:
+        """Note that no response can be what is expected. Record it if the response has begun."""
+        plain = self._settled and self._sent is None
+        reason = Reason.NOT_ENCRYPTED if plain else Reason.WRONG_OBJECT
+        self.broken = Refusal(500, reason, detail, recorded=self._settled)
+        if self._settled:
+            self.tell(self.broken)
+            self.record("file.integrity_failure", outcome="failure", reason=reason, about={"id": self._sent})
+
+    def check(self) -> None:
+        """Raise :class:`IntegrityError` if no response can be what the app expects."""
+        if self.broken is not None:
+            raise IntegrityError(str(self.broken), self.broken.reason or Reason.WRONG_OBJECT)
+
+    def settle(self, object_id: str | None = None) -> None:
+        """Note what the response is from now on: the file ``object_id``, or no file.
+
+        :raises IntegrityError: it is a file, and another one is expected.
+        """
+        if object_id is not None:
+            self.check()
+            if self._expected not in {None, object_id}:
+                raise IntegrityError("the file is not the one that was asked for", Reason.WRONG_OBJECT)
+            self._sent = object_id
+        self._settled = True
 
     @property
     def expected(self) -> str | None:
         """The object id given to :meth:`expect`, None if none was given."""
         return self._expected
 
+    @property
+    def expects(self) -> bool:
+        """Whether the app expects a file."""
+        return self._expected is not None or self.broken is not None
+
     def tell(self, refusal: Refusal) -> None:
         """Log a refusal for the operator: a warning unless the client is to blame."""
+        if refusal is self._told:
+            return
+        self._told = refusal
         level = logging.WARNING if refusal.status >= 500 else logging.INFO  # noqa: PLR2004  # HTTP
         # One line of ASCII: a message may quote a client, or an inspector that does.
         detail = ascii(str(refusal))[1:-1]
@@ -115,3 +172,7 @@ class Exchange:
                 self._on_event(entry)
             except Exception:  # noqa: BLE001  # whatever it is, the operation was recorded
                 log.exception("on_event failed for %s (request %s)", event, self.request_id)
+
+
+def _is_object_id(value: object) -> bool:
+    return isinstance(value, str) and _OBJECT_ID.fullmatch(value) is not None

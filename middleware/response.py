@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from securefs.middleware.exchange import Exchange
     from securefs.middleware.headers import Headers
     from securefs.source import SeekableFile
 
@@ -91,17 +92,21 @@ class Closing:
 class Response:
     """One response of the app.
 
-    :param hold: tells whether everything that the app writes must be held until the app returns,
-        however it begins: this is so if plaintext is refused.
+    :param exchange: tells what the app expects of it.
+    :param must_be_file: plaintext is refused. So everything that the app writes must be held until
+        the app returns, however it begins.
     :param is_head: the client asked for headers only.
     :ivar refusal: why the output of the app can't be held, None while it can.
     """
 
-    def __init__(self, start_response: StartResponse, *, hold: Callable[[], bool], is_head: bool) -> None:
+    def __init__(
+        self, start_response: StartResponse, exchange: Exchange, *, must_be_file: bool, is_head: bool
+    ) -> None:
         self.status = ""
         self.headers: Headers = []
         self._start_response = start_response
-        self._hold = hold
+        self._exchange = exchange
+        self._must_be_file = must_be_file
         self._is_head = is_head
         self._result: Iterable[bytes] = ()
         self._server_write: Callable[[bytes], object] | None = None
@@ -128,6 +133,7 @@ class Response:
 
     def begin(self) -> None:
         """Call the server's ``start_response`` with the present :attr:`status` and headers."""
+        self._exchange.settle()
         self._server_write = self._start_response(self.status, self.headers)
 
     @property
@@ -144,7 +150,7 @@ class Response:
             self._write_through(data)
             return
         data = _as_bytes(data)
-        if self._note(data) and not self.claims_ciphertext and not self._hold():
+        if self._note(data) and not self.claims_ciphertext and not self.wants_ciphertext:
             # It is plaintext: from here on everything is passed on at once.
             self.begin()
             for held in self._replay_written():
@@ -163,7 +169,16 @@ class Response:
             self.refusal = self.refusal or refusal
             raise BodyRefusedError("the response can't be held; another will be sent") from None
 
+    @property
+    def wants_ciphertext(self) -> bool:
+        """Whether a successful response must be ciphertext.
+
+        It must be if the path is declared so, or if the app expects a file.
+        """
+        return self._must_be_file or self._exchange.expects
+
     def _write_through(self, data: bytes) -> None:
+        self._exchange.check()
         if self._server_write is not None and not self._is_head:
             self._server_write(data)
 
@@ -200,8 +215,11 @@ class Response:
         """Return the whole body from its first byte, as an iterator to be used once."""
         rest = self._result if self._rest is None else self._rest
         for chunk in chain(self._replay_written(), self._pulled, rest):
+            # What runs the app may have it call expect(), and the app may ignore that it raises.
+            self._exchange.check()
             # PEP 3333 allows only bytes. The meaning of any other object is unknown.
             yield _as_bytes(chunk)
+        self._exchange.check()
 
     def unchanged(self, server_wrapper: Callable[[Any, int], Iterable[bytes]] | None) -> Iterable[bytes]:
         """Return a body that is not ciphertext: the app's own object if possible."""

@@ -91,8 +91,8 @@ class Transit:
         self.exchange = exchange = Exchange(environ, settings.journal, settings.on_event)
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
         self.place = settings.places.format_of(environ)
-        self._reads = self.place is not None and _reads(environ)
-        self.response = Response(start_response, hold=lambda: self.wants_ciphertext, is_head=self.is_head)
+        reads = self.place is not None and _reads(environ)
+        self.response = Response(start_response, exchange, must_be_file=reads, is_head=self.is_head)
         self._start_response = start_response
         self._closed = False
         self.body: RewrittenBody | GuardedInput | None = None
@@ -105,14 +105,6 @@ class Transit:
         if self.is_head:
             # Only a GET shows whether the response is ciphertext, and so how long the plaintext is.
             inner["REQUEST_METHOD"] = "GET"
-
-    @property
-    def wants_ciphertext(self) -> bool:
-        """Whether a successful response must be ciphertext.
-
-        It must be if the request reads a path that is declared so, or if the app expects a file.
-        """
-        return self._reads or self.exchange.expected is not None
 
     @property
     def shows_file(self) -> bool:

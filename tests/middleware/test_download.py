@@ -1054,16 +1054,3 @@ class Bare:
 class Untold(io.BytesIO):
     def tell(self):
         raise OSError("not on this device")
-
-
-def test_what_began_before_a_file_was_expected_goes_on_as_it_is(keyring, journal):
-    """It is with the server, which hears of one answer alone: nothing can take its place."""
-
-    def app(environ, start_response):
-        start_response("200 OK", [])(b"a page of plaintext")
-        environ["securefs"].expect("ab" * 32)
-        return [b", to its end"]
-
-    answer = call(wrap(app, keyring, journal))
-    assert (answer.status, answer.body) == (200, b"a page of plaintext, to its end")
-    assert journal.events() == []
