@@ -51,6 +51,10 @@ __all__ = ["deliver"]
 
 # Response headers by which an app delegates the sending of a stored file to the proxy in front.
 _OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
+_EMPTIED: Final = (
+    "an empty file, or zeros, and no encrypted file is that. If it is a file of yours that is not stored by uploads, declare "
+    "stores (SECUREFS_STORES) or protected_paths (SECUREFS_PROTECTED_PATHS)"
+)
 _UNDECLARED: Final = (
     "ciphertext from a place that is not declared: if it is a stored file, add its folder to stores (SECUREFS_STORES), or its path "
     "to protected_paths (SECUREFS_PROTECTED_PATHS)"
@@ -86,6 +90,8 @@ def _is_ciphertext(transit: Transit) -> bool:
             _check_not_offloaded(response)
             if response.status.startswith("2"):
                 return _is_what_it_must_be(transit, claims=claims)
+        if not places.declared:
+            _check_not_emptied(transit)
     except (FormatError, IntegrityError) as error:
         raise record_failure(transit.exchange, error, {}, 500) from None
     if claims and places.declared and not stored and transit.place is None:
@@ -99,6 +105,22 @@ def _check_not_offloaded(response: Response) -> None:
         raise FormatError(
             "the app left a stored file to the proxy, which would send ciphertext", Reason.NOT_ENCRYPTED
         )
+
+
+def _check_not_emptied(transit: Transit) -> None:
+    """Refuse what a crash or an attacker leaves of a file: nothing, or zeros.
+
+    With places declared, this is not asked: there a file must be encrypted, and elsewhere it need
+    not be.
+    """
+    response, head = transit.response, transit.head
+    if head.strip(b"\0") or not response.status.startswith("200"):
+        return
+    # A list is a page, and of compressed bytes nothing is known.
+    if response.known_length() is not None or response.header("content-encoding") is not None:
+        return
+    if head or response.is_file or response.announced_length:
+        raise FormatError(_EMPTIED, Reason.NOT_ENCRYPTED)
 
 
 def _is_what_it_must_be(transit: Transit, *, claims: bool) -> bool:

@@ -126,7 +126,29 @@ def test_ciphertext_of_any_source_arrives_as_plaintext(source, suite, keyring, j
     assert journal.events() == OK
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100_000])
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("data", "length"),
+    [
+        pytest.param(b"", None, id="nothing"),
+        pytest.param(b"", 0, id="nothing announced"),
+        pytest.param(b"", 100, id="nothing where more was announced"),
+        pytest.param(bytes(5000), 5000, id="zeros"),
+        pytest.param(bytes(8), None, id="eight zeros"),
+    ],
+)
+def test_a_file_that_was_emptied_is_refused_and_a_page_without_content_is_not(
+    source, data, length, keyring, journal
+):
+    """What a crash leaves of a file. A list, or what was written, may be a page."""
+    answer = call(wrap(app_of(SOURCES[source](data), length=length), keyring, journal), watched=False)
+    page = source in {"list of one", "tuple", "write()"} or (source == "write() and list" and data)
+    refused = not page and bool(source.startswith("file") or data or length)
+    assert (answer.status == 500) is refused, answer.status
+    assert journal.events() == ([("file.integrity_failure", "failure", "not_encrypted")] if refused else [])
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 100_000])
 @pytest.mark.parametrize("source", SOURCES)
 def test_plaintext_of_any_source_passes_untouched(source, size, keyring, journal):
     data = TEXT[:size].replace(b"\x89", b"x")
@@ -139,7 +161,6 @@ def test_plaintext_of_any_source_passes_untouched(source, size, keyring, journal
 @pytest.mark.parametrize("source", SOURCES)
 def test_bytes_that_are_less_than_half_of_the_magic_pass(source, keyring, journal):
     for data in (
-        b"",
         b"\x89",
         b"\x89SF",
         b"\x89SFxxxxx" + TEXT,
