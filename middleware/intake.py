@@ -14,7 +14,7 @@ from securefs.errors import JournalError, Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
 from securefs.middleware.headers import content_length, drop_copies, has_body, is_identity
 from securefs.middleware.media_type import MalformedTypeError, is_media_type, parse_boundary
-from securefs.middleware.places import any_reading_matches, every_reading_matches
+from securefs.middleware.paths import any_reading_matches, every_reading_matches
 from securefs.middleware.raw import RawPipeline
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.sealing import Sealing
@@ -45,7 +45,7 @@ def receive(transit: Transit) -> None:
     if there:
         drop_copies(transit.inner)
     # An empty file is a file, too.
-    stores = there or transit.inner.get("REQUEST_METHOD") in _STORING
+    stores = there or str(transit.inner.get("REQUEST_METHOD")).upper() in _STORING
     if stores and any_reading_matches(transit.environ, transit.settings.policy.raw_uploads):
         transit.body = transit.inner["wsgi.input"] = _rewritten_file(transit)
     elif there:

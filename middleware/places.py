@@ -4,85 +4,24 @@ A file that is recognised by its first bytes can be exchanged: who writes to the
 plaintext in its place, and who makes the app repeat bytes has them decrypted. A declaration decides
 instead. A response made from a file in a store, or on a protected path, must be ciphertext that
 verifies. With either declared, nothing else is ever decrypted (no decryption oracle).
-
-A rule that protects holds if any reading of the path matches, and a rule that permits if every
-reading does: servers and frameworks disagree on double slashes, dots, percent escapes, parameters,
-letter case and ``SCRIPT_NAME``.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any
 
 from securefs.errors import ConfigurationError, FormatError, Reason
+from securefs.middleware.paths import any_reading_matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from securefs.middleware.policy import Policy
 
-__all__ = ["Places", "any_reading_matches", "every_reading_matches", "readings"]
-
-# "/a;v=1/b" is "/a/b" for frameworks that know matrix parameters.
-_PARAMETERS: Final = re.compile(r";[^/]*")
-_SLASHES: Final = re.compile(r"[/\\]+")
-
-
-def readings(environ: Mapping[str, Any]) -> frozenset[str]:
-    """Return every path that a server or framework may take the request's path for."""
-    info = environ.get("PATH_INFO", "")
-    given = {environ.get("SCRIPT_NAME", "") + info, info}
-    return _variants(given | {_text(path) for path in given})
-
-
-def _text(path: str) -> str:
-    """Return a path as people write it: PEP 3333 gives its bytes as if they were latin-1."""
-    return path.encode("latin-1", "replace").decode("utf-8", "replace")
-
-
-def _variants(given: set[str]) -> frozenset[str]:
-    given |= {unquote(path, "latin-1") for path in given} | {unquote(path) for path in given}
-    given |= {_PARAMETERS.sub("", path) for path in given}
-    given |= {_resolved(path) for path in given}
-    return frozenset(given | {path.lower() for path in given})
-
-
-def _resolved(path: str) -> str:
-    """Return ``path`` with single slashes, and without dot segments (RFC 3986 section 5.2.4)."""
-    segments: list[str] = []
-    for segment in _SLASHES.split(path):
-        if segment == "..":
-            del segments[-1:]
-        elif segment not in {"", "."}:
-            segments.append(segment)
-    end = "/" if path.endswith(("/", "\\", "/.", "/..")) and segments else ""
-    return "/" + "/".join(segments) + end
-
-
-def any_reading_matches(environ: Mapping[str, Any], patterns: tuple[str, ...]) -> bool:
-    """Return whether any reading of the request's path matches a pattern, in any letter case."""
-    if not patterns:
-        return False
-    patterns = (*patterns, *(pattern.lower() for pattern in patterns))
-    return any(fnmatchcase(path, pattern) for path in readings(environ) for pattern in patterns)
-
-
-def every_reading_matches(environ: Mapping[str, Any], patterns: tuple[str, ...]) -> bool:
-    """Return whether each reading of SCRIPT_NAME + PATH_INFO matches a pattern, in any letter case.
-
-    What a rule permits on one path must not be permitted on another that only looks like it.
-    """
-    patterns = tuple(pattern.lower() for pattern in patterns)
-    path = _text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
-    return all(
-        any(fnmatchcase(reading.lower(), pattern) for pattern in patterns) for reading in _variants({path})
-    )
+__all__ = ["Places"]
 
 
 class Places:

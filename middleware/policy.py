@@ -35,7 +35,7 @@ class Policy:
     """Limits and choices of one :class:`SecureFS`.
 
     Paths are patterns of :mod:`fnmatch` (``*`` also matches ``/``), compared with every reading of
-    ``SCRIPT_NAME`` + ``PATH_INFO``: :mod:`securefs.middleware.places`.
+    ``SCRIPT_NAME`` + ``PATH_INFO``: :mod:`securefs.middleware.paths`.
 
     :raises ConfigurationError: for an impossible value.
     """

@@ -20,7 +20,7 @@ from support.wsgi_client import call, multipart
 from securefs import ConfigurationError, Encryptor, Keyring
 from securefs.header import MAGIC
 from securefs.middleware import Policy, SecureFS
-from securefs.middleware.places import readings
+from securefs.middleware.paths import readings
 
 # CherryPy leaves the file of a response that is not sent to its end to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -449,9 +449,19 @@ def test_forms_are_refused_unread_on_paths_that_expect_none(path, protect, journ
     assert journal.events() == [("file.rejected", "failure", "undeclared")]
 
 
-@pytest.mark.parametrize("path", ["/upload", "/UPLOAD"])
-def test_forms_are_accepted_where_they_are_expected(path, tmp_path):
-    lab = Lab(tmp_path, policy=Policy(upload_paths=("/upload",)))
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("/upload", "/upload"),
+        ("/Upload", "/Upload"),
+        ("/upload/", "/upload/"),
+        ("/upload/x", "/upload/*"),
+        ("/up.load-1", "/up.load-1"),
+        ("/gr\u00fc\u00dfe", "/gr\u00fc\u00dfe"),
+    ],
+)
+def test_forms_are_accepted_where_they_are_expected(path, pattern, tmp_path):
+    lab = Lab(tmp_path, policy=Policy(upload_paths=(pattern,)))
     assert lab.post(*FORM, path=path).status == 200
     lab.close()
 

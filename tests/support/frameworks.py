@@ -52,7 +52,7 @@ def flask_app(folder: Path):
     return app
 
 
-def _django_settings():
+def django_settings():
     import django
     from django.conf import settings
 
@@ -75,15 +75,22 @@ def _django_settings():
 
 
 def _django_urls(handler_of_uploads, folder: Path):
-    """Answer POST /upload with ``handler_of_uploads``; Django's ROOT_URLCONF is this module."""
-    from django.core.handlers.wsgi import WSGIHandler
+    """Answer POST /upload with ``handler_of_uploads``, and downloads."""
     from django.http import FileResponse
-    from django.urls import clear_url_caches, path
+    from django.urls import path
 
     def download(request, name):
         return FileResponse((folder / name).open("rb"), filename="x.bin")
 
-    patterns = [path("upload", handler_of_uploads), path("file/<name>", download)]
+    return django_routes([path("upload", handler_of_uploads), path("file/<name>", download)])
+
+
+def django_routes(patterns: list):
+    """Return an app of Django that has these routes; its ROOT_URLCONF is this module."""
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.urls import clear_url_caches
+
+    django_settings()
     inner = WSGIHandler()
 
     def app(environ, start_response):
@@ -110,7 +117,7 @@ def _store_django_files(files, folder: Path) -> list:
 
 
 def django_app(folder: Path):
-    _django_settings()
+    django_settings()
     from django.http import JsonResponse
 
     def upload(request):
@@ -122,7 +129,7 @@ def django_app(folder: Path):
 
 
 def rest_framework_app(folder: Path):
-    _django_settings()
+    django_settings()
     from rest_framework.decorators import api_view, parser_classes
     from rest_framework.parsers import MultiPartParser
     from rest_framework.response import Response

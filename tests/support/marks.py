@@ -33,6 +33,7 @@ SLOW = (
     "middleware/test_frameworks_upload.py",
     "middleware/test_hostile.py",
     "middleware/test_range_differential.py",
+    "middleware/test_paths.py::test_spellings_composed_at_random_break_no_rule",
     "middleware/test_places.py",
     "middleware/test_tracebacks.py",
     "packaging/test_packaging.py",
