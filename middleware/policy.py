@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from securefs.arguments import require
 from securefs.errors import ConfigurationError
 from securefs.sealer import FORMATS
 from securefs.suites import Suite
@@ -19,6 +20,7 @@ __all__ = ["Policy"]
 KIB: Final = 1024  # bytes
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+OtherBodies = Literal["pass", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Policy:
     upload_paths: tuple[str, ...] = ()
     # Bodies on no declared path that are no form, JSON, XML or text: "pass" them to the app as they
     # are, or "refuse" them with 415.
-    other_bodies: Literal["pass", "refuse"] = "pass"
+    other_bodies: OtherBodies = "pass"
     # Folders in which the app keeps what was uploaded. A response made from a file in one of them
     # must be ciphertext that verifies.
     stores: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ class Policy:
     spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in (
             "max_body",
             "max_files",
@@ -89,7 +92,7 @@ class Policy:
         if self.max_format_1 is not None and self.max_format_1 < 1:
             raise ConfigurationError("Policy.max_format_1 must be at least 1, or None")
         if (
-            self.body_timeout <= 0
+            not self.body_timeout > 0  # nor is it NaN
             or self.min_rate < 0
             or (self.verify_first is not None and self.verify_first < 0)
         ):
@@ -102,7 +105,7 @@ class Policy:
             raise ConfigurationError(f"Policy.other_bodies must be pass or refuse, not {self.other_bodies!r}")
         for name in ("format_1_paths", "protected_paths", "raw_uploads", "stores", "upload_paths"):
             patterns = getattr(self, name)
-            if not isinstance(patterns, tuple) or not all(isinstance(item, str) for item in patterns):
+            if not all(isinstance(item, str) for item in patterns):
                 raise ConfigurationError(f'Policy.{name} must be a tuple of patterns such as ("/files/*",)')
 
     @classmethod
@@ -136,6 +139,27 @@ class Policy:
                 )
             policy = replace(policy, max_waiting=int(text))
         return policy
+
+
+# What a field must be, by its annotation: its types, and words for them.
+_TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number or None"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "True or False"),
+    "Suite": ((Suite,), "a Suite such as Suite.GCM"),
+    "tuple[str, ...]": ((tuple,), 'a tuple of patterns such as ("/files/*",)'),
+    "OtherBodies": ((str,), "pass or refuse"),
+}
+
+
+def _check_types(policy: Policy) -> None:
+    for field in fields(policy):
+        kinds, wanted = _TYPES[str(field.type)]
+        value = getattr(policy, field.name)
+        # True is a number for Python, and no limit for anyone.
+        mistaken = isinstance(value, bool) and bool not in kinds
+        require(f"Policy.{field.name}", value, () if mistaken else kinds, wanted)
 
 
 def _list(environ: Mapping[str, str], name: str, separator: str = ",") -> tuple[str, ...]:
