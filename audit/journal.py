@@ -22,6 +22,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
+from securefs.arguments import require, require_function
 from securefs.audit.chain import Chain, ChainBrokenError, FileSink, Sink, StreamSink
 from securefs.audit.events import FLUSH_FROM
 from securefs.audit.folder import prepare_folder
@@ -80,6 +81,8 @@ class Journal:
         sync: Sync = "buffered",
         on_failure: OnFailure = "closed",
     ) -> None:
+        if directory is not None:
+            require("directory", directory, (str, os.PathLike), "the path of a folder")
         _require("names", names, get_args(Names))
         _require("sync", sync, get_args(Sync))
         _require("on_failure", on_failure, get_args(OnFailure))
@@ -330,6 +333,7 @@ def _require(what: str, value: str, allowed: tuple[str, ...]) -> None:
 def _descriptor(stream: HasDescriptor | None) -> int:
     if stream is None:
         return _STANDARD_ERROR
+    require_function("stream", getattr(stream, "fileno", None), "an open file, which has a fileno()")
     try:
         return stream.fileno()
     except (OSError, ValueError) as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from securefs.arguments import require
 from securefs.errors import ConfigurationError
 from securefs.sealer import FORMATS
 from securefs.suites import Suite
@@ -19,6 +20,8 @@ __all__ = ["Policy"]
 KIB: Final = 1024  # bytes
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+OtherBodies = Literal["pass", "refuse"]
+CiphertextUploads = Literal["refuse", "allow"]
 # Fields that are one of two words, and those that are lists, with an example of what they list.
 _CHOICES: Final = {"other_bodies": ("pass", "refuse"), "ciphertext_uploads": ("refuse", "allow")}
 _LISTS: Final = {
@@ -61,7 +64,7 @@ class Policy:
     upload_paths: tuple[str, ...] = ()
     # Bodies on no declared path that are no form, JSON, XML or text: "pass" them to the app as they
     # are, or "refuse" them with 415.
-    other_bodies: Literal["pass", "refuse"] = "pass"
+    other_bodies: OtherBodies = "pass"
     # File parts that are not encrypted: all on these paths, and those of fields with these names on
     # any path. Each is in the journal as file.plain.
     plain_uploads: tuple[str, ...] = ()
@@ -71,7 +74,7 @@ class Policy:
     file_fields: tuple[str, ...] = ()
     # Files that start like an encrypted file: "refuse" them, or "allow" them to be encrypted again.
     # An app that opens such a file has a ciphertext that it was given: do not let it serve that.
-    ciphertext_uploads: Literal["refuse", "allow"] = "refuse"
+    ciphertext_uploads: CiphertextUploads = "refuse"
     # Folders in which the app keeps what was uploaded. A response made from a file in one of them
     # must be ciphertext that verifies.
     stores: tuple[str, ...] = ()
@@ -92,6 +95,7 @@ class Policy:
     spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app
 
     def __post_init__(self) -> None:
+        _check_types(self)
         self._check_numbers()
         for name, words in _CHOICES.items():
             if getattr(self, name) not in words:
@@ -100,7 +104,7 @@ class Policy:
                 )
         for name, example in _LISTS.items():
             given = getattr(self, name)
-            if not isinstance(given, tuple) or not all(isinstance(item, str) for item in given):
+            if not all(isinstance(item, str) for item in given):
                 raise ConfigurationError(f'Policy.{name} must be a tuple such as ("{example}",)')
         if both := set(self.plain_fields) & set(self.file_fields):
             raise ConfigurationError(
@@ -124,7 +128,7 @@ class Policy:
         if self.max_format_1 is not None and self.max_format_1 < 1:
             raise ConfigurationError("Policy.max_format_1 must be at least 1, or None")
         if (
-            self.body_timeout <= 0
+            not self.body_timeout > 0  # nor is it NaN
             or self.min_rate < 0
             or (self.verify_first is not None and self.verify_first < 0)
         ):
@@ -177,6 +181,28 @@ def _choice(environ: Mapping[str, str], name: str) -> str:
     if text and text not in words:
         raise ConfigurationError(f"{variable} must be {' or '.join(words)}, not {text[:40]!r}")
     return text
+
+
+# What a field must be, by its annotation: its types, and words for them.
+_TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number or None"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "True or False"),
+    "Suite": ((Suite,), "a Suite such as Suite.GCM"),
+    "tuple[str, ...]": ((tuple,), 'a tuple such as ("/files/*",)'),
+    "OtherBodies": ((str,), "pass or refuse"),
+    "CiphertextUploads": ((str,), "refuse or allow"),
+}
+
+
+def _check_types(policy: Policy) -> None:
+    for field in fields(policy):
+        kinds, wanted = _TYPES[str(field.type)]
+        value = getattr(policy, field.name)
+        # True is a number for Python, and no limit for anyone.
+        mistaken = isinstance(value, bool) and bool not in kinds
+        require(f"Policy.{field.name}", value, () if mistaken else kinds, wanted)
 
 
 def _list(environ: Mapping[str, str], name: str, separator: str = ",") -> tuple[str, ...]:

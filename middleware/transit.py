@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
+from securefs.arguments import require
 from securefs.errors import JournalError
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.exchange import Exchange
@@ -122,9 +123,12 @@ class Transit:
         authorize = self.settings.authorize
         if authorize is None:
             return
-        self.exchange.principal = authorize(self.inner)
-        if self.exchange.principal is None:
+        principal = authorize(self.inner)
+        if principal is None or principal == "":
             raise Refusal(401, None, "no principal")
+        # False, or a coroutine that nobody awaits, must not pass for a name.
+        require("what authorize returns", principal, str, "a str or None")
+        self.exchange.principal = principal
 
     def run(self, app: WSGIApp) -> None:
         """Run the app, up to the first bytes of its response."""

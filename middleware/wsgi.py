@@ -12,6 +12,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from securefs.arguments import is_async, require, require_function, require_items
 from securefs.audit import Journal
 from securefs.errors import ConfigurationError
 from securefs.keys import Keyring
@@ -57,8 +58,8 @@ class SecureFS:
         that was written in one context does not open in another. It is called when a file is sealed
         or opened. Format 1 binds no context: with Format 1, the policy must set
         ``unbound_format_1``.
-    :param authorize: ``authorize(environ) -> str | None`` names the principal; None results in a
-        401 before the app runs.
+    :param authorize: ``authorize(environ) -> str | None`` names the principal; None or an empty str
+        results in a 401 before the app runs. Anything else that is no str is an error.
     :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees
         its ciphertext, and may refuse it: :mod:`securefs.middleware.inspection`.
     :param on_refusal: ``on_refusal(environ, problem) -> (status line, headers, body) | None``
@@ -85,11 +86,18 @@ class SecureFS:
         on_refusal: Renderer | None = None,
         on_event: Callable[[Entry], object] | None = None,
     ) -> None:
-        keyring = keyring or Keyring.from_env()
-        journal = journal or Journal.from_env()
-        policy = policy or Policy.from_env()
+        _check_app(app)
+        for name, function in (("context", context), ("authorize", authorize), ("inspect", inspect)):
+            if function is not None:
+                require_function(name, function, "a function")
+        keyring = Keyring.from_env() if keyring is None else keyring
+        journal = Journal.from_env() if journal is None else journal
+        policy = Policy.from_env() if policy is None else policy
+        require("keyring", keyring, Keyring, "a Keyring")
+        require("journal", journal, Journal, "a Journal")
+        require("policy", policy, Policy, "a Policy")
         if stores is not None:
-            policy = replace(policy, stores=tuple(os.fspath(store) for store in stores))
+            policy = replace(policy, stores=_folders(stores))
         places = Places(policy)
         new_files = NewFiles(keyring, policy.format, policy.suite)
         # A key that can't seal is detected now, not at the first upload; so is a ring without a key
@@ -133,6 +141,21 @@ class SecureFS:
             # The server reports the error; everything that is open is closed as after any response.
             transit.close()
             raise
+
+
+def _check_app(app: object) -> None:
+    wanted = "a WSGI app, which is called with environ and start_response"
+    if callable(app) and is_async(app):
+        raise ConfigurationError(f"app must be {wanted}, and this is an ASGI app: it is a coroutine function")
+    require_function("app", app, wanted)
+
+
+def _folders(stores: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    require_items("stores", stores, 'a list of folders such as ["uploads"]')
+    paths = tuple(stores)
+    for path in paths:
+        require("a store", path, (str, os.PathLike), "the path of a folder")
+    return tuple(os.fspath(path) for path in paths)
 
 
 def _check_bound(policy: Policy) -> None:

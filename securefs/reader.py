@@ -19,11 +19,13 @@ import io
 import os
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
+from securefs.arguments import require
 from securefs.backend import default_primitives
 from securefs.disk import read_regular
 from securefs.errors import ConfigurationError, IntegrityError, Reason
 from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, header_length
+from securefs.keys import Keyring
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size
 from securefs.secrecy import HoldsSecrets, clears_frames
 from securefs.source import Source, as_a_file
@@ -33,7 +35,6 @@ from securefs.suites import BODY_HEAD_SIZE, check_index
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from securefs.keys import Keyring
     from securefs.primitives import Primitives
     from securefs.source import SeekableFile
 
@@ -420,7 +421,8 @@ def open_encrypted(
         opens, although it is not bound to a context.
     :param max_format_1: the most bytes that a stored Format 1 file may have, None for any number.
         All of them are read before this function returns.
-    :raises ConfigurationError: a context together with ``format_1``, without ``unbound_format_1``.
+    :raises ConfigurationError: an argument is of a wrong type; a context together with
+        ``format_1``, without ``unbound_format_1``.
     :raises FormatError: not a file of that format.
     :raises UnknownKeyError: the keyring holds no key that the file names.
     :raises IntegrityError: the file was changed, cut, extended, or written in another context.
@@ -434,6 +436,8 @@ def open_encrypted(
             "a Format 1 file is bound to no context, so the one that was given would be ignored: give format_1 (--format-1) or "
             "context (--context), not both"
         )
+    require("keyring", keyring, Keyring, "a Keyring")
+    require("max_format_1", max_format_1, (int, type(None)), "a number of bytes or None")
     primitives = primitives or default_primitives()
     with as_a_file():
         # The result owns the file and outlives this function.

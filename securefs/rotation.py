@@ -29,6 +29,7 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
+from securefs.arguments import require
 from securefs.backend import default_primitives
 from securefs.disk import open_regular, write_atomically
 from securefs.errors import FormatError, IntegrityError, Reason, UnknownKeyError
@@ -45,7 +46,7 @@ from securefs.header import (
     parse_header,
     slot_table,
 )
-from securefs.keys import KEY_ID_SIZE
+from securefs.keys import KEY_ID_SIZE, Keyring
 from securefs.keys.slots import claimed_slots, new_slot
 from securefs.metadata import open_metadata
 from securefs.secrecy import clears_frames
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
     from securefs.disk import StrPath
     from securefs.header import Header, Slot
-    from securefs.keys import Keyring, Wrapper
+    from securefs.keys import Wrapper
     from securefs.primitives import Primitives
 
 __all__ = ["Rewrapped", "opening_key", "rewrap"]
@@ -114,6 +115,7 @@ def rewrap(
     :raises OSError: it can't be read, locked or written.
     :raises SourceError: it is a pipe, a device, a folder, or a link that is not followed.
     """
+    require("keyring", keyring, Keyring, "a Keyring")
     primitives = primitives or default_primitives()
     wrapper = keyring.wrapper()
     with _locked(path, follow_links=follow_links) as descriptor:

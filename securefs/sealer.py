@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from securefs import format1
+from securefs.arguments import require
 from securefs.errors import ConfigurationError
+from securefs.keys import Keyring
 from securefs.primitives import StreamSealer
 from securefs.secrecy import HoldsSecrets
 from securefs.stream import Encryptor, most_overhead
@@ -15,7 +17,6 @@ from securefs.suites import Suite
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from securefs.keys import Keyring
     from securefs.primitives import Primitives
 
 __all__ = ["FORMATS", "FileSealer", "NewFiles"]
@@ -50,6 +51,9 @@ class NewFiles(HoldsSecrets):
     keyring: Keyring
     format: int = 2
     suite: Suite = Suite.CBC_HMAC
+
+    def __post_init__(self) -> None:
+        require("keyring", self.keyring, Keyring, "a Keyring")
 
     @property
     def binds(self) -> bool:

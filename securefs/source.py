@@ -47,6 +47,11 @@ class Source:
     """
 
     def __init__(self, file: SeekableFile) -> None:
+        for method in ("read", "seek", "tell"):
+            if not callable(getattr(file, method, None)):
+                raise SourceError(
+                    f"the file must be a path (str or os.PathLike) or a binary file that can seek, not {type(file).__name__}"
+                )
         self._file = file
         # Reading into a reused buffer costs half as much. This applies to Python's own file types
         # only: a subclass may have another read().

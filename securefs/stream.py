@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
+from securefs.arguments import require
 from securefs.backend import default_primitives
 from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason
 from securefs.header import (
@@ -31,6 +32,7 @@ from securefs.header import (
     parse_header,
     slot_table,
 )
+from securefs.keys import Keyring
 from securefs.keys.slots import WRAP_SALT_SIZE, claimed_slots, new_slot
 from securefs.metadata import encode_metadata, open_metadata, seal_metadata
 from securefs.primitives import BLOCK_SIZE, KEY_SIZE, view_of
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from securefs.header import Header, Slot
-    from securefs.keys import Keyring
     from securefs.primitives import Bytes, Primitives, StreamSealer
     from securefs.suites import SegmentCipher
 
@@ -112,6 +113,8 @@ class Encryptor(HoldsSecrets):
         *,
         primitives: Primitives | None = None,
     ) -> None:
+        require("keyring", keyring, Keyring, "a Keyring")
+        require("suite", suite, Suite, "a Suite such as Suite.GCM")
         primitives = primitives or default_primitives()
         random = Randomness.draw()
         text = encode_metadata(metadata or {})
@@ -350,6 +353,7 @@ class Decryptor(HoldsSecrets):
     def __init__(
         self, keyring: Keyring, context: bytes = b"", *, primitives: Primitives | None = None
     ) -> None:
+        require("keyring", keyring, Keyring, "a Keyring")
         self._keyring = keyring
         self._context = context
         self._primitives = primitives or default_primitives()

@@ -13,6 +13,7 @@ import os
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
+from securefs.arguments import require, require_function, require_items
 from securefs.backend import default_primitives
 from securefs.errors import ConfigurationError
 from securefs.format1 import Format1Sealer, Format1Verifier
@@ -76,10 +77,14 @@ class Keyring(HoldsSecrets):
 
         :param wrapper: seals new files; None: the ring opens files and seals none.
         :param unwrappers: open files, in the order in which they are tried.
-        :raises ConfigurationError: no reader would accept the wrapper's slots.
+        :raises ConfigurationError: no reader would accept the wrapper's slots, or a method is
+            missing.
         """
         if wrapper is not None:
             check_wrapper(wrapper)
+            _require_method(wrapper, "wrap")
+        for unwrapper in unwrappers:
+            _require_method(unwrapper, "unwrap")
         ring = cls.__new__(cls)
         ring._hold({}, unwrappers, wrapper)  # noqa: SLF001  # its own class
         return ring
@@ -160,12 +165,18 @@ class Keyring(HoldsSecrets):
         return f"<Keyring primary={primary} previous={previous}>"
 
 
+def _require_method(key: object, name: str) -> None:
+    require_function(f"{type(key).__name__}.{name}", getattr(key, name, None), "a method")
+
+
 def _checked(primary: bytes, previous: Iterable[bytes]) -> Iterator[bytes]:
     """Yield all keys, each of a valid size and distinct from the others."""
+    require_items("previous", previous, "a list of keys")
     named = [("the primary key", primary)]
     named += [(f"a previous key (number {number})", key) for number, key in enumerate(previous, 1)]
     padded: dict[bytes, tuple[str, int]] = {}
     for name, given in named:
+        require(name, given, (bytes, bytearray, memoryview), "bytes (decoded, no base64 or hex)")
         key = bytes(given)
         check_key(key, name, FORMAT_1_KEY_SIZES)
         other, size = padded.setdefault(key.ljust(KEY_SIZE, b"\0"), (name, len(key)))

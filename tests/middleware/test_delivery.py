@@ -233,6 +233,7 @@ def test_no_more_is_drawn_of_a_body_than_was_announced(journal):
 def test_a_keyring_without_file_keys_beside_format_1_stops_the_program(journal):
     class Service:
         kind, key_id, payload_size = 2, bytes(16), 80
+        wrap = unwrap = lambda *_: None
 
     ring = Keyring.of(Service(), Service())
     for policy in (Policy(format=1), Policy(format_1_paths=("/old/*",))):

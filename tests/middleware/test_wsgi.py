@@ -129,6 +129,25 @@ def test_no_principal_is_a_401_before_the_app_runs(keyring, journal):
     assert [event[:2] for event in journal.events()] == [("auth.denied", "failure")] * 3
 
 
+@pytest.mark.parametrize("principal", [False, True, 0, 1, b"ann", ["ann"], object()], ids=repr)
+def test_what_is_no_name_is_no_principal(principal, keyring, journal):
+    """A predicate in the place of a function that names would let everybody in."""
+
+    def never(environ, start_response):
+        raise AssertionError("the app ran")
+
+    app = SecureFS(
+        never, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: principal
+    )
+    with pytest.raises(ConfigurationError, match="what authorize returns must be a str or None, not "):
+        call(app)
+
+
+def test_an_empty_name_is_nobody(keyring, journal):
+    app = SecureFS(hello, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: "")
+    assert call(app).status == 401
+
+
 def test_a_principal_reaches_app_and_journal(keyring, journal):
     app = SecureFS(
         hello, keyring=keyring, journal=journal, policy=Policy(), authorize=lambda environ: "alice"

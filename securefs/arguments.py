@@ -1,0 +1,48 @@
+"""Refuses arguments of a wrong type, with a sentence that names the argument.
+
+Every message says which argument it is, what it must be, and the type that was given. It never
+shows the value, which may be a key.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable
+
+from securefs.errors import ConfigurationError
+
+__all__ = ["is_async", "require", "require_function", "require_items"]
+
+
+def require(name: str, value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
+    """Raise :class:`ConfigurationError` unless ``value`` is of one of ``kinds``.
+
+    :param wanted: what it must be, as in "must be a Keyring".
+    """
+    if not isinstance(value, kinds):
+        given = "None" if value is None else type(value).__name__
+        raise ConfigurationError(f"{name} must be {wanted}, not {given}")
+
+
+def require_items(name: str, value: object, wanted: str) -> None:
+    """Raise :class:`ConfigurationError` for one item where several belong, such as a str."""
+    # These can be iterated, too: a str gives its characters, and bytes give numbers.
+    single = isinstance(value, (str, bytes, bytearray, memoryview, os.PathLike))
+    require(name, value, () if single else Iterable, wanted)
+
+
+def require_function(name: str, value: object, wanted: str) -> None:
+    """Raise :class:`ConfigurationError` for what can't be called, and for a coroutine function.
+
+    Nobody would await what the latter returns, and it would count as true.
+    """
+    if not callable(value):
+        require(name, value, (), wanted)
+    if is_async(value):
+        raise ConfigurationError(f"{name} must be {wanted}, and this is a coroutine function (async def)")
+
+
+def is_async(value: object) -> bool:
+    """Return whether a call of ``value`` gives a coroutine, as far as can be told without one."""
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
