@@ -3,7 +3,9 @@
 A new file is private (mode 0600) and never replaces another (:func:`create_private`).
 :func:`write_new` and :func:`write_atomically` flush a file and its name to disk. Any failure before
 that (a full disk, a failed verification, a signal) removes the incomplete file and leaves an
-existing target as it was.
+existing target as it was. What :func:`write_atomically` writes has no name before it is complete,
+where the file system allows that, so that not even SIGKILL leaves a part of it. Elsewhere it has a
+hidden name, and :func:`remove_stale` finds what a killed process left.
 
 :func:`open_regular` opens regular files only. Whoever can write to a folder can put a pipe, a
 device or a link in a file's place: a pipe blocks the reader until somebody writes to it, a device
@@ -13,7 +15,9 @@ may never end, and a link leads to another file. Such a file is refused without 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +39,7 @@ __all__ = [
     "open_regular",
     "others_can_write",
     "read_regular",
+    "remove_stale",
     "special_kind",
     "write_atomically",
     "write_new",
@@ -47,6 +52,12 @@ PRIVATE_FILE: Final = 0o600
 TEMPORARY_NAME: Final = 128
 # A file that exceeds the size limit of the process or the file system is the same as a full disk.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What a system call says that a file system does not have.
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+_NO_LINKS: Final = _UNSUPPORTED | {errno.EPERM, errno.EMLINK}
+# Kernels and file systems without unnamed files open the folder itself, or refuse.
+_NO_UNNAMED: Final = _UNSUPPORTED | {errno.EISDIR, errno.ENOENT}
+_COPY_SIZE: Final = 256 * 1024  # bytes
 
 _KINDS: Final = {
     stat.S_IFDIR: "a folder",
@@ -138,11 +149,17 @@ def others_can_write(status: os.stat_result) -> bool:
 def flush_folder(directory: Path) -> None:
     """Flush the names in a folder to disk.
 
-    Without it, a power cut may remove the name of a new file, or bring an old name back.
+    Without it, a power cut may remove the name of a new file, or bring an old name back. Some file
+    systems can't flush a folder: there it does nothing.
+
+    :raises PermissionError: this user can't read the folder.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
     finally:
         os.close(descriptor)
 
@@ -171,7 +188,7 @@ def write_new(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        flush_folder(path.parent)
+        _flush_names(path.parent)
     except BaseException:
         # On any exception, an interrupt too: half a file must not pass for one.
         with suppress(FileNotFoundError):
@@ -180,14 +197,17 @@ def write_new(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+def write_atomically(
+    target: StrPath, *, overwrite: bool = False, keep_owner: bool = False
+) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes ``target`` if the block ends without an error.
 
     After an error, the file is removed.
 
     :param overwrite: replace an existing target. Without it, an existing target is a
         :class:`ConfigurationError`, also if another process creates it in the meantime. So is a
-        target that is not a regular file, in any case.
+        target that is not a regular file, in any case. A link is replaced, not what it leads to.
+    :param keep_owner: a target that is replaced keeps its owner, group and mode.
     :raises OSError: it can't be written; the error names ``target``, not the temporary file.
     """
     path = Path(target)
@@ -196,50 +216,178 @@ def write_atomically(target: StrPath, *, overwrite: bool = False) -> Iterator[Bi
     if (kind := special_kind(path)) is not None:
         # A rename over /dev/null or a named pipe would replace it for everybody.
         raise ConfigurationError(f"{path} is {kind}, not a regular file, and will not be replaced")
-    start = os.fsdecode(os.fsencode(path.name)[:TEMPORARY_NAME])
-    temporary = path.with_name(f".{start}.{token_hex(8)}.tmp")
+    temporary = path.with_name(f"{_temporary_start(path)}{token_hex(8)}.tmp")
     try:
         # Inside the block: a signal between the creation of the file and the block would leave it
         # behind.
-        with _named(temporary, path), os.fdopen(create_private(temporary), "wb") as file:
+        with _told_of(path):
+            descriptor = _unnamed(path.parent)
+            unnamed = descriptor is not None
+            file = os.fdopen(_locked(temporary) if descriptor is None else descriptor, "w+b")
+        with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with _named(temporary, path):
-            _put_in_place(temporary, path, overwrite=overwrite)
-            flush_folder(path.parent)
+            with _told_of(path):
+                file.flush()
+                if keep_owner:
+                    _keep_owner(path, file.fileno())
+                os.fsync(file.fileno())
+                _put_in_place(file, temporary, path, unnamed=unnamed, overwrite=overwrite)
+        _flush_name(path)
     finally:
         # After success the temporary name is gone already. KeyboardInterrupt passes here too.
         with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
 
 
+def remove_stale(target: StrPath) -> list[Path]:
+    """Remove what killed processes left that were writing ``target``; return what it was.
+
+    What a living process still writes is locked, and stays. In a folder that can't be listed
+    nothing is found.
+    """
+    path = Path(target)
+    ours = re.compile(re.escape(_temporary_start(path)) + r"[0-9a-f]{16}\.tmp", re.ASCII)
+    try:
+        found = [other for other in path.parent.iterdir() if ours.fullmatch(other.name)]
+    except OSError:
+        return []
+    return [other for other in found if _is_removed(other)]
+
+
+def _is_removed(path: Path) -> bool:
+    try:
+        descriptor = open_regular(path, os.O_RDWR, follow_links=False)
+    except (OSError, SourceError):  # it is not ours
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _temporary_start(path: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(path.name)[:TEMPORARY_NAME])}."
+
+
+def _unnamed(folder: Path) -> int | None:
+    """Return a new file without a name in ``folder``; None where there are no such files."""
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED:
+            raise
+        return None  # if the folder is missing, the named file says so
+    if not os.path.exists(f"/proc/self/fd/{descriptor}"):  # noqa: PTH110  # without it, it gets no name
+        os.close(descriptor)
+        return None
+    _lock(descriptor)
+    return descriptor
+
+
+def _locked(path: Path) -> int:
+    """Return the new file ``path``, locked so that :func:`remove_stale` does not take it."""
+    while True:
+        descriptor = create_private(path, os.O_RDWR)
+        _lock(descriptor)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # removed before it was locked
+
+
+def _lock(descriptor: int) -> None:
+    with suppress(OSError):  # no locks here; then there are none for remove_stale either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _keep_owner(path: Path, descriptor: int) -> None:
+    """Give the open file the owner, group and mode of the file at ``path``, if there is one."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    now = os.fstat(descriptor)
+    if (now.st_uid, now.st_gid) != (status.st_uid, status.st_gid):
+        try:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        except PermissionError:
+            raise ConfigurationError(
+                f"{path} belongs to user {status.st_uid} and group {status.st_gid}, and this user can't keep that: "
+                "run the command as its owner or as root, or write another file"
+            ) from None
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+
+
 @contextmanager
-def _named(temporary: Path, path: Path) -> Iterator[None]:
-    """Put the name that the user knows into an error about the temporary file."""
+def _told_of(path: Path) -> Iterator[None]:
+    """Let an error be about the file that the user knows, not a temporary name or the folder."""
     try:
         yield
     except OSError as error:
-        if error.filename == os.fspath(temporary):
-            raise OSError(error.errno, explain(error), os.fspath(path)) from None
-        raise
+        raise OSError(error.errno, explain(error), os.fspath(path)) from None
 
 
-def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        try:
-            # link() fails if the target exists, in one step with the check; rename() would replace
-            # the target.
-            os.link(temporary, path)
-        except FileExistsError:
-            raise _exists(path) from None
-        except OSError as error:
-            if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
-                raise
-            # This file system has no hard links: the check above has to suffice.
-        else:
+def _put_in_place(file: BinaryIO, temporary: Path, path: Path, *, unnamed: bool, overwrite: bool) -> None:
+    """Give the complete file its name."""
+    own = Path(f"/proc/self/fd/{file.fileno()}")
+    try:
+        # link() fails if the target exists, in one step with the check; rename() would replace the
+        # target.
+        if not overwrite and _link(own if unnamed else temporary, path, file):
             return
+    except FileExistsError:
+        raise _exists(path) from None
+    # A rename needs a name to begin with. Without hard links, the check that was made before the
+    # file was written has to suffice.
+    if unnamed and not _link(own, temporary, file):
+        _copy(file, temporary)
     temporary.replace(path)
+
+
+def _link(source: Path, target: Path, file: BinaryIO) -> bool:
+    """Link a file to another name; return False where the file system has no hard links."""
+    try:
+        # Python follows the link in /proc only if it is given a descriptor, which an absolute path
+        # makes meaningless: any will do.
+        os.link(source.absolute(), target, src_dir_fd=file.fileno(), follow_symlinks=True)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
+    return True
+
+
+def _copy(file: BinaryIO, target: Path) -> None:
+    """Copy a file without a name into the new file ``target``, with its owner and mode."""
+    status = os.fstat(file.fileno())
+    with os.fdopen(_locked(target), "wb") as copy:
+        os.fchown(copy.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+        file.seek(0)
+        while data := file.read(_COPY_SIZE):
+            copy.write(data)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def _flush_name(path: Path) -> None:
+    try:
+        _flush_names(path.parent)
+    except OSError as error:
+        # It has its name: an error that says nothing of that would be false.
+        text = f"it was written, but a power cut may undo that: {explain(error)}"
+        raise OSError(error.errno, text, os.fspath(path)) from None
+
+
+def _flush_names(folder: Path) -> None:
+    try:
+        flush_folder(folder)
+    except PermissionError:
+        # This user may write to the folder and not read it. Then only everything can be flushed.
+        os.sync()
 
 
 def _exists(path: Path) -> ConfigurationError:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from securefs.bulk import SUFFIX
-from securefs.cli.terminal import DONE, STREAM, open_source, open_target, reading
+from securefs.cli.terminal import DONE, STREAM, label, open_source, open_target, reading
 from securefs.errors import ConfigurationError
 from securefs.files import copy_sealed
+from securefs.header import MAGIC
 from securefs.keys import Keyring
 from securefs.sealer import NewFiles
 from securefs.suites import Suite
@@ -30,12 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     if target is None:
         target = STREAM if source == STREAM else source + SUFFIX
     sealer = _sealer(arguments, Keyring.from_env())
-    with (
-        open_source(source) as file,
-        open_target(target, force=arguments.force) as sealed,
-        reading(file, source, quiet=arguments.quiet) as plain,
-    ):
-        copy_sealed(plain, sealed, sealer)
+    with open_source(source) as file, reading(file, source, quiet=arguments.quiet) as plain:
+        start = plain.read(len(MAGIC))
+        if start == MAGIC and not arguments.nested:
+            # It would open only after two decryptions, and where it is served after none.
+            raise ConfigurationError(
+                f"{label(source)} is encrypted already: to encrypt it once more, give --nested"
+            )
+        with open_target(target, force=arguments.force, keep_owner=True) as sealed:
+            sealed.write(sealer.update(start))
+            copy_sealed(plain, sealed, sealer)
     return DONE
 
 

@@ -154,6 +154,7 @@ def _file_commands(commands: Commands) -> None:
     _target_options(command, "SRC.enc")
     _opening_options(command, "write the original layout, Format 1")
     _quiet_option(command)
+    command.add_argument("--nested", action="store_true", help="encrypt what is encrypted already once more")
     command.add_argument("--suite", choices=_SUITES, help=f"default: {_SUITES[0]}")
     command.add_argument("--name", metavar="TEXT", help="a file name to seal into the file")
     command.add_argument("--type", metavar="TEXT", help="a media type to seal into the file")

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from securefs.disk import explain, special_kind, write_atomically
+from securefs.disk import explain, remove_stale, special_kind, write_atomically
 from securefs.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
@@ -306,11 +306,13 @@ def regular_size(file: BinaryIO) -> int | None:
 
 
 @contextlib.contextmanager
-def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
+def open_target(name: str, *, force: bool, keep_owner: bool = False) -> Iterator[BinaryIO]:
     """Yield a file for writing that appears only if the block ends without an error.
 
-    ``-`` is standard output.
+    ``-`` is standard output. What an earlier run for the same target left when it was killed is
+    removed, and told.
 
+    :param keep_owner: a file that is replaced keeps its owner, group and mode.
     :raises ConfigurationError: it exists and ``force`` is false, or it is not a regular file.
     """
     if name == STREAM:
@@ -322,5 +324,10 @@ def open_target(name: str, *, force: bool) -> Iterator[BinaryIO]:
         raise ConfigurationError(
             f"{name} exists already: name another target with -o, or replace it with --force"
         )
-    with named(name), write_atomically(path, overwrite=force) as file:
+    if path.is_symlink() and force:
+        # Otherwise it would be replaced, and the file that it leads to would stay as it is.
+        raise ConfigurationError(f"{name} is a symbolic link: name the file that it leads to")
+    for left in remove_stale(path):
+        complain(f"removed {left}, which a run that was killed had left")
+    with named(name), write_atomically(path, overwrite=force, keep_owner=keep_owner) as file:
         yield file

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import stat
+import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.commands import names, sealed
+from support.commands import names, program, sealed
+from support.journals import file_size_limit
+from support.servers import wait_until
+from support.special import unnamed_of
 
 
 def test_a_named_pipe_is_read_like_a_pipe(run):
@@ -96,3 +103,57 @@ def test_without_the_suffix_a_target_must_be_named(run, name):
     path = sealed(name=name)
     result = run("decrypt", path)
     assert (result.code, result.line) == (2, f"{name} does not end in .enc: name the target with -o")
+
+
+def test_a_killed_run_leaves_no_plaintext():
+    """Where the file system has files without a name, as all usual ones do."""
+    data = sealed(bytes(8_000_000)).read_bytes()
+    with program("decrypt", "-", "-o", "target", stdin=subprocess.PIPE) as process:
+        # All but the end: it waits for that, with most of the plaintext written.
+        process.stdin.write(data[:-1000])
+        process.stdin.flush()
+        wait_until(
+            lambda: any(size > 2_000_000 for size in unnamed_of(process, Path.cwd())), "two million bytes"
+        )
+        process.kill()
+        process.wait(60)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    assert process.returncode == -signal.SIGKILL
+    assert names() == ["a.txt.enc"]
+
+
+def test_what_a_killed_run_left_elsewhere_is_removed_and_told(run, monkeypatch):
+    sealed()
+    left = Path(".a.txt.0123456789abcdef.tmp")
+    left.write_bytes(b"plaintext of an earlier run")
+    result = run("decrypt", "a.txt.enc")
+    assert (result.code, result.line) == (0, f"removed {left}, which a run that was killed had left")
+    assert names() == ["a.txt", "a.txt.enc"]
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_full_disk_leaves_no_plaintext(run, force):
+    sealed(bytes(1_000_000))
+    if force:
+        Path("a.txt").write_bytes(b"kept")
+    with file_size_limit(300_000):
+        result = run("decrypt", "a.txt.enc", *force)
+    assert (result.code, result.line) == (2, "a.txt: File too large")
+    assert names() == (["a.txt", "a.txt.enc"] if force else ["a.txt.enc"])
+
+
+def test_a_folder_that_is_not_flushed_is_told_with_what_was_done(run, monkeypatch):
+    def fsync(descriptor, real=os.fsync):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    sealed()
+    monkeypatch.setattr("os.fsync", fsync)
+    result = run("decrypt", "a.txt.enc")
+    assert (result.code, result.line) == (
+        2,
+        "a.txt: it was written, but a power cut may undo that: Input/output error",
+    )
+    assert Path("a.txt").read_bytes() == b"the content"

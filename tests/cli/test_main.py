@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.commands import OTHER_KEY, names, program, sealed
 from support.servers import app_environ, python_environ, wait_until
+from support.special import unnamed_of
 
 from securefs import Keyring, __version__, encrypt_file
 from securefs.cli import main
@@ -154,7 +155,9 @@ def test_a_signal_leaves_no_temporary_file(number, code, line):
     finally:
         signal.signal(number, before)
     with process:
-        wait_until(lambda: list(Path().glob(".target.*")), "the temporary file")
+        process.stdin.write(b"the beginning")
+        process.stdin.flush()
+        wait_until(lambda: unnamed_of(process, Path.cwd()), "the temporary file")
         process.send_signal(number)
         # Not closed before it ended: an end of input would let it finish.
         err = process.stderr.read()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.sealing import KEY, OTHER_KEY, PRIMITIVES, RING, SUITES, pattern
 from support.servers import wait_until
-from support.special import bind
+from support.special import bind, unnamed_of
 
 from securefs import (
     ConfigurationError,
@@ -209,8 +209,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path):
         try:
             wait_until(
                 lambda: (
-                    process.poll() is not None
-                    or any(path.stat().st_size > 2**20 for path in tmp_path.glob(".target*"))
+                    process.poll() is not None or any(size > 2**20 for size in unnamed_of(process, tmp_path))
                 ),
                 "a MiB of the target",
             )
