@@ -62,7 +62,7 @@ class Anything:
 
 
 @pytest.mark.parametrize(
-    ("value", "given"), [(None, "None"), (b"", "bytes"), (5, "int"), (Anything(), "Anything")], ids=repr
+    ("value", "given"), [(None, "None"), (b"", "bytes"), (5, "int"), (Anything(), "Anything")]
 )
 def test_the_message_names_the_type(value, given):
     with pytest.raises(ConfigurationError, match=f"^keyring must be a Keyring, not {given}$"):
@@ -76,7 +76,9 @@ def test_one_item_is_no_list(value):
         require_items("stores", value, "a list of folders")
 
 
-@pytest.mark.parametrize("value", [[], (), ["a"], {"a"}, iter("a")], ids=repr)
+@pytest.mark.parametrize(
+    "value", [[], (), ["a"], {"a"}, iter("a")], ids=["list", "tuple", "list of one", "set", "iterator"]
+)
 def test_whatever_has_items_is_a_list(value):
     require_items("stores", value, "a list of folders")
 
@@ -111,7 +113,11 @@ def test_a_coroutine_function_is_none(value):
         require_function("authorize", value, "a function")
 
 
-@pytest.mark.parametrize("app", [asgi, Starlette(), falcon.asgi.App(), functools.partial(asgi)], ids=repr)
+@pytest.mark.parametrize(
+    "app",
+    [asgi, Starlette(), falcon.asgi.App(), functools.partial(asgi)],
+    ids=["function", "Starlette", "Falcon", "partial"],
+)
 def test_an_asgi_app_is_refused(app, tmp_path):
     with pytest.raises(ConfigurationError, match=r"must be a WSGI app, .* and this is an ASGI app"):
         SecureFS(app, keyring=RING, journal=Journal(tmp_path), policy=Policy())
