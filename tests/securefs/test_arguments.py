@@ -233,10 +233,12 @@ def test_a_wrong_type_is_accepted_or_told_in_one_line(function, name, wrong, fol
         arguments["directory"] = None
     try:
         outcome(function, arguments)
+    except FileNotFoundError as error:
+        assert error.filename == wrong  # noqa: PT017  # text is a path
     except SecureFSError as error:
         assert "\n" not in str(error)  # noqa: PT017  # either is right
         assert len(str(error)) > 20  # noqa: PT017
-        assert name in {"file", "names", "sync", "on_failure", *CHOICES} or SECRET not in str(error)  # noqa: PT017
+        assert name in {"file", "names", "sync", "on_failure", "stores", *CHOICES} or SECRET not in str(error)  # noqa: PT017
     finally:
         if isinstance(arguments.get("journal"), Journal):
             arguments["journal"].close()
