@@ -52,8 +52,8 @@ __all__ = ["deliver"]
 # Response headers by which an app delegates the sending of a stored file to the proxy in front.
 _OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
 _UNDECLARED: Final = (
-    "ciphertext from a place that is not declared: if it is a stored file, add its folder to stores (SECUREFS_STORES), or its path "
-    "to protected_paths (SECUREFS_PROTECTED_PATHS)"
+    "ciphertext from a place that is not declared: if it is a stored file, add its folder to stores (SECUREFS_STORES), or its path, "
+    "as the request spells it, to protected_paths (SECUREFS_PROTECTED_PATHS)"
 )
 
 
@@ -82,10 +82,10 @@ def _is_ciphertext(transit: Transit) -> bool:
     try:
         stored = places.has_stores and places.holds(response.source)
         if response.status.startswith("2") and (stored or transit.wants_ciphertext or transit.shows_file):
-            return _is_what_it_must_be(transit, claims=claims)
+            claims = _is_what_it_must_be(transit, claims=claims)
     except FormatError as error:
         raise record_failure(transit.exchange, error, {}, 500) from None
-    if claims and places.declared and not stored and transit.place is None:
+    if claims and places.declared and not (stored or transit.may_open):
         raise record_failure(transit.exchange, Refusal(500, Reason.UNDECLARED, _UNDECLARED), {}, 500)
     return claims
 
