@@ -56,8 +56,8 @@ _EMPTIED: Final = (
     "stores (SECUREFS_STORES) or protected_paths (SECUREFS_PROTECTED_PATHS)"
 )
 _UNDECLARED: Final = (
-    "ciphertext from a place that is not declared: if it is a stored file, add its folder to stores (SECUREFS_STORES), or its path "
-    "to protected_paths (SECUREFS_PROTECTED_PATHS)"
+    "ciphertext from a place that is not declared: if it is a stored file, add its folder to stores (SECUREFS_STORES), or its path, "
+    "as the request spells it, to protected_paths (SECUREFS_PROTECTED_PATHS)"
 )
 
 
@@ -89,12 +89,12 @@ def _is_ciphertext(transit: Transit) -> bool:
         if stored or response.wants_ciphertext or transit.shows_file:
             _check_not_offloaded(response)
             if response.status.startswith("2"):
-                return _is_what_it_must_be(transit, claims=claims)
-        if not places.declared:
+                claims = _is_what_it_must_be(transit, claims=claims)
+        elif not places.declared:
             _check_not_emptied(transit)
     except (FormatError, IntegrityError) as error:
         raise record_failure(transit.exchange, error, {}, 500) from None
-    if claims and places.declared and not stored and transit.place is None:
+    if claims and places.declared and not (stored or transit.may_open):
         raise record_failure(transit.exchange, Refusal(500, Reason.UNDECLARED, _UNDECLARED), {}, 500)
     return claims
 

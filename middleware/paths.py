@@ -20,7 +20,7 @@ from unicodedata import normalize
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["any_reading_matches", "every_reading_matches", "readings"]
 
@@ -68,22 +68,30 @@ def any_reading_matches(environ: Mapping[str, Any], patterns: tuple[str, ...]) -
     )
 
 
-def every_reading_matches(environ: Mapping[str, Any], patterns: tuple[str, ...]) -> bool:
+def every_reading_matches(
+    environ: Mapping[str, Any], patterns: tuple[str, ...], *, within_mount: bool = False
+) -> bool:
     """Return whether each reading of SCRIPT_NAME + PATH_INFO matches a pattern, in its letter case.
 
     What a rule permits on one path must not be permitted on another that only looks like it.
+
+    :param within_mount: whether it is enough if each reading of PATH_INFO does.
     """
     script, info = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
-    given = {script + info} | _elsewhere(environ, script, info)
-    if any(environ.get(name) for name in _MOUNTS):
-        # A client may have said so. Most apps look at PATH_INFO alone.
-        given |= {info}
-    found = _variants(_texts(given))
-    if found is None:
-        return False
     patterns += tuple(normalize("NFKC", pattern) for pattern in patterns)
-    without_slash = (*patterns, *map(_without_slash, patterns))
-    return _all_match(found, patterns) and _all_match(map(_without_slash, found), without_slash)
+    if any(environ.get(name) for name in _MOUNTS):
+        # A client may have named the mount. Some apps look at PATH_INFO alone, and some at both.
+        choices = [{script + info, info}]
+    else:
+        choices = [{script + info}, {info}] if within_mount else [{script + info}]
+    elsewhere = _elsewhere(environ, script, info)
+    return any(_all_match(_variants(_texts(paths | elsewhere)), patterns) for paths in choices)
+
+
+def _all_match(paths: set[str] | None, patterns: tuple[str, ...]) -> bool:
+    return paths is not None and all(
+        any(fnmatchcase(path, pattern) for pattern in patterns) for path in paths
+    )
 
 
 def readings(environ: Mapping[str, Any]) -> frozenset[str] | None:
@@ -106,10 +114,6 @@ def _elsewhere(environ: Mapping[str, Any], script: str, info: str) -> set[str]:
         if root := environ.get(name):
             found |= {root + info, _joined(root, info), script + root + info}
     return found
-
-
-def _all_match(paths: Iterable[str], patterns: tuple[str, ...]) -> bool:
-    return all(any(fnmatchcase(path, pattern) for pattern in patterns) for path in paths)
 
 
 @lru_cache(maxsize=256)

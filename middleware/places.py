@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefs.errors import ConfigurationError, FormatError, Reason
-from securefs.middleware.paths import any_reading_matches
+from securefs.middleware.paths import any_reading_matches, every_reading_matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,10 +42,18 @@ class Places:
         return bool(self._stores or self._protected)
 
     def format_of(self, environ: Mapping[str, Any]) -> int | None:
-        """Return what a file on this path may be: 1 (either format), 2, or None if not declared."""
+        """Return what a file on this path is: 1 (either format), 2, or None if not declared."""
         if any_reading_matches(environ, self._format_1):
             return 1
         return 2 if any_reading_matches(environ, self._protected) else None
+
+    def opens(self, environ: Mapping[str, Any]) -> bool:
+        """Return whether each reading of the path is declared, with the mount or without it.
+
+        To decrypt is to permit: by a spelling that looks like a declared path, a client could have
+        decrypted what the app repeats on another.
+        """
+        return every_reading_matches(environ, (*self._protected, *self._format_1), within_mount=True)
 
     def holds(self, file: object) -> bool:
         """Return whether an open file is in a store. The open file is asked, not its name alone.

@@ -108,6 +108,14 @@ class Transit:
             inner["REQUEST_METHOD"] = "GET"
 
     @property
+    def may_open(self) -> bool:
+        """Whether ciphertext may be decrypted that is in no store.
+
+        It may if the app expects the file, or if no app takes the path for one without a rule.
+        """
+        return self.exchange.expected is not None or self.settings.places.opens(self.environ)
+
+    @property
     def shows_file(self) -> bool:
         """Whether the response, to any method, is made from a file on a path that is declared."""
         return self.place is not None and self.response.is_file

@@ -18,7 +18,7 @@ from support.uploads import KEYRING, Lab
 from support.wsgi_client import call, multipart
 
 from securefs import ConfigurationError, Encryptor, Keyring
-from securefs.header import MAGIC
+from securefs.header import MAGIC, PREAMBLE_SIZE, claimed_object_id
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.paths import readings
 
@@ -231,6 +231,71 @@ def test_on_a_protected_path_a_body_of_any_kind_is_decrypted(store, protect):
     assert call(app, path="/other").status == 500
 
 
+# What a client adds to the request for a page that repeats bytes, so that it looks like one for a file.
+DISGUISES = [
+    {"path": "/echo/../files/1"},
+    {"path": "/echo/%2e%2e/files/1"},
+    {"path": "/echo;/../files/1"},
+    {"path": "/echo\xff/../files/1"},
+    {"path": "/FILES/1"},
+    {"path": "//files/1"},
+    {"path": "/files/../echo"},
+    {"path": "/files/%252e%252e/echo"},
+    {"path": "/files/..;/echo"},
+    {"path": "/echo", "headers": [("X-Original-URL", "/files/1")]},
+    {"path": "/echo", "headers": [("X-Rewrite-URL", "/files/1")]},
+    {"path": "/files/1", "headers": [("X-Original-URL", "/echo")]},
+    {"path": "/echo", "headers": [("X-Forwarded-Prefix", "/files")]},
+    {"path": "/echo", "headers": [("X-Vhm-Root", "/files")]},
+    {"path": "/files/1", "headers": [("X-Vhm-Root", "/echo")]},
+    {"path": "/echo", "RAW_URI": "/files/1"},
+    {"path": "/echo", "headers": [("Script-Name", "/files")], "SCRIPT_NAME": "/files"},
+    {"path": "/files/1", "headers": [("Script-Name", "/echo")], "SCRIPT_NAME": "/echo"},
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("rule", ["protected_paths", "format_1_paths"])
+@pytest.mark.parametrize("disguise", DISGUISES, ids=str)
+def test_a_page_that_only_looks_like_a_file_decrypts_nothing(disguise, rule, method, protect, journal):
+    """A rule that protects takes many paths for its own; to decrypt, all readings must be."""
+    policy = Policy(**{"protected_paths": ("/files/*",), rule: ("/files/*",)})
+    app = protect(serving(lambda _: iter([STORED])), policy=policy)
+    answer = call(app, method, **disguise)
+    assert (answer.status, TEXT[:14] in answer.body) == (500, False)
+    assert {record["reason"] for record in journal.records("file.decrypt")} == {"undeclared"}
+
+
+@pytest.mark.parametrize(
+    ("path", "script", "pattern"),
+    [
+        ("/files/1", "", "/files/*"),
+        ("/files/1", "/app", "/files/*"),
+        ("/files/1", "/app", "/app/files/*"),
+        ("/Files/a b.txt", "", "/Files/*"),
+        ("/files/%231?.txt", "", "/files/*"),
+        ("/files/1/", "", "/files/*"),
+        ("/gr%C3%BC%C3%9Fe/1", "", "/gr\u00fc\u00dfe/*"),
+    ],
+)
+def test_a_file_is_decrypted_where_its_path_is_declared(path, script, pattern, protect):
+    for rule in ("protected_paths", "format_1_paths"):
+        app = protect(serving(lambda _: iter([STORED])), policy=Policy(**{rule: (pattern,)}))
+        assert call(app, path=path, SCRIPT_NAME=script).body == TEXT
+
+
+def test_where_the_app_says_which_file_it_is_the_spelling_makes_no_difference(store, protect):
+    def expecting(environ):
+        environ["securefs"].expect(claimed_object_id(STORED[:PREAMBLE_SIZE]))
+        return iter([STORED])
+
+    policy = Policy(protected_paths=("/files/*",))
+    assert call(protect(serving(expecting), policy=policy), path="//files/1").body == TEXT
+    (store / "f").write_bytes(STORED)
+    app = protect(serving(WAYS["wrapped"](store / "f")), policy=policy, stores=[store])
+    assert call(app, path="//files/1").body == TEXT
+
+
 # --- paths
 
 SPELLINGS = [
@@ -312,6 +377,23 @@ def test_what_is_posted_is_answered_by_a_page(method, more, protect):
     assert call(app, method, "/files/1", watched=False, **more).status == 200
 
 
+def test_a_method_that_a_form_names_is_not_looked_for(protect):
+    app = protect(serving(lambda _: [b"a page"]), policy=Policy(protected_paths=("/files/*",)))
+    kind = [("Content-Type", "application/x-www-form-urlencoded")]
+    assert call(app, "POST", "/files/1", b"_method=GET", kind).status == 200
+
+
+def test_a_request_that_asks_for_leave_is_answered_without_content(protect):
+    def leave(environ, start_response):
+        start_response("204 No Content", [])
+        return []
+
+    policy = Policy(protected_paths=("/files/*",))
+    headers = [("X-Original-URL", "/files/1")]
+    assert call(protect(leave, policy=policy), headers=headers, watched=False).status == 204
+    assert call(protect(serving(lambda _: [b"yes"]), policy=policy), headers=headers).status == 500
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "get", "Get", "TRACE", "QUERY", "SEARCH", "FETCH", "X"])
 def test_other_methods_read_in_whatever_letters(method, protect):
     app = protect(serving(lambda _: [b"planted"]), policy=Policy(protected_paths=("/files/*",)))
@@ -352,6 +434,20 @@ def test_a_raw_upload_is_sealed_however_its_path_is_spelled(path, tmp_path):
     assert lab.post("text/plain", b"secret", path=path).status == 200
     assert seen["body"].startswith(MAGIC)
     lab.close()
+
+
+@pytest.mark.parametrize("method", ["PUT", "put", "Post", "PATCH"])
+def test_an_empty_raw_upload_is_sealed_too(method, protect):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["wsgi.input"].read())
+        start_response("200 OK", [])
+        return []
+
+    wrapped = protect(app, policy=Policy(raw_uploads=("/files/*",)))
+    assert call(wrapped, method, "//files/1", watched=False).status == 200
+    assert seen[0].startswith(MAGIC)
 
 
 def test_readings_of_a_plain_path_are_few():
