@@ -34,9 +34,11 @@ from securefs.errors import (
 )
 from securefs.files import FileInfo, verify
 from securefs.header import FIXED_SIZE, MAGIC, MAX_SLOT_SIZE, MAX_SLOTS
+from securefs.importing import encrypt_in_place, refuse_other_names
 from securefs.reader import open_encrypted
 from securefs.rotation import opening_key, rewrap
 from securefs.secrecy import clears_frames
+from securefs.suites import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from securefs.keys import Keyring
     from securefs.rotation import Rewrapped
 
-__all__ = ["SUFFIX", "Found", "Status", "Verdict", "key_of", "rewrap_one", "verify_one", "walk"]
+__all__ = ["SUFFIX", "Found", "Status", "Verdict", "import_one", "key_of", "rewrap_one", "verify_one", "walk"]
 
 SUFFIX: Final = ".enc"
 _STEP: Final = 16 * 1024 * 1024  # bytes of plaintext that are verified between two reports
@@ -57,6 +59,8 @@ class Status(str, Enum):
 
     VERIFIED = "verified"
     REWRAPPED = "rewrapped"
+    IMPORTED = "imported"
+    PLANNED = "planned"
     UNCHANGED = "unchanged"
     OPENS = "opens"
     FAILED = "failed"
@@ -103,7 +107,8 @@ class Verdict:
 
     :ivar message: why, in one line; empty if there is nothing to say.
     :ivar reason: the code of a failure, where there is one.
-    :ivar info: a file that verified. :ivar rewrapped: a file that was rewrapped or unchanged.
+    :ivar info: a file that verified, or was imported.
+    :ivar rewrapped: a file that was rewrapped, or did not need it.
     :ivar key_id: the id (hex) of the key that the file needs (:func:`key_of`, and Format 1).
     """
 
@@ -244,14 +249,14 @@ def verify_one(
                 on_bytes(min(_STEP, plain.size - start))
             return Verdict(found.path, Status.VERIFIED, info=FileInfo.of(plain))
 
-    def old(info: FileInfo, *, required: bool) -> Verdict:
+    def old(info: FileInfo, required: bool) -> Verdict:
         if format_1:
             return Verdict(found.path, Status.VERIFIED, info=info)
         message = "a Format 1 file, which is read with --format-1 only"
         status = Status.FAILED if required else Status.FORMAT_1
         return Verdict(found.path, status, message, Reason.NOT_ENCRYPTED, key_id=info.key_id)
 
-    return _judged(found, keyring, encrypted, old, everything=everything)
+    return _judged(found, keyring, _Acts(encrypted, old), everything=everything)
 
 
 @clears_frames
@@ -276,10 +281,8 @@ def rewrap_one(
         status = Status.REWRAPPED if done.changed else Status.UNCHANGED
         return Verdict(found.path, status, rewrapped=done)
 
-    old = _old_key(found, keyring)
-    return _judged(
-        found, keyring, encrypted, old, everything=everything, settled=True, what="cannot be rewrapped"
-    )
+    acts = _Acts(encrypted, _old_key(found, keyring))
+    return _judged(found, keyring, acts, everything=everything, settled=True, what="cannot be rewrapped")
 
 
 @clears_frames
@@ -297,36 +300,95 @@ def key_of(found: Found, keyring: Keyring, context_of: Callable[[Path], bytes | 
         message = "" if key == keyring.primary_id.hex() else f"key {key}"
         return Verdict(found.path, Status.OPENS, message, key_id=key)
 
-    def old(info: FileInfo, *, required: bool) -> Verdict:  # noqa: ARG001  # it needs its key in any case
+    def old(info: FileInfo, required: bool) -> Verdict:  # noqa: ARG001  # it needs its key in any case
         return Verdict(found.path, Status.OPENS, f"key {info.key_id}, Format 1", key_id=info.key_id)
 
-    return _judged(found, keyring, encrypted, old, everything=False, settled=True)
+    return _judged(found, keyring, _Acts(encrypted, old), settled=True)
 
 
-def _old_key(found: Found, keyring: Keyring) -> Callable[..., Verdict]:
-    def old(info: FileInfo, *, required: bool) -> Verdict:  # noqa: ARG001  # the key decides
+@clears_frames
+def import_one(
+    found: Found,
+    keyring: Keyring,
+    context_of: Callable[[Path], bytes],
+    *,
+    suite: Suite = Suite.CBC_HMAC,
+    dry_run: bool = False,
+    break_links: bool = False,
+    on_bytes: Callable[[int], object] = int,
+) -> Verdict:
+    """Encrypt a file in place, unless it is in Format 2 already.
+
+    A Format 1 file under a key of the keyring is decrypted first. A damaged file is a failure.
+
+    :param context_of: as for :func:`verify_one`.
+    :param dry_run: change nothing; tell what would be done.
+    :param suite, break_links, on_bytes: as for :func:`encrypt_in_place`.
+    """
+
+    def seal(*, format_1: bool) -> Verdict:
+        what = "Format 1" if format_1 else ""
+        context = context_of(found.path)
+        if dry_run:
+            if not break_links:
+                refuse_other_names(found.path, os.stat(found.path))  # noqa: PTH116  # as it was opened
+            return Verdict(found.path, Status.PLANNED, what)
+        info = encrypt_in_place(
+            found.path,
+            keyring,
+            context,
+            suite=suite,
+            format_1=format_1,
+            follow_links=found.named,
+            break_links=break_links,
+            on_bytes=on_bytes,
+        )
+        return Verdict(found.path, Status.IMPORTED, what, info=info)
+
+    acts = _Acts(
+        lambda _file: Verdict(found.path, Status.UNCHANGED),
+        lambda _info, _required: seal(format_1=True),
+        lambda: seal(format_1=False),
+    )
+    return _judged(found, keyring, acts, settled=True, what="cannot be encrypted")
+
+
+def _old_key(found: Found, keyring: Keyring) -> Callable[[FileInfo, bool], Verdict]:
+    def old(info: FileInfo, required: bool) -> Verdict:  # noqa: ARG001  # the key decides
         if info.key_id == keyring.primary_id.hex():
             return Verdict(found.path, Status.FORMAT_1, "under the primary key", key_id=info.key_id)
         message = (
             f"a Format 1 file under key {info.key_id}: Format 1 names no key, "
-            "and such a file can only be encrypted anew"
+            "so it can only be encrypted anew (securefs import)"
         )
         return Verdict(found.path, Status.FAILED, message, Reason.NOT_ENCRYPTED, key_id=info.key_id)
 
     return old
 
 
+@dataclass(frozen=True, slots=True)
+class _Acts:
+    """What is done to a file: if it is in Format 2, in Format 1, or not encrypted.
+
+    :ivar old: takes what is known of the file, and whether it must be encrypted.
+    :ivar plain: None: the verdict on such a file follows from its name.
+    """
+
+    encrypted: Callable[[BinaryIO], Verdict]
+    old: Callable[[FileInfo, bool], Verdict]
+    plain: Callable[[], Verdict] | None = None
+
+
 def _judged(
     found: Found,
     keyring: Keyring,
-    encrypted: Callable[[BinaryIO], Verdict],
-    old: Callable[..., Verdict],
+    acts: _Acts,
     *,
-    everything: bool,
+    everything: bool = False,
     settled: bool = False,
     what: str = "cannot be read",
 ) -> Verdict:
-    """Return the verdict on ``found``: of ``encrypted`` or ``old`` if it is such a file.
+    """Return the verdict on ``found``, and let no fault of it be raised.
 
     :param settled: what is not accounted for is a failure, also where not everything must be
         encrypted.
@@ -334,20 +396,27 @@ def _judged(
     """
     if found.kind is not _Kind.FILE:
         return _no_file(found, everything=everything, settled=settled)
-    required = everything or found.must_be_encrypted
     try:
-        with read_regular(found.path, follow_links=found.named) as file:
-            look = _look(file, keyring)
-            if look is _Look.ENCRYPTED:
-                return encrypted(file)
-            info = None if look is _Look.EMPTY else _format_1(file, keyring)
+        return _by_contents(found, keyring, acts, required=everything or found.must_be_encrypted)
     except FileNotFoundError as error:
         if not (found.named or settled):
             return Verdict(found.path, Status.GONE, "it was removed meanwhile")
         return _failed(found, error, what)
     except (*VERDICTS, SourceError, OSError) as error:
         return _failed(found, error, what)
-    return old(info, required=required) if info else _not_encrypted(found, look, required=required)
+
+
+def _by_contents(found: Found, keyring: Keyring, acts: _Acts, *, required: bool) -> Verdict:
+    with read_regular(found.path, follow_links=found.named) as file:
+        look = _look(file, keyring)
+        if look is _Look.ENCRYPTED:
+            return acts.encrypted(file)
+        info = None if look is _Look.EMPTY else _format_1(file, keyring)
+    if info is not None:
+        return acts.old(info, required)
+    if acts.plain is not None and look is not _Look.DAMAGED:
+        return acts.plain()
+    return _not_encrypted(found, look, required=required)
 
 
 def _no_file(found: Found, *, everything: bool, settled: bool) -> Verdict:

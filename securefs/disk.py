@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StrPath",
+    "check_still_there",
     "create_private",
     "explain",
     "flush_folder",
     "is_full",
+    "keep_attributes",
+    "locked",
     "make_private_folder",
     "open_regular",
     "others_can_write",
@@ -110,6 +113,51 @@ def open_regular(path: StrPath, flags: int = os.O_RDONLY, *, follow_links: bool)
 def read_regular(path: StrPath, *, follow_links: bool) -> BinaryIO:
     """Return the regular file at ``path``, open for reading: see :func:`open_regular`."""
     return open(path, "rb", opener=lambda name, flags: open_regular(name, flags, follow_links=follow_links))
+
+
+@contextmanager
+def locked(path: StrPath, flags: int, *, follow_links: bool) -> Iterator[int]:
+    """Yield a descriptor of the regular file at ``path``, locked against others that do the same.
+
+    It waits for them. See :func:`open_regular`.
+
+    :raises OSError: it can't be opened or locked, or another file took its place meanwhile.
+    """
+    descriptor = open_regular(path, flags, follow_links=follow_links)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        check_still_there(descriptor, path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def check_still_there(descriptor: int, path: StrPath) -> None:
+    """Raise OSError (ESTALE) if another file took the place of the open one at ``path``."""
+    if not os.path.samestat(os.fstat(descriptor), os.stat(path)):  # noqa: PTH116  # any kind of path
+        raise OSError(errno.ESTALE, "the file was replaced meanwhile: do it again", os.fsdecode(path))
+
+
+def keep_attributes(source: int, target: int, status: os.stat_result) -> None:
+    """Give an open file the owner, group, mode, extended attributes and times of another.
+
+    :param status: the other one's status, from before it was read.
+    :raises OSError: one of them can't be kept.
+    """
+    os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    try:
+        names = os.listxattr(source)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        names = []
+    for name in names:
+        value = os.getxattr(source, name)
+        # What the system has set itself, such as a security label, may not be ours to set.
+        if name not in os.listxattr(target) or os.getxattr(target, name) != value:
+            os.setxattr(target, name, value)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def special_kind(path: StrPath, *, follow_links: bool = True) -> str | None:
@@ -223,7 +271,7 @@ def write_atomically(
         with _told_of(path):
             descriptor = _unnamed(path.parent)
             unnamed = descriptor is not None
-            file = os.fdopen(_locked(temporary) if descriptor is None else descriptor, "w+b")
+            file = os.fdopen(_new_locked(temporary) if descriptor is None else descriptor, "w+b")
         with file:
             yield file
             with _told_of(path):
@@ -288,7 +336,7 @@ def _unnamed(folder: Path) -> int | None:
     return descriptor
 
 
-def _locked(path: Path) -> int:
+def _new_locked(path: Path) -> int:
     """Return the new file ``path``, locked so that :func:`remove_stale` does not take it."""
     while True:
         descriptor = create_private(path, os.O_RDWR)
@@ -361,15 +409,14 @@ def _link(source: Path, target: Path, file: BinaryIO) -> bool:
 
 
 def _copy(file: BinaryIO, target: Path) -> None:
-    """Copy a file without a name into the new file ``target``, with its owner and mode."""
+    """Copy a file without a name into the new file ``target``, with all of its attributes."""
     status = os.fstat(file.fileno())
-    with os.fdopen(_locked(target), "wb") as copy:
-        os.fchown(copy.fileno(), status.st_uid, status.st_gid)
-        os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+    with os.fdopen(_new_locked(target), "wb") as copy:
         file.seek(0)
         while data := file.read(_COPY_SIZE):
             copy.write(data)
         copy.flush()
+        keep_attributes(file.fileno(), copy.fileno(), status)
         os.fsync(copy.fileno())
 
 

@@ -17,12 +17,10 @@ a copy with another table.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hmac
 import os
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.arguments import require
 from securefs.backend import default_primitives
-from securefs.disk import open_regular, write_atomically
+from securefs.disk import check_still_there, locked, open_regular, write_atomically
 from securefs.errors import FormatError, IntegrityError, Reason, UnknownKeyError
 from securefs.files import COPY_SIZE
 from securefs.header import (
@@ -54,7 +52,7 @@ from securefs.stream import open_with, split_start
 from securefs.suites import BODY_HEAD_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from securefs.disk import StrPath
     from securefs.header import Header, Slot
@@ -118,7 +116,7 @@ def rewrap(
     require("keyring", keyring, Keyring, "a Keyring")
     primitives = primitives or default_primitives()
     wrapper = keyring.wrapper()
-    with _locked(path, follow_links=follow_links) as descriptor:
+    with locked(path, os.O_RDWR, follow_links=follow_links) as descriptor:
         header, body_head = split_start(_read_start(descriptor))
         claimed = list(claimed_slots(header, keyring))
         used, dek = _genuine_slot(claimed, header, body_head, context, primitives)
@@ -127,7 +125,7 @@ def rewrap(
             check = partial(_check_opens, new=change.new, dek=dek, keyring=keyring)
             if change.fits:
                 _change_in_place(descriptor, change, check)
-                _check_still_there(descriptor, path)
+                check_still_there(descriptor, path)
             else:
                 _replace_by_copy(descriptor, Path(path), change, check)
     names = {slot.key_id for slot in (used, *change.stale)} - {wrapper.key_id, NOBODY}
@@ -210,18 +208,6 @@ class _Change:
         header = self.header
         aligned = header.slot_size % MARK == 0
         return aligned and len(self.new) <= header.slot_size and header.slot_count > len(self.others) + 1
-
-
-@contextmanager
-def _locked(path: StrPath, *, follow_links: bool) -> Iterator[int]:
-    """Yield a descriptor of the regular file at ``path``, locked against other rewraps."""
-    descriptor = open_regular(path, os.O_RDWR, follow_links=follow_links)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the header is read: another may change it
-        _check_still_there(descriptor, path)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _change_in_place(descriptor: int, change: _Change, check: Callable[[Header], None]) -> None:
@@ -315,12 +301,6 @@ def _check_opens(header: Header, new: bytes, dek: bytes, keyring: Keyring) -> No
     raise IntegrityError("the new key slot does not give the key that was wrapped in it", Reason.IO_ERROR)
 
 
-def _check_still_there(descriptor: int, path: StrPath) -> None:
-    """Raise if another file took this one's place: its slots are not the changed ones."""
-    if not os.path.samestat(os.fstat(descriptor), os.stat(path)):  # noqa: PTH116  # any kind of path
-        raise OSError(errno.ESTALE, "the file was replaced meanwhile: do it again", os.fsdecode(path))
-
-
 def _with_slot(header: Header, stale: Sequence[Slot], new: bytes) -> Header:
     """Return the header as it will be after ``new`` was inserted."""
     slots = [b""] * header.slot_count
@@ -389,4 +369,4 @@ def _replace_by_copy(descriptor: int, path: Path, change: _Change, check: Callab
         while data := os.pread(descriptor, COPY_SIZE, offset):
             copy.write(data)
             offset += len(data)
-        _check_still_there(descriptor, path)
+        check_still_there(descriptor, path)

@@ -192,6 +192,18 @@ def _file_commands(commands: Commands) -> None:
     _quiet_option(command)
     command.add_argument("--all", action="store_true", help="fail for everything that is not encrypted")
 
+    text = "encrypt files in place that are there already: plaintext and Format 1"
+    command = _command(commands, "import", "securefs.cli.importing:run", text)
+    _bulk_options(command)
+    _quiet_option(command)
+    command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
+    command.add_argument(
+        "--break-links",
+        action="store_true",
+        help="also encrypt files with several names (hard links): each name becomes a file of its own",
+    )
+    command.add_argument("--suite", choices=_SUITES, help=f"default: {_SUITES[0]}")
+
     keys = commands.add_parser("keys", help="tell which keys the stored files need")
     actions = keys.add_subparsers(metavar="ACTION", required=True)
     text = "count the files that need each key; exit code 0: none needs a previous key, and this is proven"

@@ -22,7 +22,9 @@ _WORDS: Final = {
     Status.VERIFIED: ("ok", "verified"),
     Status.REWRAPPED: ("rewrapped", "rewrapped"),
     Status.UNCHANGED: ("unchanged", "unchanged"),
-    Status.OPENS: ("needs", "need a key"),
+    Status.IMPORTED: ("imported", "imported"),
+    Status.PLANNED: ("would be", "to be imported"),
+    Status.OPENS: ("needs", "encrypted"),
     Status.FAILED: ("FAILED", "failed"),
     Status.FORMAT_1: ("format1", "in Format 1"),
     Status.PLAIN: ("plain", "not encrypted"),
@@ -33,7 +35,10 @@ _WORDS: Final = {
 }
 # Statuses of files of which one at least must be found.
 _ENCRYPTED: Final = frozenset(
-    {Status.VERIFIED, Status.REWRAPPED, Status.UNCHANGED, Status.OPENS, Status.FAILED, Status.FORMAT_1}
+    {
+        *(Status.VERIFIED, Status.REWRAPPED, Status.UNCHANGED, Status.IMPORTED, Status.PLANNED),
+        *(Status.OPENS, Status.FAILED, Status.FORMAT_1),
+    }
 )
 _MORE: Final = {"planted": "with planted slots", "previous": "under a previous key"}
 

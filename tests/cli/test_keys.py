@@ -31,7 +31,7 @@ def test_each_key_is_told_with_the_number_of_files_that_need_it(run, rotating):
         "plain    d/plain",
         f"key {NEW} (primary): 1 files",
         f"key {OLD} (previous): 4 files",
-        "5 need a key, 0 failed, 1 not encrypted, 4 under a previous key",
+        "5 encrypted, 0 failed, 1 not encrypted, 4 under a previous key",
     ]
     document = json.loads(in_use(run, "d", "--json").out)
     assert document["keys"] == {NEW: 1, OLD: 4}
@@ -48,7 +48,7 @@ def test_only_what_is_proven_ends_with_0(run, rotating):
     result = in_use(run, "d")
     assert (result.code, result.out.decode().splitlines()) == (
         0,
-        [f"key {NEW} (primary): 1 files", f"key {OLD} (previous): 0 files", "1 need a key, 0 failed"],
+        [f"key {NEW} (primary): 1 files", f"key {OLD} (previous): 0 files", "1 encrypted, 0 failed"],
     )
     Path("elsewhere").mkdir()
     sealed(name="elsewhere/2.enc")
@@ -81,7 +81,7 @@ def test_files_with_a_context_need_it_unless_that_is_said(run, rotating):
     assert in_use(run, "1.enc", "--context", "owner:ann").code == 0
     result = in_use(run, "1.enc", "--any-context")
     assert result.code == 0
-    assert result.out.endswith(b"1 need a key, 0 failed; --any-context: commitments were not verified\n")
+    assert result.out.endswith(b"1 encrypted, 0 failed; --any-context: commitments were not verified\n")
 
 
 def test_nothing_is_written(run, rotating):

@@ -12,7 +12,7 @@ from support.sealing import KEY, OTHER_KEY, RING, pattern, seal, seal_1
 from support.special import bind
 
 from securefs import ConfigurationError, IntegrityError, Keyring, Reason
-from securefs.bulk import Found, Status, key_of, rewrap_one, verify_one, walk
+from securefs.bulk import Found, Status, import_one, key_of, rewrap_one, verify_one, walk
 from securefs.header import MAGIC
 from securefs.keys import key_id
 
@@ -365,3 +365,62 @@ def test_no_descriptor_stays_open(judge):
     for _ in range(3):
         statuses("d", judge=judge)
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_is_imported_is_what_is_not_encrypted(dry_run):
+    done = Status.PLANNED if dry_run else Status.IMPORTED
+    for name, data, status in (
+        ("plain", b"plaintext", done),
+        ("plain.enc", b"plaintext", done),
+        ("empty", b"", done),
+        ("format-1", seal_1(b"old"), done),
+        ("encrypted", seal(b"x"), Status.UNCHANGED),
+        ("damaged", damaged(1), Status.FAILED),
+        ("key-id", bytes(300) + key_id(KEY), Status.FAILED),
+    ):
+        path = put("d/1", data)
+        path = path.rename(f"d/{name}")
+        verdict = only("d", import_one, dry_run=dry_run)
+        assert verdict.status is status, name
+        changed = status is Status.IMPORTED
+        assert (path.read_bytes() != data) is changed
+        assert (verdict.info is not None) is changed
+        if changed:
+            assert only("d").status is Status.VERIFIED
+        path.unlink()
+
+
+@pytest.mark.parametrize("break_links", [False, True])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_names_that_would_keep_the_plaintext_are_told(dry_run, break_links):
+    os.link(put("d/1", b"plaintext"), "other")
+    verdict = only("d", import_one, dry_run=dry_run, break_links=break_links)
+    assert verdict.failed is not break_links
+    assert ("hard links" in verdict.message) is not break_links
+    assert Path("other").read_bytes() == b"plaintext"
+
+
+def test_an_import_needs_to_know_the_context_before_it_begins():
+    put("d/1", b"plaintext")
+    (found,) = walk(["d"])
+
+    def unknown(_path):
+        raise IntegrityError("nothing is known", Reason.WRONG_CONTEXT)
+
+    for dry_run in (False, True):
+        assert import_one(found, RING, unknown, dry_run=dry_run).reason is Reason.WRONG_CONTEXT
+    assert Path("d/1").read_bytes() == b"plaintext"
+
+
+def test_a_file_that_cannot_be_replaced_is_told_in_words_of_its_own(monkeypatch):
+    put("d/1", b"plaintext")
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    verdict = only("d", import_one)
+    assert verdict.message == "cannot be encrypted: No space left on device"
+    put("d/1", seal(b"x"))
+    assert only("d", rewrap_one, ROTATING).message == "cannot be rewrapped: No space left on device"
