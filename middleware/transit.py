@@ -16,7 +16,7 @@ from securefs.errors import JournalError
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.exchange import Exchange
 from securefs.middleware.refusal import BodyRefusedError, Refusal, problem
-from securefs.middleware.response import FileWrapper, Response
+from securefs.middleware.response import Response
 from securefs.middleware.servers import drains
 
 if TYPE_CHECKING:
@@ -79,7 +79,11 @@ class Transit:
         self.place = settings.places.format_of(environ)
         self.format = self.place if _reads(environ) else None
         self.response = Response(
-            start_response, exchange, must_be_file=self.format is not None, is_head=self.is_head
+            start_response,
+            exchange,
+            settings.places,
+            must_be_file=self.format is not None,
+            is_head=self.is_head,
         )
         self._start_response = start_response
         self._closed = False
@@ -89,7 +93,7 @@ class Transit:
         for name in _HIDDEN:
             inner.pop(name, None)
         inner["securefs"] = exchange
-        inner["wsgi.file_wrapper"] = FileWrapper
+        inner["wsgi.file_wrapper"] = self.response.wrap
         if self.is_head:
             # Only a GET shows whether the response is ciphertext, and so how long the plaintext is.
             inner["REQUEST_METHOD"] = "GET"
