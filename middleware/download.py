@@ -25,7 +25,7 @@ from securefs.middleware.delivery import (
     record_failure,
     record_passed_over,
 )
-from securefs.middleware.headers import STALE, is_identity, values_of, without
+from securefs.middleware.headers import STALE, values_of, without
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.response import SEND_SIZE, Closing
 from securefs.middleware.selection import Selection
@@ -59,44 +59,67 @@ _UNDECLARED: Final = (
     "ciphertext from a place that is not declared: if it is a stored file, add its folder to stores (SECUREFS_STORES), or its path, "
     "as the request spells it, to protected_paths (SECUREFS_PROTECTED_PATHS)"
 )
+_COMPRESSED: Final = (
+    "something between the app and securefs compressed a stored file (Content-Encoding: {coding}): compress outside of SecureFS(app), or "
+    "have the app answer with Content-Encoding: identity where it serves stored files"
+)
 
 
 def deliver(transit: Transit) -> Iterable[bytes]:
-    """Return the body for the server: the plaintext of a ciphertext, everything else unchanged.
+    """Return the body for the server: the plaintext of a file, everything else unchanged.
 
     :raises Refusal: the response must not be sent; the journal has the reason.
     """
-    if not _is_ciphertext(transit):
+    if not _is_file(transit):
         return _head_alone(transit) if transit.is_head else _unchanged(transit)
     delivery = _open(transit)
     _begin(transit, delivery.status, delivery.headers(transit.response.headers))
     return Closing(EMPTY_BODY if transit.is_head else delivery, delivery.close, transit.close)
 
 
-def _is_ciphertext(transit: Transit) -> bool:
-    """Return whether the body is to be decrypted.
+def _is_file(transit: Transit) -> bool:
+    """Return whether the body is a file: ciphertext, or what the app opened with open_encrypted().
 
-    :raises Refusal: it is plaintext where only ciphertext may be, or ciphertext from a place that
-        is not declared.
+    :raises Refusal: it is plaintext where only a file may be, ciphertext from a place that is not
+        declared, or ciphertext that something compressed.
     """
-    response, places = transit.response, transit.settings.places
-    if response.started:
+    if transit.response.started:
         transit.exchange.check()
         return False
-    claims = response.claims_ciphertext
     try:
-        stored = places.has_stores and places.holds(response.source)
-        if stored or response.wants_ciphertext or transit.shows_file:
-            _check_not_offloaded(response)
-            if response.status.startswith("2"):
-                claims = _is_what_it_must_be(transit, claims=claims)
-        elif not places.declared:
-            _check_not_emptied(transit)
-    except (FormatError, IntegrityError) as error:
+        return _is_servable_file(transit)
+    except (FormatError, IntegrityError, Refusal) as error:
         raise record_failure(transit.exchange, error, {}, 500) from None
-    if claims and places.declared and not (stored or transit.may_open):
-        raise record_failure(transit.exchange, Refusal(500, Reason.UNDECLARED, _UNDECLARED), {}, 500)
+
+
+def _is_servable_file(transit: Transit) -> bool:
+    response, places = transit.response, transit.settings.places
+    claims = response.claims_ciphertext if response.opened is None else response.is_opened_whole()
+    stored = response.is_stored()
+    is_place = stored or response.wants_ciphertext or transit.shows_file
+    must_be_file = is_place and response.status.startswith("2")
+    if is_place:
+        _check_not_offloaded(response)
+    if must_be_file:
+        transit.exchange.check()
+        if not claims:
+            return _is_file_without_magic(transit, stored=stored)
+    if response.opened is not None:
+        # It was opened on purpose, wherever it came from. What it gives is never decrypted.
+        return claims
+    if response.packs_ciphertext:
+        raise _compressed(response)
+    if not places.declared:
+        _check_not_emptied(transit)
+        return claims
+    known = (stored and response.begins_as_file()) or (must_be_file and transit.exchange.expected is not None)
+    if claims and not known and not places.opens(transit.environ):
+        raise Refusal(500, Reason.UNDECLARED, _UNDECLARED)
     return claims
+
+
+def _compressed(response: Response) -> Refusal:
+    return Refusal(500, Reason.COMPRESSED, _COMPRESSED.format(coding=response.header("content-encoding")))
 
 
 def _check_not_offloaded(response: Response) -> None:
@@ -123,17 +146,25 @@ def _check_not_emptied(transit: Transit) -> None:
         raise FormatError(_EMPTIED, Reason.NOT_ENCRYPTED)
 
 
-def _is_what_it_must_be(transit: Transit, *, claims: bool) -> bool:
-    """Return True for ciphertext and False for no content; raise an error for plaintext."""
+def _is_file_without_magic(transit: Transit, *, stored: bool) -> bool:
+    """Return True for Format 1 and False for no content, where a file must be.
+
+    :raises FormatError, Refusal: it is neither.
+    """
     response = transit.response
-    transit.exchange.check()
-    if claims:
-        return True
+    if response.opened is not None:
+        raise FormatError(
+            "the body may be a part of the file that the app opened: a Content-Length of all of it tells that it is the whole",
+            Reason.NOT_ENCRYPTED,
+        )
     if response.status.startswith("204") and not transit.head:
         return False
     if transit.place == 1:
-        # It has no magic: its tag will tell.
+        # Its tag will tell.
         return True
+    # What was read of a store itself was compressed by nobody on the way.
+    if response.packs_ciphertext or (response.is_opaque and not stored):
+        raise _compressed(response)
     raise FormatError("the body is not encrypted", Reason.NOT_ENCRYPTED)
 
 
@@ -213,7 +244,8 @@ class _Download:
         self._policy = transit.settings.policy
         self._context = transit.context
         self._announced = transit.response.announced_length
-        self._is_format_1 = transit.place == 1 and not transit.head.startswith(MAGIC)
+        self._opened = transit.response.opened
+        self._is_format_1 = self._opened is None and transit.place == 1 and not transit.head.startswith(MAGIC)
 
     def open(self) -> Delivery:
         transit, policy = self._transit, self._policy
@@ -240,7 +272,7 @@ class _Download:
             raise Refusal(500, Reason.LIMIT, f"Policy.max_format_1: {error}") from None
 
     def _unopened(self) -> Delivery:
-        source, most = self._response.seekable_file(), self._policy.max_format_1
+        source, most = self._response.whole_file(), self._policy.max_format_1
         if source is not None:
             ciphertext_size(_length_of(source), most)
         elif most is not None and (self._announced or 0) > most:
@@ -249,6 +281,8 @@ class _Download:
 
     def _delivery(self) -> Delivery:
         transit = self._transit
+        if self._opened is not None:
+            return FileDelivery(transit.exchange, self._opened)
         keyring, context = transit.settings.keyring, self._context
         source, chunks = self._source()
         if source is None and self._is_format_1:
@@ -269,7 +303,7 @@ class _Download:
 
     def _source(self) -> tuple[SeekableFile | None, Iterator[bytes]]:
         """Return the body as a file if it can seek or is held, else all of it as chunks."""
-        source = self._response.seekable_file()
+        source = self._response.whole_file()
         if source is not None:
             return source, iter(())
         most, chunks = self._most_held()
@@ -327,13 +361,11 @@ def _selected(selection: Selection, file: SeekableFile) -> Iterator[bytes]:
 
 
 def _check_servable(response: Response) -> None:
-    """Refuse responses whose plaintext a client would misinterpret."""
+    """Refuse a response whose plaintext a client would misinterpret."""
     if response.status.startswith("206"):
         raise FormatError(
             "the app returned a part of a ciphertext; the middleware serves ranges itself", Reason.BAD_HEADER
         )
-    if not is_identity(response.header("content-encoding")):
-        raise FormatError("the app put a Content-Encoding on a ciphertext", Reason.BAD_HEADER)
 
 
 def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool, Iterator[bytes]]:

@@ -8,17 +8,17 @@ that the app returned, so that the server's own optimisations (a length for one-
 
 from __future__ import annotations
 
-import zlib
+import os
 from itertools import chain
 from operator import eq
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.header import MAGIC
-from securefs.middleware.headers import length_in, value_of
+from securefs.middleware.codings import Inside, decoder_of
+from securefs.middleware.file_wrapper import FileWrapper, as_bytes, opened_by_app
+from securefs.middleware.headers import is_identity, length_in, value_of
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.spool import Spool
-from securefs.primitives import view_of
-from securefs.source import as_a_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,47 +26,16 @@ if TYPE_CHECKING:
 
     from securefs.middleware.exchange import Exchange
     from securefs.middleware.headers import Headers
+    from securefs.middleware.places import Places
+    from securefs.reader import EncryptedFile
     from securefs.source import SeekableFile
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
     StartResponse = Callable[..., Callable[[bytes], object]]
 
-__all__ = ["SEND_SIZE", "Closing", "FileWrapper", "Response"]
+__all__ = ["SEND_SIZE", "Closing", "Response"]
 
 SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite that stay in the cache
-
-
-class FileWrapper:
-    """``wsgi.file_wrapper`` as the app sees it.
-
-    It is a separate class, so that no server recognises its own wrapper by isinstance and sends the
-    file's stored bytes with ``sendfile``.
-    """
-
-    def __init__(self, file: Any, block_size: int = 8192) -> None:
-        self.file = file
-        self.block_size = block_size
-        if hasattr(file, "close"):
-            self.close = file.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        with as_a_file():
-            # A file with nothing to read yet returns None: it is not at its end.
-            data = _as_bytes(self.file.read(self.block_size))
-        if data:
-            return data
-        raise StopIteration
-
-    def seekable_file(self) -> SeekableFile | None:
-        """Return the file if it can seek and is at its beginning, else None."""
-        try:
-            at_start = self.file.seekable() and self.file.tell() == 0
-        except (AttributeError, OSError, ValueError):
-            return None
-        return self.file if at_start else None
 
 
 class Closing:
@@ -93,30 +62,57 @@ class Response:
     """One response of the app.
 
     :param exchange: tells what the app expects of it.
+    :param places: what is declared.
     :param must_be_file: plaintext is refused. So everything that the app writes must be held until
         the app returns, however it begins.
     :param is_head: the client asked for headers only.
     :ivar refusal: why the output of the app can't be held, None while it can.
+    :ivar claims_ciphertext: whether the first bytes of the body are the magic, or half of them are:
+        then something changed it. Of a file that was cut inside its magic, four bytes are enough.
+    :ivar is_opaque: whether a library is missing for its Content-Encoding: nobody knows what is
+        inside.
+    :ivar opened: what the app opened itself, with :func:`securefs.open_encrypted`, and answers
+        with: verified plaintext. None if that isn't so.
     """
 
+    refusal: Refusal | None = None
+    claims_ciphertext = False
+    is_opaque = False
+    opened: EncryptedFile | None = None
+    _file: FileWrapper | None = None  # the file that the app returned
+    _handed: tuple[FileWrapper, ...] = ()  # the files that the app handed over
+    _coding: str | None = None  # its Content-Encoding
+    _inside: Inside | None = None  # what is inside of it
+
     def __init__(
-        self, start_response: StartResponse, exchange: Exchange, *, must_be_file: bool, is_head: bool
+        self,
+        start_response: StartResponse,
+        exchange: Exchange,
+        places: Places,
+        *,
+        must_be_file: bool,
+        is_head: bool,
     ) -> None:
         self.status = ""
         self.headers: Headers = []
         self._start_response = start_response
         self._exchange = exchange
+        self._places = places
         self._must_be_file = must_be_file
         self._is_head = is_head
         self._result: Iterable[bytes] = ()
         self._server_write: Callable[[bytes], object] | None = None
         self._written: Spool | None = None
         self._spools: list[Spool] = []
-        self.refusal: Refusal | None = None
         self._head = b""  # the first bytes of the body
-        self._decode: Callable[[bytes, int], bytes] | None = None
         self._pulled: list[bytes] = []
         self._rest: Iterator[bytes] | None = None
+
+    def wrap(self, file: Any, block_size: int = 8192) -> FileWrapper:
+        """Handle the app's ``wsgi.file_wrapper``."""
+        wrapper = FileWrapper(file, block_size, self._places)
+        self._handed = (*self._handed, wrapper)
+        return wrapper
 
     def start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -149,8 +145,11 @@ class Response:
         if self._server_write is not None:
             self._write_through(data)
             return
-        data = _as_bytes(data)
-        if self._note(data) and not self.claims_ciphertext and not self.wants_ciphertext:
+        data = as_bytes(data)
+        if not data:
+            return
+        is_known = self._note(data) and not self.claims_ciphertext and not self.packs_ciphertext
+        if is_known and not self.wants_ciphertext:
             # It is plaintext: from here on everything is passed on at once.
             self.begin()
             for held in self._replay_written():
@@ -185,31 +184,102 @@ class Response:
     def receive(self, result: Iterable[bytes]) -> bytes:
         """Take what the app returned; return the first eight bytes of the body, or fewer.
 
-        Fewer are returned if they are enough to identify the body. They are the bytes inside the
-        Content-Encoding: compressed ciphertext is still ciphertext. From a generator only as much
-        is drawn as is needed, mostly one chunk.
+        Fewer are returned if they are enough to identify the body. From a generator only as much is
+        drawn as is needed, mostly one chunk. Of what the app opened itself, nothing is read.
         """
         self._result = result
         if self.started:
             return b""
-        if self._written is None and (file := self.seekable_file()) is not None:
-            self._note(file.read(SEND_SIZE if self.header("content-encoding") else len(MAGIC)))
+        if isinstance(result, (list, tuple)):
+            for chunk in result:
+                if self._note(chunk):
+                    break
+        elif not self._receive_file(result):
+            self._draw()
+        return self._head
+
+    def _receive_file(self, result: Iterable[bytes]) -> bool:
+        """Look at a file; return False if its first bytes must be drawn as those of a generator."""
+        if isinstance(result, FileWrapper):
+            self._file = result
+        elif opened_by_app(result) is not None:
+            # It would be read line by line.
+            self._result = self._file = FileWrapper(result)
+        elif hasattr(result, "fileno"):
+            # A file that is returned by itself was handed over, too.
+            self._file = FileWrapper(result, places=self._places)
+        file = self.seekable_file()
+        if self._file is not None:
+            self.opened = opened_by_app(self._file.file)
+        if file is not None and self.opened is None:
+            self._note(file.read(len(MAGIC) if is_identity(self.header("content-encoding")) else SEND_SIZE))
             file.seek(0)
-            return self._head
-        if not isinstance(result, (list, tuple)):
-            self._rest = iter(result)
-        for chunk in self._result if self._rest is None else self._rest:
-            if self._rest is not None:
-                self._pulled.append(chunk)
+        return file is not None
+
+    def _draw(self) -> None:
+        self._rest = iter(self._result)
+        for chunk in self._rest:
+            self._pulled.append(chunk)
             if self._note(chunk):
                 break
-        return self._head
+        for wrapper in self._drawn:
+            self.opened = self.opened or opened_by_app(wrapper.file)
 
     def seekable_file(self) -> SeekableFile | None:
         """Return the body as a file that can seek, None if the app returned none."""
         if self._written is not None or not isinstance(self._result, FileWrapper):
             return None
         return self._result.seekable_file()
+
+    @property
+    def _drawn(self) -> list[FileWrapper]:
+        """The files that were drawn from, by whatever the app put around them."""
+        return [wrapper for wrapper in self._handed if wrapper.first is not None]
+
+    def _passed_on(self) -> FileWrapper | None:
+        """Return the file of which something passed on the first chunk as it was, if it did."""
+        drawn = self._drawn
+        first = next(filter(None, self._pulled), b"")
+        return drawn[0] if len(drawn) == 1 and drawn[0].first == first else None
+
+    def begins_as_file(self) -> bool:
+        """Return whether the body begins with the first bytes of a file that was handed over."""
+        return self._written is None and (self._file or self._passed_on()) is not None
+
+    def whole_file(self) -> SeekableFile | None:
+        """Return the file that the body is from its first to its last byte, as far as is known.
+
+        If the app returned something that passes on the chunks of a file, this is the file, too:
+        the first chunk was the file's, and the announced length is. It is for files that are
+        verified, because nothing tells whether the other chunks would have been passed on as well.
+        """
+        if self._written is not None or self._file is not None:
+            return self.seekable_file()
+        passed_on = self._passed_on()
+        if passed_on is None or not passed_on.from_start:
+            return None
+        file: SeekableFile = passed_on.file
+        length = self.announced_length
+        return file if length is not None and length == _length_of(file) else None
+
+    def is_opened_whole(self) -> bool:
+        """Return whether the body is all of what the app opened itself, as far as is known.
+
+        A part has a status or a length of its own, or begins elsewhere.
+        """
+        if self.opened is None or self.status.startswith("206"):
+            return False
+        lengths = {None, self.opened.size}
+        return self.whole_file() is not None and self.announced_length in lengths
+
+    def is_stored(self) -> bool:
+        """Return whether a file in a store was returned, or was drawn from.
+
+        :raises FormatError: it is in a store and must not be: see :meth:`Places.holds`.
+        """
+        if self._file is not None:
+            return self._file.is_stored()
+        return bool(self._handed) and any(wrapper.is_stored() for wrapper in self._drawn)
 
     def chunks(self) -> Iterator[bytes]:
         """Return the whole body from its first byte, as an iterator to be used once."""
@@ -218,7 +288,7 @@ class Response:
             # What runs the app may have it call expect(), and the app may ignore that it raises.
             self._exchange.check()
             # PEP 3333 allows only bytes. The meaning of any other object is unknown.
-            yield _as_bytes(chunk)
+            yield as_bytes(chunk)
         self._exchange.check()
 
     def unchanged(self, server_wrapper: Callable[[Any, int], Iterable[bytes]] | None) -> Iterable[bytes]:
@@ -245,25 +315,35 @@ class Response:
 
     def _note(self, chunk: bytes) -> bool:
         """Add to the first bytes of the body; return whether they are enough to identify it."""
-        if self._decode is None:
-            self._decode = _decoder(self.header("content-encoding"))
+        data = as_bytes(chunk)
         if missing := len(MAGIC) - len(self._head):
-            self._head += self._decode(_as_bytes(chunk), missing)
-        # A body that starts otherwise is not held for more, however small its first chunk is.
-        return len(self._head) == len(MAGIC) or 2 * _alike(self._head) < len(self._head)
+            self._head += data[:missing]
+        alike = _alike(self._head)
+        self.claims_ciphertext = 2 * alike >= len(MAGIC)
+        is_enough = _is_enough(self._head, alike)
+        if self._coding is None:
+            self._coding = self.header("content-encoding") or ""
+            if not is_identity(self._coding):
+                self._look_inside(self._coding)
+        if self._inside is None or self.claims_ciphertext:
+            return is_enough
+        self._inside.add(data)
+        inside = self._inside.head
+        return is_enough and (_is_enough(inside, _alike(inside)) or self._inside.is_full)
+
+    def _look_inside(self, coding: str) -> None:
+        decode = decoder_of(coding)
+        self.is_opaque = decode is None
+        if decode is not None:
+            self._inside = Inside(decode, len(MAGIC))
 
     @property
-    def claims_ciphertext(self) -> bool:
-        """Whether the first bytes are the magic, or half of them are: then something changed it.
-
-        Of a file that was cut inside its magic, four bytes are enough.
-        """
-        return 2 * _alike(self._head) >= len(MAGIC)
-
-    @property
-    def source(self) -> object:
-        """What the body is read from, if the app shows it: a file, or the iterable itself."""
-        return self._result.file if isinstance(self._result, FileWrapper) else self._result
+    def packs_ciphertext(self) -> bool:
+        """Whether that is so inside its Content-Encoding only: something compressed ciphertext."""
+        if self._inside is None or self.claims_ciphertext:
+            return False
+        self._inside.look()
+        return 2 * _alike(self._inside.head) >= len(MAGIC)
 
     @property
     def is_file(self) -> bool:
@@ -294,23 +374,21 @@ def _alike(head: bytes) -> int:
     return sum(map(eq, MAGIC, head))
 
 
-def _as_bytes(chunk: object) -> bytes:
-    return chunk if isinstance(chunk, bytes) else bytes(view_of(chunk))
+def _is_enough(head: bytes, alike: int) -> bool:
+    """Return whether ``head``, with that many bytes of the magic, tells what follows.
 
-
-def _decoder(encoding: str | None) -> Callable[[bytes, int], bytes]:
-    """Return a function that decodes the first bytes of a body in a Content-Encoding of zlib.
-
-    It takes a chunk and returns at most the requested number of bytes.
+    A body that starts otherwise is not held for more, however small its first chunk is.
     """
-    if (encoding or "").lower() not in {"gzip", "x-gzip", "deflate"}:
-        return lambda chunk, size: chunk[:size]
-    decompressor = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # the data tells: gzip or zlib
+    return len(head) == len(MAGIC) or 2 * alike < len(head)
 
-    def decode(chunk: bytes, size: int) -> bytes:
-        try:
-            return decompressor.decompress(chunk, size)
-        except zlib.error:
-            return chunk[:size]  # not compressed, whatever the header says: inspected as it is
 
-    return decode
+def _length_of(file: SeekableFile) -> int | None:
+    """Return a file's length in bytes, None if it can't be told; leave the file where it stands."""
+    try:
+        here = file.tell()
+        file.seek(0, os.SEEK_END)
+        length: int = file.tell()
+        file.seek(here)
+    except (AttributeError, OSError, ValueError):
+        return None
+    return length

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import io
 import termios
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -25,6 +26,7 @@ __all__ = [
     "UPLOAD_READ",
     "InputStream",
     "arrived",
+    "beneath",
     "connection",
     "copies_before_parsing",
     "drains",
@@ -113,6 +115,25 @@ def arrived(stream: InputStream, sock: socket.socket) -> int | None:
     waiting = array.array("i", [0])
     fcntl.ioctl(sock.fileno(), termios.FIONREAD, waiting)
     return read_ahead + waiting[0]
+
+
+# --- files
+
+# Classes outside of the standard library whose objects pass on the bytes of their ``file`` as they
+# are: Django's, of which storages return the second.
+_PASSING_ON: Final = (("django.core.files.base", "File"), ("django.db.models.fields.files", "FieldFile"))
+
+
+def beneath(file: object) -> Any:
+    """Return the file whose bytes ``file`` gives, None if that isn't known.
+
+    Exact types are compared: a subclass may change the bytes.
+    """
+    if type(file) in {io.BufferedReader, io.BufferedRandom}:
+        return getattr(file, "raw", None)
+    if (type(file).__module__, type(file).__name__) in _PASSING_ON:
+        return getattr(file, "file", None)
+    return None
 
 
 # --- parsers of forms

@@ -19,7 +19,7 @@ from securefs.errors import JournalError
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.exchange import Exchange
 from securefs.middleware.refusal import BodyRefusedError, Problem, Refusal, log
-from securefs.middleware.response import FileWrapper, Response
+from securefs.middleware.response import Response
 from securefs.middleware.servers import drains
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ class Transit:
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
         self.place = settings.places.format_of(environ)
         reads = self.place is not None and _reads(environ)
-        self.response = Response(start_response, exchange, must_be_file=reads, is_head=self.is_head)
+        self.response = Response(
+            start_response, exchange, settings.places, must_be_file=reads, is_head=self.is_head
+        )
         self._start_response = start_response
         self._closed = False
         self.body: RewrittenBody | GuardedInput | None = None
@@ -102,18 +104,10 @@ class Transit:
         for name in _HIDDEN:
             inner.pop(name, None)
         inner["securefs"] = exchange
-        inner["wsgi.file_wrapper"] = FileWrapper
+        inner["wsgi.file_wrapper"] = self.response.wrap
         if self.is_head:
             # Only a GET shows whether the response is ciphertext, and so how long the plaintext is.
             inner["REQUEST_METHOD"] = "GET"
-
-    @property
-    def may_open(self) -> bool:
-        """Whether ciphertext may be decrypted that is in no store.
-
-        It may if the app expects the file, or if no app takes the path for one without a rule.
-        """
-        return self.exchange.expected is not None or self.settings.places.opens(self.environ)
 
     @property
     def shows_file(self) -> bool:

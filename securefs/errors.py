@@ -35,6 +35,7 @@ class Reason(str, Enum):
     WRONG_CONTEXT = "wrong_context"
     NOT_ENCRYPTED = "not_encrypted"
     UNDECLARED = "undeclared"
+    COMPRESSED = "compressed"
     CIPHERTEXT_INJECTION = "ciphertext_injection"
     MALFORMED_MULTIPART = "malformed_multipart"
     LIMIT = "limit"

@@ -553,15 +553,8 @@ def test_no_content_on_a_protected_path_passes(keyring, journal):
         assert answer.status == int(status[:3])
 
 
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [
-        pytest.param("206 Partial Content", [], id="the app cut the ciphertext"),
-        pytest.param("200 OK", [("Content-Encoding", "gzip")], id="content encoding"),
-    ],
-)
-def test_ciphertext_in_another_wrapping_is_refused(status, headers, keyring, journal):
-    app = wrap(app_of(file_source(seal(keyring)), status=status, headers=headers), keyring, journal)
+def test_a_part_of_the_ciphertext_that_the_app_cut_is_refused(keyring, journal):
+    app = wrap(app_of(file_source(seal(keyring)), status="206 Partial Content"), keyring, journal)
     assert call(app).status == 500
     assert journal.events() == [("file.integrity_failure", "failure", "bad_header")]
 
@@ -874,7 +867,7 @@ def test_a_compressed_ciphertext_is_refused_and_a_compressed_page_passes(source,
         answer = call(wrap(app, keyring, journal))
         assert answer.status == status
         assert status == 500 or answer.body == packed
-    assert journal.events() == [("file.integrity_failure", "failure", "bad_header")]
+    assert journal.events() == [("file.decrypt", "failure", "compressed")]
 
 
 def test_what_only_claims_to_be_compressed_passes(keyring, journal):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from securefs.middleware.response import Closing, FileWrapper
+from securefs.middleware.response import Closing
 
 
 def test_closing_does_all_there_is_to_do_once():
@@ -20,14 +20,3 @@ def test_closing_does_all_there_is_to_do_once():
         closing.close()
     closing.close()
     assert done == ["failing", "second"]
-
-
-def test_a_file_without_close_needs_none():
-    class Bare:
-        def read(self, size):
-            return b""
-
-    wrapper = FileWrapper(Bare())
-    assert list(wrapper) == []
-    assert not hasattr(wrapper, "close")
-    assert wrapper.seekable_file() is None

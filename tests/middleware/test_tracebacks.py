@@ -20,7 +20,7 @@ from securefs import ConfigurationError, Keyring, Suite, secrecy
 from securefs.keys import FileKey
 from securefs.keys.material import KeyMaterial
 from securefs.middleware import FileRefusedError, Policy, SecureFS, body
-from securefs.middleware.response import FileWrapper
+from securefs.middleware.file_wrapper import FileWrapper
 from securefs.primitives import PyCryptodome
 from securefs.stream import Randomness
 

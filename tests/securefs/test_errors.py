@@ -47,6 +47,7 @@ def test_the_reasons_are_the_closed_list_of_the_journal():
         "wrong_context",
         "not_encrypted",
         "undeclared",
+        "compressed",
         "ciphertext_injection",
         "malformed_multipart",
         "limit",

@@ -25,6 +25,7 @@ SLOW = (
     "fuzz/test_fuzz_campaign.py",
     "fuzz/test_fuzz_corpus.py::test_the_hostile_corpus_holds",
     "middleware/test_body.py",
+    "middleware/test_codings.py",
     "middleware/test_content_types.py",
     "middleware/test_cut_files.py",
     "middleware/test_differential.py",

@@ -18,7 +18,7 @@ from wsgiref.validate import validator
 from werkzeug.middleware.lint import HTTPWarning, LintMiddleware, WSGIWarning
 
 from securefs.middleware import SecureFS
-from securefs.middleware.response import FileWrapper
+from securefs.middleware.file_wrapper import FileWrapper
 
 # wsgiref.validate demands a type of every answer with a body; PEP 3333 does not, and some apps here
 # give none.

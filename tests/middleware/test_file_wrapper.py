@@ -1,0 +1,574 @@
+"""Files that the app hands over: behind what is put around them, and opened by the app itself."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import flask
+import pytest
+import sentry_sdk
+from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
+from support import frameworks
+from support.sealing import RING, pattern, seal, seal_1
+from support.wsgi_client import call
+from werkzeug.wrappers import Response as WerkzeugResponse
+from werkzeug.wsgi import ClosingIterator, wrap_file
+
+from securefs import Suite, open_encrypted
+from securefs.header import claimed_object_id
+from securefs.middleware import Policy, SecureFS
+from securefs.middleware.file_wrapper import FileWrapper, opened_by_app
+
+TEXT = pattern(300_000)
+STORED = seal(TEXT)
+PAGE = b"<p>plaintext</p>" * 5000
+CHUNKS = {"SERVER_SOFTWARE": "gunicorn/27"}  # a server whose chunks show a break
+
+
+def ask(app, journal, method="GET", path="/files/1", headers=(), **options):
+    app = SecureFS(app, keyring=RING, journal=journal, **options)
+    return call(app, method, path, headers=headers, watched=False, **CHUNKS)
+
+
+def test_a_file_without_close_needs_none():
+    class Bare:
+        def read(self, size):
+            return b""
+
+    wrapper = FileWrapper(Bare())
+    assert list(wrapper) == []
+    assert not hasattr(wrapper, "close")
+    assert wrapper.seekable_file() is None
+
+
+# --- what is put around a file
+
+
+class Counting:
+    """A wrapper as those who measure or report write it."""
+
+    def __init__(self, chunks):
+        self.chunks, self.closed = chunks, 0
+
+    def __iter__(self):
+        yield from self.chunks
+
+    def close(self):
+        self.closed += 1
+        self.chunks.close()
+
+
+def spanning(chunks):
+    """A generator that ends a span after the last chunk, as OpenTelemetry does."""
+    try:
+        yield from chunks
+    finally:
+        chunks.close()
+
+
+def peeked(chunks):
+    """What middleware does that needs start_response to have been called."""
+    return ClosingIterator(itertools.chain([next(chunks)], chunks), [chunks.close])
+
+
+def copying(chunks):
+    return ClosingIterator((bytes(bytearray(chunk)) for chunk in chunks), [chunks.close])
+
+
+AROUND = {
+    "class": Counting,
+    "generator": spanning,
+    "Werkzeug": lambda chunks: ClosingIterator(chunks, [chunks.close]),
+    "peeking": peeked,
+    "copying": copying,
+    "after an empty chunk": lambda chunks: ClosingIterator(itertools.chain([b""], chunks), [chunks.close]),
+    "two": lambda chunks: Counting(spanning(chunks)),
+}
+
+
+class Watched(io.FileIO):
+    """A file that counts how often it is closed while it is open."""
+
+    closings = 0
+
+    def close(self):
+        if not self.closed:
+            type(self).closings += 1
+        super().close()
+
+
+@pytest.fixture(params=AROUND)
+def around(request):
+    return AROUND[request.param]
+
+
+@pytest.fixture
+def store(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "f").write_bytes(STORED)
+    return folder
+
+
+def wrapping(path, around, length="right", block_size=8192, opener=open):
+    """An app that puts something around the file that it serves."""
+
+    def app(environ, start_response):
+        size = path.stat().st_size if length == "right" else length
+        headers = [("Content-Type", "a/b")]
+        start_response("200 OK", headers if size is None else [*headers, ("Content-Length", str(size))])
+        return around(environ["wsgi.file_wrapper"](opener(path, "rb"), block_size))
+
+    return app
+
+
+PLACES = {
+    "undeclared": lambda store: {},
+    "store": lambda store: {"stores": [store]},
+    "protected": lambda store: {"policy": Policy(protected_paths=("/files/*",), verify_first=0)},
+    "streamed": lambda store: {"policy": Policy(verify_first=0)},
+}
+
+
+@pytest.mark.parametrize("suite", [Suite.CBC_HMAC, Suite.GCM])
+@pytest.mark.parametrize("places", PLACES)
+def test_a_file_behind_something_is_still_the_file(places, suite, around, store, journal, monkeypatch):
+    """With its length, its ranges, and no copy of it anywhere."""
+    monkeypatch.setattr("securefs.middleware.response.Spool", None)
+    (store / "f").write_bytes(seal(TEXT, suite))
+    Watched.closings = 0
+    app = wrapping(store / "f", around, opener=Watched)
+    options = PLACES[places](store)
+    answer = ask(app, journal, **options)
+    assert (answer.status, answer.body, answer.error) == (200, TEXT, None)
+    assert (answer.headers["content-length"], answer.headers["accept-ranges"]) == (str(len(TEXT)), "bytes")
+    answer = ask(app, journal, "HEAD", **options)
+    assert (answer.status, answer.headers["content-length"]) == (200, str(len(TEXT)))
+    for asked, expected in (("0-9", TEXT[:10]), ("-10", TEXT[-10:]), ("299990-", TEXT[-10:])):
+        answer = ask(app, journal, headers=[("Range", f"bytes={asked}")], **options)
+        assert (answer.status, answer.body) == (206, expected)
+        assert answer.headers["content-range"].endswith(f"/{len(TEXT)}")
+    answer = ask(app, journal, headers=[("Range", "bytes=300000-")], **options)
+    assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{len(TEXT)}")
+    assert Watched.closings == 6
+
+
+def test_what_is_around_a_file_is_closed_once(store, journal):
+    made = []
+
+    def counting(chunks):
+        made.append(Counting(chunks))
+        return made[-1]
+
+    for method in ("GET", "HEAD"):
+        assert ask(wrapping(store / "f", counting), journal, method).status == 200
+    assert [wrapper.closed for wrapper in made] == [1, 1]
+
+
+def test_a_changed_file_behind_something_is_refused(around, store, journal):
+    (store / "f").write_bytes(STORED[:-1000])
+    assert ask(wrapping(store / "f", around), journal).status == 500
+    assert journal.events() == [("file.integrity_failure", "failure", "truncated")]
+
+
+@pytest.mark.parametrize(
+    ("length", "cut"),
+    [
+        pytest.param(80_000, 80_000, id="and says so"),
+        pytest.param(None, 80_000, id="without a length"),
+    ],
+)
+def test_what_gives_a_part_of_a_file_is_not_the_file(length, cut, store, journal):
+    """A preview for those who have not paid: the rest must not be served to them."""
+
+    def preview(chunks):
+        left = cut
+        for chunk in chunks:
+            yield chunk[:left]
+            left -= len(chunk[:left])
+            if not left:
+                return
+
+    for options in ({}, {"stores": [store]}):
+        answer = ask(wrapping(store / "f", preview, length), journal, **options)
+        assert answer.status == 500
+        assert TEXT[:100] not in answer.body
+        assert journal.events()[-1] == ("file.integrity_failure", "failure", "truncated")
+
+
+def changing_first(chunks):
+    return ClosingIterator((chunk[:-1] + b"x" for chunk in chunks), [chunks.close])
+
+
+def in_other_steps(chunks):
+    data = b"".join(chunks)
+    return ClosingIterator((data[at : at + 1000] for at in range(0, len(data), 1000)), [chunks.close])
+
+
+def test_what_gives_other_chunks_than_the_file_s_is_read_as_it_comes(store, journal):
+    app = wrapping(store / "f", changing_first)
+    assert ask(app, journal).status == 500
+    app = wrapping(store / "f", in_other_steps)
+    assert ask(app, journal).body == TEXT
+
+
+def test_a_file_without_a_length_behind_something_is_read_as_it_comes(around, store, journal):
+    answer = ask(wrapping(store / "f", around, None), journal, stores=[store])
+    assert (answer.status, answer.body) == (200, TEXT)
+
+
+def test_a_file_that_does_not_stand_at_its_beginning_is_read_as_it_comes(around, tmp_path, journal):
+    (tmp_path / "f").write_bytes(b"?" + STORED)
+
+    def started(path, mode):
+        file = path.open(mode)
+        file.read(1)
+        return file
+
+    app = wrapping(tmp_path / "f", around, len(STORED), opener=started)
+    assert ask(app, journal).body == TEXT
+    app = wrapping(tmp_path / "f", around, len(STORED) + 1, opener=started)
+    answer = ask(app, journal)
+    assert TEXT.startswith(answer.body) or answer.status == 500
+
+
+class Lost(io.FileIO):
+    """A file that can't tell where it ends, once it was read."""
+
+    def seek(self, offset, whence=0):
+        if whence:
+            raise OSError("not on this device")
+        return super().seek(offset, whence)
+
+
+def test_a_file_whose_end_is_unknown_is_read_as_it_comes(around, store, journal):
+    answer = ask(wrapping(store / "f", around, opener=Lost), journal)
+    assert (answer.status, answer.body) == (200, TEXT)
+
+
+@pytest.mark.parametrize("size", [0, 5, 300, len(PAGE)])
+def test_plaintext_behind_something_in_a_store_is_refused(size, around, store, journal):
+    (store / "f").write_bytes(PAGE[:size] if size != 5 else STORED[:5])
+    if size == 0 and around is peeked:
+        around = spanning  # nothing can be peeked at
+    for length in ("right", None):
+        answer = ask(wrapping(store / "f", around, length), journal, stores=[store])
+        assert (answer.status, b"plaintext" in answer.body) == (500, False)
+    assert set(journal.events()) == {("file.integrity_failure", "failure", "not_encrypted")}
+
+
+def test_a_link_out_of_a_store_behind_something_is_refused(around, store, tmp_path, journal):
+    (tmp_path / "secret").write_bytes(PAGE)
+    (store / "link").symlink_to(tmp_path / "secret")
+    assert ask(wrapping(store / "link", around), journal, stores=[store]).status == 500
+
+
+def test_a_plain_file_behind_something_passes_through_it(around, tmp_path, store, journal):
+    (tmp_path / "page").write_bytes(PAGE)
+    app = wrapping(tmp_path / "page", around)
+    for headers in ([], [("Range", "bytes=0-9")]):
+        # The page can't be verified, so what is around it is not passed over.
+        answer = ask(app, journal, headers=headers, stores=[store])
+        assert (answer.status, answer.body) == (200, PAGE)
+    assert journal.events() == []
+
+
+def test_a_stored_file_lets_nothing_else_be_decrypted(store, journal):
+    """An app that reads a stored file, and answers with what the client sent, is no oracle."""
+
+    def echo(chunks):
+        next(chunks)
+        yield STORED
+
+    assert ask(wrapping(store / "f", echo, None), journal, stores=[store]).status == 500
+    assert journal.events() == [("file.decrypt", "failure", "undeclared")]
+
+    def two(environ, start_response):
+        start_response("200 OK", [("Content-Type", "a/b")])
+        return (
+            chunk
+            for path in (store / "f", store / "f")
+            for chunk in [next(environ["wsgi.file_wrapper"](path.open("rb")))]
+        )
+
+    # Two files one after the other are neither.
+    assert ask(two, journal, stores=[store]).status == 500
+
+
+def test_what_was_written_before_a_stored_file_is_no_part_of_it(store, journal):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "a/b")])(STORED[:4])
+        return environ["wsgi.file_wrapper"](io.BytesIO(STORED[4:]))
+
+    assert ask(app, journal, stores=[store]).status == 500
+    assert journal.events() == [("file.decrypt", "failure", "undeclared")]
+
+    def stored(environ, start_response):
+        (store / "rest").write_bytes(STORED[4:])
+        start_response("200 OK", [("Content-Type", "a/b")])(STORED[:4])
+        return environ["wsgi.file_wrapper"]((store / "rest").open("rb"))
+
+    assert ask(stored, journal, stores=[store]).status == 500
+    assert journal.events()[-1] == ("file.decrypt", "failure", "undeclared")
+
+
+def test_a_format_1_file_behind_something_is_still_the_file(around, store, journal):
+    (store / "f").write_bytes(seal_1(TEXT))
+    policy = Policy(format_1_paths=("/files/*",))
+    app = wrapping(store / "f", around)
+    answer = ask(app, journal, headers=[("Range", "bytes=-10")], policy=policy)
+    assert (answer.status, answer.body) == (206, TEXT[-10:])
+    answer = ask(app, journal, "HEAD", policy=Policy(format_1_paths=("/files/*",), max_format_1=1000))
+    assert answer.status == 500, "its length is known without a pass over it"
+
+
+def sentry(app):
+    return SentryWsgiMiddleware(app)
+
+
+def passing_no_object(path):
+    """Werkzeug's response puts a generator and its ClosingIterator around what it is given."""
+
+    def app(environ, start_response):
+        response = WerkzeugResponse(wrap_file(environ, path.open("rb")), mimetype="application/pdf")
+        response.content_length = path.stat().st_size
+        return response(environ, start_response)
+
+    return app
+
+
+def flask_app(folder):
+    app = flask.Flask("demo")
+    app.get("/files/<name>")(lambda name: flask.send_file(folder / name, mimetype="application/pdf"))
+    return app.wsgi_app
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["store", "undeclared"])
+@pytest.mark.parametrize("reporter", [lambda app: app, sentry], ids=["bare", "Sentry"])
+@pytest.mark.parametrize(
+    "framework",
+    [
+        pytest.param(flask_app, id="Flask"),
+        pytest.param(lambda store: frameworks.make("django", store), id="Django"),
+        pytest.param(lambda store: passing_no_object(store / "f"), id="Werkzeug"),
+    ],
+)
+def test_files_of_frameworks_behind_an_error_reporter(
+    framework, reporter, declared, store, journal, monkeypatch
+):
+    monkeypatch.setattr("securefs.middleware.response.Spool", None)
+    path = "/files/f" if framework is flask_app else "/file/f"
+    with sentry_sdk.new_scope():
+        app = reporter(framework(store))
+        options = {"stores": [store]} if declared else {}
+        answer = ask(app, journal, path=path, **options)
+        assert (answer.status, answer.body) == (200, TEXT)
+        assert answer.headers["content-length"] == str(len(TEXT))
+        assert ask(app, journal, "HEAD", path, **options).headers["content-length"] == str(len(TEXT))
+        answer = ask(app, journal, path=path, headers=[("Range", "bytes=5-9")], **options)
+        assert (answer.status, answer.body) == (206, TEXT[5:10])
+
+
+# --- what the app opened itself
+
+STOLEN = seal(b"the victim's secret " * 5000, label="victim")
+NESTED = seal(STOLEN, label="the thief's upload")
+
+
+def opened(stored=NESTED, **options):
+    return open_encrypted(io.BytesIO(stored), RING, **options)
+
+
+def answering(way, headers=(), status="200 OK", stored=NESTED):
+    def app(environ, start_response):
+        start_response(status, [("Content-Type", "a/b"), *headers])
+        return way(environ, stored)
+
+    return app
+
+
+def as_django_file(environ, stored):
+    from django.core.files.base import File
+
+    return environ["wsgi.file_wrapper"](File(opened(stored)))
+
+
+OPENED = {
+    "file wrapper": lambda environ, stored: environ["wsgi.file_wrapper"](opened(stored)),
+    "itself": lambda environ, stored: opened(stored),
+    "buffered": lambda environ, stored: environ["wsgi.file_wrapper"](io.BufferedReader(opened(stored))),
+    "buffered, itself": lambda environ, stored: io.BufferedReader(opened(stored)),
+    "Django's File": as_django_file,
+    "in a temporary file's place": lambda environ, stored: environ["wsgi.file_wrapper"](
+        io.BufferedReader(io.BufferedReader(opened(stored)))
+    ),
+}
+ANYWHERE = {
+    "undeclared": lambda store: {},
+    "store": lambda store: {"stores": [store]},
+    "protected": lambda store: {"policy": Policy(protected_paths=("/files/*",))},
+    "format 1": lambda store: {"policy": Policy(format_1_paths=("/files/*",))},
+}
+
+
+@pytest.mark.parametrize("places", ANYWHERE)
+@pytest.mark.parametrize("way", OPENED)
+def test_what_the_app_opened_is_served_and_not_decrypted_again(way, places, store, journal):
+    app = answering(OPENED[way])
+    options = ANYWHERE[places](store)
+    answer = ask(app, journal, **options)
+    assert (answer.status, answer.body) == (200, STOLEN)
+    assert journal.events() == [("file.decrypt", "started", None), ("file.decrypt", "success", None)]
+    assert journal.records("file.decrypt")[0]["obj"]["id"] == claimed_object_id(NESTED)
+    answer = ask(app, journal, headers=[("Range", "bytes=8-17")], **options)
+    assert (answer.status, answer.body) == (206, STOLEN[8:18])
+    answer = ask(app, journal, "HEAD", **options)
+    assert (answer.status, answer.headers["content-length"]) == (200, str(len(STOLEN)))
+
+
+@pytest.mark.parametrize("way", OPENED)
+def test_what_the_app_opened_is_verified_first_and_must_be_what_is_expected(way, journal):
+    changed = bytearray(NESTED)
+    changed[1000] ^= 1
+    answer = ask(answering(OPENED[way], stored=bytes(changed)), journal)
+    assert (answer.status, STOLEN[:50] in answer.body) == (500, False)
+    assert journal.events()[-1] == ("file.integrity_failure", "failure", "tag_mismatch")
+    for stored, status in ((NESTED, 200), (STORED, 500)):
+
+        def app(environ, start_response, stored=stored):
+            environ["securefs"].expect(claimed_object_id(NESTED))
+            return answering(OPENED[way], stored=stored)(environ, start_response)
+
+        assert ask(app, journal).status == status
+    assert journal.events()[-1] == ("file.integrity_failure", "failure", "wrong_object")
+
+
+def with_werkzeug(environ, start_response):
+    response = WerkzeugResponse(wrap_file(environ, opened()), direct_passthrough=True)
+    return response(environ, start_response)
+
+
+def with_flask(environ, start_response):
+    app = flask.Flask("demo")
+    app.get("/files/1")(lambda: flask.send_file(opened(), download_name="a.pdf"))
+    return app.wsgi_app(environ, start_response)
+
+
+def with_django(environ, start_response, wrap=lambda file: file):
+    frameworks.make("django", None)
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.http import FileResponse
+    from django.urls import clear_url_caches, path
+
+    frameworks.urlpatterns[:] = [
+        path("files/1", lambda request: FileResponse(wrap(opened()), filename="a.pdf"))
+    ]
+    clear_url_caches()
+    return WSGIHandler()(environ, start_response)
+
+
+def with_django_s_file(environ, start_response):
+    from django.core.files.base import File
+
+    return with_django(environ, start_response, File)
+
+
+@pytest.mark.parametrize("reporter", [lambda app: app, sentry], ids=["bare", "Sentry"])
+@pytest.mark.parametrize("places", ANYWHERE)
+@pytest.mark.parametrize("framework", [with_werkzeug, with_flask, with_django, with_django_s_file])
+def test_what_the_app_opened_passes_through_its_framework(framework, places, reporter, store, journal):
+    options = ANYWHERE[places](store)
+    answer = ask(reporter(framework), journal, **options)
+    sized = framework in {with_django, with_django_s_file}
+    if reporter is sentry and not sized and places in {"protected", "format 1"}:
+        assert answer.status == 500, "behind something, a length tells that it is the file"
+    else:
+        assert (answer.status, answer.body) == (200, STOLEN)
+
+
+def part_of(environ, stored):
+    file = opened(stored)
+    file.seek(100)
+    return environ["wsgi.file_wrapper"](file)
+
+
+def generated(environ, stored):
+    wrapper = environ["wsgi.file_wrapper"](opened(stored))
+    return (chunk[:4000] for chunk in wrapper)
+
+
+PARTS = {
+    "from its middle": (part_of, "200 OK", [], STOLEN[100:]),
+    "206": (OPENED["file wrapper"], "206 Partial Content", [("Content-Range", "bytes 0-9/10")], STOLEN),
+    "a length of its own": (OPENED["file wrapper"], "200 OK", [("Content-Length", "100")], STOLEN),
+    "changed on its way": (
+        generated,
+        "200 OK",
+        [],
+        b"".join(STOLEN[at : at + 4000] for at in range(0, len(STOLEN), 8192)),
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("places", ANYWHERE)
+def test_a_part_of_what_the_app_opened_is_plaintext(part, places, store, journal):
+    """It passes where plaintext passes, and is never decrypted: not even if it begins like a ciphertext."""
+    way, status, headers, body = PARTS[part]
+    answer = ask(answering(way, headers, status), journal, **ANYWHERE[places](store))
+    if places in {"protected", "format 1"}:
+        assert answer.status == 500
+        assert journal.events() == [("file.integrity_failure", "failure", "not_encrypted")]
+    else:
+        assert (answer.status, answer.body) == (int(status[:3]), body)
+        assert journal.events() == []
+
+
+def test_what_was_written_before_what_the_app_opened_does_not_make_it_ciphertext(journal):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "a/b")])(STOLEN[:8])
+        file = opened()
+        file.seek(8)
+        return environ["wsgi.file_wrapper"](file)
+
+    assert ask(app, journal).body == STOLEN
+    assert journal.events() == []
+
+
+def test_text_around_what_the_app_opened_is_no_body(journal):
+    app = answering(
+        lambda environ, stored: environ["wsgi.file_wrapper"](io.TextIOWrapper(opened(), "latin-1"))
+    )
+    with pytest.raises(Exception, match=r"str|UnsupportedOperation|binary"):
+        ask(app, journal)
+
+
+def test_what_was_closed_is_the_app_s_error(journal):
+    def closed(environ, stored):
+        with opened() as file:
+            return environ["wsgi.file_wrapper"](file)
+
+    with pytest.raises(Exception, match="closed file"):
+        ask(answering(closed), journal)
+
+
+def test_restored_names_are_those_of_what_the_app_opened(journal):
+    stored = seal(TEXT, metadata_text=b'{"name":"r.pdf","type":"application/pdf"}')
+    answer = ask(answering(OPENED["itself"], stored=stored), journal, policy=Policy(restore_metadata=True))
+    assert answer.headers["content-type"] == "application/pdf"
+    assert 'filename="r.pdf"' in answer.headers["content-disposition"]
+
+
+class Changing(io.BufferedReader):
+    def read(self, size=-1):
+        return super().read(size).swapcase()
+
+
+def test_what_may_change_the_bytes_is_not_what_the_app_opened():
+    file = opened()
+    assert opened_by_app(file) is file
+    assert opened_by_app(io.BufferedReader(file)) is file
+    assert opened_by_app(Changing(opened())) is None
+    for other in (io.BytesIO(), [], None, io.BufferedReader(io.BytesIO())):
+        assert opened_by_app(other) is None
