@@ -169,8 +169,9 @@ def test_compressed_ciphertext_is_never_sent(packed, source, places, journal, ca
 def test_a_compressed_page_passes(packed, source, journal):
     coding, pack = packed
     for page in (TEXT[:3000], b"", b"x"):
-        answer = ask(sending(source, pack(page), coding), journal)
-        assert (answer.status, answer.body) == (200, pack(page))
+        body = pack(page)  # once: gzip writes the time
+        answer = ask(sending(source, body, coding), journal)
+        assert (answer.status, answer.body) == (200, body)
         assert answer.headers["content-encoding"] == coding
     assert journal.events() == []
 

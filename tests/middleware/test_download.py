@@ -142,7 +142,7 @@ def test_a_file_that_was_emptied_is_refused_and_a_page_without_content_is_not(
 ):
     """What a crash leaves of a file. A list, or what was written, may be a page."""
     answer = call(wrap(app_of(SOURCES[source](data), length=length), keyring, journal), watched=False)
-    page = source in {"list of one", "tuple", "write()"} or (source == "write() and list" and data)
+    page = source in {"list of one", "tuple", "write()", "write() and list"}
     refused = not page and bool(source.startswith("file") or data or length)
     assert (answer.status == 500) is refused, answer.status
     assert journal.events() == ([("file.integrity_failure", "failure", "not_encrypted")] if refused else [])
