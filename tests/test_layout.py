@@ -38,7 +38,9 @@ def test_each_module_has_a_test_file_of_its_name(module, tests):
 
 def test_each_folder_of_modules_is_looked_at():
     packages = {path.parent for room in ("securefs", "middleware", "audit") for path in _inits(ROOT / room)}
-    assert {path.relative_to(ROOT).as_posix() for path in packages} == set(FOLDERS)
+    found = {path.relative_to(ROOT).as_posix() for path in packages}
+    # A source distribution has copies where the repository has links.
+    assert found - {"securefs/middleware", "securefs/audit"} == set(FOLDERS)
 
 
 def _inits(folder: Path):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import email
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
+from datetime import date
 from pathlib import Path
 
 import pytest
+import trove_classifiers
+from support.frameworks import FRAMEWORKS
 
 import securefs
 
@@ -63,6 +69,11 @@ PUBLIC = [
 ]
 
 
+# What a source distribution has beside the packages.
+FOLDERS = ("audit", "bench", "docs", "examples", "middleware", "tests")
+PAGES = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE"}
+
+
 def modules() -> set[str]:
     """Every module of the checkout, by its path once installed."""
     return {
@@ -75,11 +86,12 @@ def modules() -> set[str]:
 
 def test_packages_folders_and_links_agree():
     assert sorted(SETUPTOOLS["packages"]) == sorted(ROOMS)
-    assert SETUPTOOLS["package-dir"] == ROOMS
+    assert SETUPTOOLS["package-dir"] == {"": "."}
     assert {f"securefs/{name}" for name in SETUPTOOLS["package-data"]["securefs"]} == DATA
-    for folder in ROOMS.values():
+    for package, folder in ROOMS.items():
         assert (ROOT / folder / "__init__.py").is_file()
         assert not (ROOT / folder).is_symlink()
+        assert (ROOT / package.replace(".", "/") / "__init__.py").is_file()
     for link, target in LINKS.items():
         assert (ROOT / link).is_symlink()
         assert str((ROOT / link).readlink()) == target
@@ -165,7 +177,7 @@ def test_importing_the_library_imports_no_server_and_no_second_room():
 def built(tmp_path_factory) -> Path:
     """An sdist, and the wheel that is made from it: what a release would upload. No network: the tools are installed."""
     work = tmp_path_factory.mktemp("build")
-    ignored = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "bench")
+    ignored = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist")
     shutil.copytree(ROOT, work / "source", symlinks=True, ignore=ignored)
     command = [
         sys.executable,
@@ -193,15 +205,104 @@ def test_the_wheel_has_every_module_and_its_data_and_nothing_else(built):
     assert conf == (ROOT / "gunicorn.conf.py").read_bytes()
 
 
-def test_the_sdist_has_what_the_wheel_is_made_from(built):
+def files_of(folder: str) -> set[str]:
+    found = (
+        path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+    return {path.relative_to(ROOT).as_posix() for path in found if path.suffix not in {".pyc", ".pyo"}}
+
+
+def test_the_sdist_has_what_the_wheel_is_made_from_and_docs_tests_and_examples(built):
     (sdist,) = built.glob("securefs-*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    folders = {package.replace(".", "/"): folder for package, folder in ROOMS.items()}
-    for module in modules():
-        package, _, name = module.rpartition("/")
-        assert f"{folders[package]}/{name}" in files
-    assert {"pyproject.toml", "README.md", "LICENSE", "securefs/py.typed"} <= files
+    assert modules() | DATA | PAGES | {"pyproject.toml", "setup.py", "Makefile", "gunicorn.conf.py"} <= files
+    for folder in FOLDERS:
+        assert files_of(folder) == {name for name in files if name.startswith(f"{folder}/")}
+
+
+def metadata_of(built: Path):
+    (wheel,) = built.glob("securefs-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.message_from_string(archive.read(name).decode("utf-8"))
+
+
+def test_no_link_of_the_long_description_leads_nowhere(built):
+    """An index shows README.md alone: a link to another file of the project is spelled out there."""
+    metadata = metadata_of(built)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    prose, code = apart(metadata.get_payload())
+    readme, readme_code = apart((ROOT / "README.md").read_text("utf-8"))
+    assert code == readme_code
+    links = re.findall(r"\]\(([^)]+)\)", prose)
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert not re.search(r"<(?:a|img)\b|^\[[^\]]+\]:", prose, re.MULTILINE)
+    # What is spelled out instead is in the source distribution.
+    relative = re.findall(r"\]\((?!https://)([^)#]+)", readme)
+    assert relative
+    for target in relative:
+        assert f"`{target}" in prose
+        assert target in PAGES or target in files_of(target.partition("/")[0])
+    assert "are in the source distribution" in prose
+
+
+def apart(page: str) -> tuple[str, list[str]]:
+    """Return a page's prose and its blocks of code."""
+    pieces = re.split(r"(```.*?```)", page, flags=re.DOTALL)
+    return "".join(pieces[::2]), pieces[1::2]
+
+
+def test_an_index_accepts_both_files(built):
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, sorted(built.iterdir()))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_classifiers_are_names_that_an_index_knows():
+    assert set(PROJECT["project"]["classifiers"]) <= trove_classifiers.classifiers
+
+
+def test_the_classified_frameworks_are_those_that_the_tests_run_with():
+    prefix = "Framework :: "
+    told = {
+        item.removeprefix(prefix) for item in PROJECT["project"]["classifiers"] if item.startswith(prefix)
+    }
+    known = {
+        name.removeprefix(prefix).lower() for name in trove_classifiers.classifiers if name.startswith(prefix)
+    }
+    assert {name.lower() for name in told} == set(FRAMEWORKS) & known
+
+
+def test_the_classified_pythons_begin_with_the_oldest_that_is_accepted():
+    found = (
+        re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", item)
+        for item in PROJECT["project"]["classifiers"]
+    )
+    minors = [int(match[1]) for match in found if match]
+    assert PROJECT["project"]["requires-python"] == f">=3.{minors[0]}"
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert minors[0] <= sys.version_info.minor
+
+
+def test_the_changelog_has_one_section_a_version_with_its_date_and_one_for_what_is_to_come():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    unreleased, *releases = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert unreleased == "[Unreleased]"
+    dated = [re.fullmatch(r"\[(\d+(?:\.\d+)+)\] - (20\d\d-\d\d-\d\d)", heading) for heading in releases]
+    assert all(dated)
+    versions = [tuple(map(int, match[1].split("."))) for match in dated]
+    dates = [date.fromisoformat(match[2]) for match in dated]
+    assert versions == sorted(set(versions), reverse=True)
+    assert dates == sorted(dates, reverse=True)
+    # The version of the code is that of the last release, or of the first one to come.
+    current = tuple(map(int, re.match(r"\d+(?:\.\d+)+", securefs.__version__)[0].split(".")))
+    assert versions[:1] in ([], [current])
+    for section in re.split(r"^## .+$", text, flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (.+)$", section, re.MULTILINE)
+        order = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+        assert kinds == sorted(set(kinds), key=order.index)
 
 
 def test_the_wheel_works_without_the_checkout(built, tmp_path):
@@ -214,3 +315,100 @@ def test_the_wheel_works_without_the_checkout(built, tmp_path):
         "print(securefs.__file__, securefs.middleware.__file__, securefs.audit.__file__, sep='\\n')\n"
     )
     assert all(line.startswith(str(tmp_path)) for line in run(program).splitlines())
+
+
+# Each ignored line is an error for a type checker that sees the types; one that does not see them finds nothing to ignore.
+USER = """
+import csv
+import io
+import tarfile
+import zipfile
+from typing import IO, BinaryIO
+
+from securefs import EncryptedFile, Keyring, open_encrypted
+from securefs.audit import Journal
+from securefs.keys import Wrapper
+from securefs.middleware import Policy, SecureFS
+
+
+def binary(file: BinaryIO) -> None: ...
+def of_bytes(file: IO[bytes]) -> None: ...
+def buffered(file: io.BufferedIOBase) -> None: ...
+
+
+opened: EncryptedFile = open_encrypted("path", Keyring(bytes(32)), b"tenant")
+binary(opened)
+of_bytes(opened)
+buffered(opened)
+csv.reader(io.TextIOWrapper(opened))
+zipfile.ZipFile(opened)
+tarfile.open(fileobj=opened)
+lines: list[bytes] = list(opened)
+with open_encrypted("path", Keyring(bytes(32))) as file:
+    size: int = file.size
+    peeked: bytes = file.peek()
+policy = Policy(max_files=5)
+wrong_core: str = opened.read(5)  # type: ignore
+wrong_middleware: str = SecureFS  # type: ignore
+wrong_audit: str = Journal  # type: ignore
+wrong_keys: str = Wrapper  # type: ignore
+wrong_policy: str = policy.max_files  # type: ignore
+"""
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def other_project(built, request, tmp_path_factory) -> Path:
+    """A project beside an environment that has the wheel, or an editable install of the checkout's copy."""
+    folder = tmp_path_factory.mktemp(request.param)
+    venv.create(folder / "venv", with_pip=False)
+    (site,) = (folder / "venv/lib").glob("python*/site-packages")
+    (wheel,) = built.glob("securefs-*.whl")
+    if request.param == "editable":
+        program = f"from setuptools import build_meta\nprint(build_meta.build_editable({str(folder)!r}))"
+        source = built.parent / "source"
+        command = [sys.executable, "-c", program]
+        made = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=300, check=False)
+        assert made.returncode == 0, made.stdout + made.stderr
+        (wheel,) = folder.glob("securefs-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (folder / "user.py").write_text(USER)
+    (folder / "pyrightconfig.json").write_text('{"reportUnnecessaryTypeIgnoreComment": true}')
+    return folder
+
+
+def checked(folder: Path, *command: str) -> None:
+    result = subprocess.run(
+        [*command, "user.py"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_mypy_sees_the_types_of_all_rooms(other_project):
+    python = str(other_project / "venv/bin/python")
+    checked(
+        other_project,
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-incremental",
+        "--python-executable",
+        python,
+    )
+
+
+@pytest.mark.slow
+def test_pyright_sees_the_types_of_all_rooms(other_project):
+    if shutil.which("pyright") is None:
+        pytest.skip("pyright is not installed")
+    checked(other_project, "pyright", "--pythonpath", str(other_project / "venv/bin/python"))
+
+
+def test_an_editable_install_is_a_path_and_no_hook(other_project):
+    """Type checkers read paths, and do not run hooks."""
+    (site,) = (other_project / "venv/lib").glob("python*/site-packages")
+    for path in site.glob("__editable__*"):
+        assert path.suffix == ".pth"
+        assert (Path(path.read_text("utf-8").strip()) / "securefs/middleware/__init__.py").is_file()
