@@ -238,9 +238,8 @@ class Response:
 
     def _passed_on(self) -> FileWrapper | None:
         """Return the file of which something passed on the first chunk as it was, if it did."""
-        drawn = self._drawn
         first = next(filter(None, self._pulled), b"")
-        return drawn[0] if len(drawn) == 1 and drawn[0].first == first else None
+        return next((wrapper for wrapper in self._drawn if wrapper.first == first), None)
 
     def begins_as_file(self) -> bool:
         """Return whether the body begins with the first bytes of a file that was handed over."""
@@ -340,7 +339,7 @@ class Response:
     @property
     def packs_ciphertext(self) -> bool:
         """Whether that is so inside its Content-Encoding only: something compressed ciphertext."""
-        if self._inside is None or self.claims_ciphertext:
+        if self._inside is None:
             return False
         self._inside.look()
         return 2 * _alike(self._inside.head) >= len(MAGIC)
