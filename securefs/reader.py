@@ -62,6 +62,8 @@ class _Plaintext(HoldsSecrets, io.RawIOBase):
     block_size: int = 1
     passed_over: tuple[tuple[int, str], ...] = ()
     owned: BinaryIO | None = None
+    # Python's buffer asks for it at each line; as a property it took a third of a line's time.
+    closed: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,6 +159,7 @@ class _Plaintext(HoldsSecrets, io.RawIOBase):
         if self.owned is not None:
             self.owned.close()
         super().close()
+        self.closed = True
 
     def _check_open(self) -> None:
         if self.closed:

@@ -15,6 +15,9 @@ FORMAT_1_KEY_SIZES: Final = (16, 24, KEY_SIZE)  # bytes; AES-128, AES-192, AES-2
 KEY_ID_SIZE: Final = 16  # bytes
 HOW: Final = "make a good one with: securefs keygen"
 
+# Of a key of 32 bytes that was not decoded: a good key, which must not be thrown away.
+_TEXT: Final = {44: "if it is base64, decode it", 2 * KEY_SIZE: "if it is hex, decode it"}
+
 _KEY_ID_INFO: Final = b"securefs/2 key-id\0"
 
 
@@ -63,6 +66,7 @@ def check_key(key: bytes, name: str, sizes: tuple[int, ...]) -> None:
     """
     if len(key) not in sizes:
         wanted = " or ".join(str(size) for size in sizes)
-        raise ConfigurationError(f"{name} has {len(key)} bytes where {wanted} are needed: {HOW}")
+        how = _TEXT.get(len(key), HOW)
+        raise ConfigurationError(f"{name} has {len(key)} bytes where {wanted} are needed: {how}")
     if len(set(key)) == 1:
         raise ConfigurationError(f"{name} repeats one byte and is no key: {HOW}")

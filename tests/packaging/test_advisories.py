@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import date
 from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +70,7 @@ def test_each_package_was_looked_up(extra, requirement):
 
 def test_the_table_has_no_other_packages_and_is_sorted():
     named = [advisory["package"] for advisory in ADVISORIES]
+    assert isinstance(TABLE["checked"], date), "the day of the search, for those without an advisory"
     assert {*named, *TABLE["none"]} == {requirement.name for _, requirement in requirements()}
     for names in (named, TABLE["none"]):
         assert all(one <= two for one, two in pairwise(names))

@@ -165,9 +165,10 @@ def test_closing_closes_it_and_not_what_it_was_given(name):
     data, format_1 = FILES[name]
     with io.BytesIO(data) as source:
         file = open_encrypted(source, RING, format_1=format_1)
+        assert (file.closed, file.raw.closed) == (False, False)
         file.close()
         file.close()
-        assert not source.closed
+        assert (file.closed, file.raw.closed, source.closed) == (True, True, False)
         for action in (file.read, file.tell, lambda: file.seek(0), lambda: file.read1(1)):
             with pytest.raises(ValueError, match="closed file"):
                 action()
@@ -185,6 +186,17 @@ def test_a_path_is_opened_and_closed(name, kind, tmp_path):
     before = open_files()
     with open_encrypted(kind(tmp_path / "file"), RING, format_1=format_1) as file:
         assert file.read() == PLAIN
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_that_nobody_closes_is_closed_when_it_is_gone(name, tmp_path):
+    data, format_1 = FILES[name]
+    (tmp_path / "file").write_bytes(data)
+    before = open_files()
+    file = open_encrypted(tmp_path / "file", RING, format_1=format_1)
+    assert open_files() == before + 1
+    del file
     assert open_files() == before
 
 
