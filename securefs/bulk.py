@@ -183,7 +183,7 @@ def _found(path: Path, status: os.stat_result, *, named: bool) -> Found:
 
 
 def _unreadable(path: Path, error: OSError, what: str) -> Found:
-    return Found(path, kind=_Kind.UNREADABLE, detail=f"{what}: {explain(error)}", accounted=False)
+    return Found(path, kind=_Kind.UNREADABLE, detail=f"{what}: {explain(error)}")
 
 
 def _link(path: Path, roots: Sequence[str]) -> Found:

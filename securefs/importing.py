@@ -67,7 +67,7 @@ def encrypt_in_place(
     :raises SourceError: it is not a regular file, has other names, or changed meanwhile.
     :raises OSError: it can't be read or replaced, or an attribute can't be kept.
     """
-    sealer = NewFiles(keyring, 2, suite).sealer(context, primitives=primitives)
+    sealer = NewFiles(keyring, suite=suite).sealer(context, primitives=primitives)
     with locked(path, os.O_RDONLY, follow_links=follow_links) as descriptor:
         before = os.fstat(descriptor)
         if not break_links:
@@ -79,7 +79,6 @@ def encrypt_in_place(
         ):
             # No more than there was: otherwise a file that grows all the time would never end.
             digest = _seal(source, sealed, sealer, on_bytes, most=before.st_size)
-            sealed.flush()
             info = _verified(sealed, keyring, context, digest)
             keep_attributes(descriptor, sealed.fileno(), before)
             after = os.fstat(descriptor)

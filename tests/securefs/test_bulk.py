@@ -12,7 +12,7 @@ from support.sealing import KEY, OTHER_KEY, RING, pattern, seal, seal_1
 from support.special import bind
 
 from securefs import ConfigurationError, IntegrityError, Keyring, Reason
-from securefs.bulk import Found, Status, import_one, key_of, rewrap_one, verify_one, walk
+from securefs.bulk import Found, Status, _found, _link, import_one, key_of, rewrap_one, verify_one, walk
 from securefs.header import MAGIC
 from securefs.keys import key_id
 
@@ -107,6 +107,7 @@ def test_a_folder_whose_path_is_too_long_is_a_failure_and_not_the_end():
 
 def test_an_entry_that_vanishes_while_its_folder_is_listed_is_gone(monkeypatch):
     put("d/1", b"x")
+    put("d/2", seal(b"x"))
     real = os.scandir
 
     class Listed:
@@ -120,7 +121,7 @@ def test_an_entry_that_vanishes_while_its_folder_is_listed_is_gone(monkeypatch):
             pass
 
     monkeypatch.setattr("os.scandir", lambda _: Listed())
-    assert statuses("d") == {"d/1": "gone"}
+    assert statuses("d") == {"d/1": "gone", "d/2": "verified"}
 
 
 def test_an_entry_that_cannot_be_looked_at_is_a_failure(monkeypatch):
@@ -153,6 +154,15 @@ def test_a_file_that_is_removed_meanwhile_counts_against_what_must_be_complete(j
     verdict = judge(found, RING, no_context)
     assert verdict.status is (Status.GONE if judge is verify_one else Status.FAILED)
     assert judge(Found(Path("d/1"), named=True), RING, no_context).failed
+
+
+def test_a_special_file_that_is_removed_meanwhile_is_still_told():
+    os.mkfifo("d/pipe")
+    status = os.lstat("d/pipe")
+    Path("d/pipe").unlink()
+    assert (
+        _found(Path("d/pipe"), status, named=False).detail == "d/pipe is a special file, not a regular file"
+    )
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -189,8 +199,6 @@ def test_everything_below_the_root_is_inside():
     Path("d/link").symlink_to("/")
     (found,) = walk(["d"])
     assert not found.accounted
-    from securefs.bulk import _link
-
     assert _link(Path("d/link"), ["/"]).accounted
 
 
@@ -299,6 +307,7 @@ def test_format_1_under_a_previous_key_still_needs_it():
     put("d/1", seal_1(b"old"))
     verdict = only("d", rewrap_one, ROTATING)
     assert (verdict.failed, verdict.key_id) == (True, key_id(KEY).hex())
+    assert verdict.reason is Reason.NOT_ENCRYPTED
     assert f"under key {key_id(KEY).hex()}" in verdict.message
     assert only("d", rewrap_one, RING).status is Status.FORMAT_1
     verdict = only("d", key_of, ROTATING)

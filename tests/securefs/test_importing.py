@@ -21,6 +21,7 @@ from securefs import (
     FormatError,
     IntegrityError,
     Keyring,
+    Reason,
     SourceError,
     open_encrypted,
 )
@@ -221,8 +222,12 @@ def test_what_the_disk_made_of_the_new_file_is_found(path, monkeypatch):
 
 def test_the_new_file_must_hold_what_was_read(path):
     path.write_bytes(seal(CONTENT))
-    with path.open("rb") as file, pytest.raises(IntegrityError, match="does not hold what was read"):
+    with (
+        path.open("rb") as file,
+        pytest.raises(IntegrityError, match="does not hold what was read") as caught,
+    ):
         _verified(file, RING, b"", bytes(32))
+    assert caught.value.reason is Reason.IO_ERROR
 
 
 @pytest.mark.usefixtures("naming")
