@@ -17,13 +17,14 @@ import hashlib
 import hmac
 import io
 import os
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from securefs.backend import default_primitives
 from securefs.disk import read_regular
 from securefs.errors import ConfigurationError, IntegrityError, Reason
 from securefs.format1 import ciphertext_size
-from securefs.header import FIXED_SIZE, MAGIC, header_length
+from securefs.header import FIXED_SIZE, MAGIC, PREAMBLE_SIZE, claimed_object_id, header_length
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size
 from securefs.secrecy import HoldsSecrets, clears_frames
 from securefs.source import Source, as_a_file
@@ -35,13 +36,35 @@ if TYPE_CHECKING:
     from securefs.primitives import Primitives
     from securefs.source import SeekableFile
 
-__all__ = ["EncryptedFile", "open_encrypted"]
+__all__ = ["EncryptedFile", "forget_nested", "nested_ids", "open_encrypted"]
 
 # Bytes of ciphertext read at a time: 4 segments of suite 1, 16 of suite 2. Four times as much made
 # decryption three times slower, because the kernel supplies buffers of that size anew, page by
 # page, at every read.
 READ_SIZE: Final = 262_400
 FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; an open file keeps one digest (32 bytes) of each block
+# The object ids of ciphertexts that were read out of encrypted files, in this thread or task.
+_NESTED: ContextVar[tuple[str, ...]] = ContextVar("securefs_nested", default=())
+MAX_NESTED: Final = 64
+
+
+def nested_ids() -> tuple[str, ...]:
+    """Return the object ids of ciphertexts that were read as plaintext, the last 64 of them.
+
+    Somebody encrypted a ciphertext. Whoever decrypts it a second time makes a decryption oracle.
+    """
+    return _NESTED.get()
+
+
+def forget_nested() -> None:
+    """Forget what :func:`nested_ids` returns."""
+    if _NESTED.get():
+        _NESTED.set(())
+
+
+def _note_nested(start: bytes) -> None:
+    if start.startswith(MAGIC) and (object_id := claimed_object_id(start[:PREAMBLE_SIZE])) is not None:
+        _NESTED.set((*_NESTED.get(), object_id)[-MAX_NESTED:])
 
 
 class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
@@ -145,12 +168,16 @@ class EncryptedFile(HoldsSecrets, io.BufferedIOBase):
     def _here(self, wanted: int) -> tuple[int, bytes]:
         """Return (offset, plaintext) of a run of blocks that holds the byte at the position."""
         if self._position >= self._final[0]:
+            if not self._final[0]:
+                _note_nested(self._final[1])
             return self._final
         start, run = self._cached
         if not start <= self._position < start + len(run):
             index, offset = divmod(self._position, self.block_size)
             # Every block before the last is full, so this run is never empty.
             run = self._run(index, -(-(offset + wanted) // self.block_size))
+            if not index:
+                _note_nested(run)
             self._cached = index * self.block_size, run
         return self._cached
 
