@@ -31,7 +31,7 @@ from securefs.middleware.response import SEND_SIZE, Closing
 from securefs.middleware.selection import Selection
 from securefs.middleware.servers import EMPTY_BODY, shows_breaks
 from securefs.primitives import view_of
-from securefs.reader import open_encrypted
+from securefs.reader import nested_ids, open_encrypted
 from securefs.source import as_a_file
 from securefs.stream import Decryptor
 from securefs.suites import Suite
@@ -253,6 +253,7 @@ class _Download:
         delivery = self._format_1() if self._is_format_1 else self._delivery()
         self.about = delivery.about
         record_passed_over(transit.exchange, self.about, delivery.passed_over)
+        self._check_not_nested()
         transit.exchange.settle(str(self.about.get("id", "")))
         if policy.restore_metadata:
             delivery.restore()
@@ -260,6 +261,15 @@ class _Download:
             delivery.select(self._response, transit.environ, policy.max_ranges)
             delivery.begin(policy.verify_first)
         return delivery
+
+    def _check_not_nested(self) -> None:
+        """Refuse what the app read out of an encrypted file, in this request: it is plaintext."""
+        if self._opened is None and self.about.get("id") in nested_ids():
+            raise Refusal(
+                500,
+                Reason.CIPHERTEXT_INJECTION,
+                "the app read this ciphertext out of an encrypted file: somebody encrypted it twice, and decrypts it by way of the app",
+            )
 
     def _format_1(self) -> Delivery:
         """Return a Format 1 file. To open it costs a pass over it, so that is not done for HEAD."""

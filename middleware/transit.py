@@ -21,6 +21,7 @@ from securefs.middleware.exchange import Exchange
 from securefs.middleware.refusal import BodyRefusedError, Problem, Refusal, log
 from securefs.middleware.response import Response
 from securefs.middleware.servers import drains
+from securefs.reader import forget_nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -87,6 +88,8 @@ class Transit:
     """
 
     def __init__(self, settings: Settings, environ: Environ, start_response: Callable[..., Any]) -> None:
+        # The same thread served another request before.
+        forget_nested()
         self.settings = settings
         self.environ = environ
         self.exchange = exchange = Exchange(environ, settings.journal, settings.on_event)

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import io
 import os
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
 from securefs.arguments import require
@@ -24,7 +25,7 @@ from securefs.backend import default_primitives
 from securefs.disk import read_regular
 from securefs.errors import ConfigurationError, IntegrityError, Reason
 from securefs.format1 import ciphertext_size
-from securefs.header import FIXED_SIZE, MAGIC, header_length
+from securefs.header import FIXED_SIZE, MAGIC, PREAMBLE_SIZE, claimed_object_id, header_length
 from securefs.keys import Keyring
 from securefs.primitives import BLOCK_SIZE, HMAC_SIZE, unpadded_size
 from securefs.secrecy import HoldsSecrets, clears_frames
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from securefs.primitives import Primitives
     from securefs.source import SeekableFile
 
-__all__ = ["EncryptedFile", "open_encrypted"]
+__all__ = ["EncryptedFile", "forget_nested", "nested_ids", "open_encrypted"]
 
 # Bytes of ciphertext read at a time: 4 segments of suite 1, 16 of suite 2. Four times as much made
 # decryption three times slower, because the kernel supplies buffers of that size anew, page by
@@ -46,6 +47,31 @@ __all__ = ["EncryptedFile", "open_encrypted"]
 READ_SIZE: Final = 262_400
 FORMAT_1_BLOCK: Final = 1024 * 1024  # bytes; an open file keeps one digest (32 bytes) of each block
 BUFFER_SIZE: Final = 65_536  # bytes of plaintext; lines and small reads come from this buffer
+# The object ids of ciphertexts that were read out of encrypted files, in this thread or task.
+_NESTED: ContextVar[tuple[str, ...]] = ContextVar("securefs_nested", default=())
+MAX_NESTED: Final = 64
+
+
+def nested_ids() -> tuple[str, ...]:
+    """Return the object ids of ciphertexts that were read as plaintext, the last 64 of them.
+
+    Somebody encrypted a ciphertext. Whoever decrypts it a second time makes a decryption oracle.
+    """
+    return _NESTED.get()
+
+
+def forget_nested() -> None:
+    """Forget what :func:`nested_ids` returns."""
+    if _NESTED.get():
+        _NESTED.set(())
+
+
+def _note_nested(plaintext: memoryview) -> None:
+    """Note the object id of a ciphertext, if ``plaintext``, the first of a file, is one."""
+    start = bytes(plaintext[:PREAMBLE_SIZE])
+    object_id = claimed_object_id(start) if start.startswith(MAGIC) else None
+    if object_id is not None and object_id not in _NESTED.get():
+        _NESTED.set((*_NESTED.get(), object_id)[-MAX_NESTED:])
 
 
 class _Plaintext(HoldsSecrets, io.RawIOBase):
@@ -138,6 +164,8 @@ class _Plaintext(HoldsSecrets, io.RawIOBase):
         memory.
         """
         start, run = self._final
+        if not start:
+            _note_nested(run)
         if self._position < start:
             start, run = self._cached
             if not start <= self._position < start + len(run):
@@ -150,6 +178,8 @@ class _Plaintext(HoldsSecrets, io.RawIOBase):
         self._cached = (0, memoryview(b""))
         # Every block before the last is full, so this run is never empty.
         run = self._run(index, max(1, (offset + wanted) // self.block_size))
+        if not index:
+            _note_nested(run)
         self._cached = index * self.block_size, run
         return self._cached
 

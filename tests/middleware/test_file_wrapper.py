@@ -19,6 +19,7 @@ from securefs import Suite, open_encrypted
 from securefs.header import claimed_object_id
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.file_wrapper import FileWrapper, opened_by_app
+from securefs.reader import MAX_NESTED, forget_nested, nested_ids
 
 TEXT = pattern(300_000)
 STORED = seal(TEXT)
@@ -603,3 +604,46 @@ def test_what_may_change_the_bytes_is_not_what_the_app_opened():
     assert opened_by_app(Changing(opened())) is None
     for other in (io.BytesIO(), [], None, io.BufferedReader(io.BytesIO())):
         assert opened_by_app(other) is None
+
+
+READ = {
+    "at once": lambda file: [file.read()],
+    "its start": lambda file: [file.read(4096)],
+    "in pieces": lambda file: iter(lambda: file.read(1000), b""),
+    "byte by byte at first": lambda file: [file.read(1) + file.read()],
+    "joined": lambda file: [b"".join(file)],
+    "from behind": lambda file: [(file.seek(100), file.read(), file.seek(0), file.read())[3]],
+    "as a copy": lambda file: [bytes(bytearray(file.read()))],
+    "by a framework": lambda file: WerkzeugResponse(file.read()).iter_encoded(),
+}
+
+
+@pytest.mark.parametrize("places", ["undeclared", "protected"])
+@pytest.mark.parametrize("stolen", [STOLEN, seal(b"short", label="short victim")], ids=["long", "short"])
+@pytest.mark.parametrize("way", READ)
+def test_bytes_that_the_app_read_of_an_encrypted_file_are_not_decrypted(way, stolen, places, store, journal):
+    """A preview by the app itself, of an upload that was a stolen ciphertext."""
+    nested = seal(stolen, label="the thief's upload")
+    app = answering(lambda environ, stored: READ[way](opened(stored)), stored=nested)
+    answer = ask(app, journal, **ANYWHERE[places](store))
+    assert (answer.status, b"victim" in answer.body, b"short" in answer.body) == (500, False, False)
+    if way == "its start" and stolen is STOLEN:
+        assert journal.events() == [("file.integrity_failure", "failure", "truncated")]
+    else:
+        assert journal.events() == [("file.decrypt", "failure", "ciphertext_injection")]
+    # The genuine file is served by the next request of the same thread.
+    app = answering(lambda environ, stored: [stored], stored=stolen)
+    assert ask(app, journal, **ANYWHERE[places](store)).status == 200
+
+
+def test_what_is_noted_of_nested_files_is_bounded():
+    forget_nested()
+    for number in range(MAX_NESTED + 3):
+        opened(seal(seal(b"x", label=f"inner {number}"))).read()
+    assert nested_ids()[-1] == claimed_object_id(seal(b"x", label=f"inner {MAX_NESTED + 2}"))
+    assert len(nested_ids()) == MAX_NESTED
+    forget_nested()
+    assert nested_ids() == ()
+    for plain in (b"", b"\x89SFS2", b"\x89SFS2\r\n\x1a", TEXT):
+        opened(seal(plain)).read()
+    assert nested_ids() == ()
