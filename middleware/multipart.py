@@ -1,11 +1,11 @@
 """A strict, sans-IO parser for ``multipart/form-data`` (RFC 7578, RFC 2046 section 5.1).
 
-It takes bytes and yields events. It accepts what browsers and common clients send and refuses
-everything else, because parsers disagree on the rest: one takes for a field what another takes for
-a file, and a file that this parser took for a field would be stored in plaintext. It refuses line
-ends other than CRLF, bytes before the first boundary or after the last, folded or repeated headers,
-white space before a colon, control characters, names that are not UTF-8, and every way of writing a
-file name but ``filename=``.
+It takes bytes and yields events. Because the body is written anew, no parser behind the middleware
+reads the client's bytes. So this one is strict only where its own reading could take a file for a
+field, and leave it in plaintext, or could end a part at the wrong byte. It refuses line ends other
+than CRLF, bytes before the first boundary or after the last, folded or repeated headers, white
+space before a colon, control characters, and names that are not UTF-8. Which part is a file is
+decided by :mod:`securefs.middleware.disposition`.
 
 The table of states::
 
@@ -21,6 +21,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import LimitExceededError, Reason, SecureFSError
+from securefs.middleware.disposition import MalformedDispositionError, parse_disposition
 from securefs.middleware.media_type import is_media_type
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class MalformedBodyError(SecureFSError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The header of a part. ``name`` and ``filename`` are undecoded: percent escapes stay.
+    """The header of a part. The names are written as current browsers do: percent escapes stay.
 
     ``filename`` is None for a field; ``size`` is the length in bytes of the part's delimiter line
     and header block.
@@ -70,24 +71,10 @@ class PartEnd:
 
 Event = Part | Data | PartEnd
 
-# RFC 9110 section 5.6.2: token
-_TCHARS: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-
 # field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such
 # names as are in use. White space is stripped, not matched: if two repetitions can share it, the
 # time to find no match grows with the square of the header.
 _HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
-# A value between quotes ends at the first quote that no backslash precedes (RFC 2183 quoted-pair,
-# as old curl writes) ...
-_QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
-# ... unless only the browsers' reading is possible: there a backslash is an ordinary character
-# (WHATWG HTML, form-data).
-_QUOTED_PLAIN: Final = r'"([^"]*)"'
-_NAME: Final = r" *; *([A-Za-z0-9_\-*]+)"
-# An unquoted value must be a token: parsers disagree on where anything else ends.
-_PARAMETERS: Final = tuple(
-    re.compile(rf"{_NAME}(?:=(?:{quoted}|({_TCHARS})))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
-)
 _DEFAULT_TYPE: Final = "application/octet-stream"
 _IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
 _LINE_ENDS: Final = re.compile(rb"[\r\n]*")
@@ -245,58 +232,13 @@ def _parse_header(block: bytes, size: int) -> Part:
         raise MalformedBodyError("a part has a Content-Transfer-Encoding, which some frameworks decode")
     if b"content-disposition" not in headers:
         raise MalformedBodyError("a part has no Content-Disposition")
-    parameters = _parse_disposition(headers[b"content-disposition"])
-    if not parameters.get("name"):
-        # Some frameworks drop a part with an empty name, some don't.
-        raise MalformedBodyError("a part has no name")
-    if parameters["name"].endswith("\\") or parameters.get("filename", "").endswith("\\"):
-        # Doubled or not: some frameworks take the closing quote for an escaped one, and so the file
-        # for a field.
-        raise MalformedBodyError("a part's name or file name ends in a backslash")
+    try:
+        disposition = parse_disposition(headers[b"content-disposition"])
+    except MalformedDispositionError as error:
+        raise MalformedBodyError(str(error)) from None
     content_type = headers.get(b"content-type", "")
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
     if not is_media_type(content_type):
         content_type = _DEFAULT_TYPE
-    return Part(parameters["name"], parameters.get("filename"), content_type, size)
-
-
-def _parse_disposition(text: str) -> dict[str, str]:
-    """Return the parameters of ``form-data; name="…"; filename="…"``, each as it is sent on."""
-    if text[:9].lower() != "form-data":
-        raise MalformedBodyError("a part's disposition is not form-data")
-    readings = [
-        reading for pattern in _PARAMETERS if (reading := _parse_parameters(text, pattern)) is not None
-    ]
-    if not readings or readings[0] != readings[-1]:
-        raise MalformedBodyError("a part's Content-Disposition is malformed, or can be read in two ways")
-    return readings[0]
-
-
-def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | None:
-    """Return the parameters under one of the two readings of quotes; None if it fits neither."""
-    parameters: dict[str, str] = {}
-    position, end = len("form-data"), len(text)
-    while position < end:
-        match = pattern.match(text, position)
-        if match is None or text.startswith("=", match.end()):
-            return None
-        position = match.end()
-        name, quoted, token = match[1].lower(), match[2], match[3]
-        value = token if quoted is None else quoted
-        if value is None or "*" in name or name in parameters:
-            # filename*, filename*0, a bare filename, a second name: parsers read each of these
-            # differently.
-            raise MalformedBodyError(
-                f"a part's Content-Disposition has an unusable or repeated {name[:40]!r}"
-            )
-        parameters[name] = _one_form(value)
-    return parameters
-
-
-def _one_form(value: str) -> str:
-    """Return ``value`` as current browsers write it: an escaped quote becomes %22.
-
-    Old clients put a backslash before the quote.
-    """
-    return re.sub(r"\\(.)", lambda pair: "%22" if pair[1] == '"' else pair[0], value)
+    return Part(disposition.name, disposition.filename, content_type, size)

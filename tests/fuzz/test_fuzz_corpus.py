@@ -22,7 +22,7 @@ from fuzz.upload_property import (
 )
 
 from securefs.header import MAGIC
-from securefs.middleware import body, multipart, sealing, upload
+from securefs.middleware import body, disposition, multipart, sealing, upload
 from securefs.middleware.sealing import Piece
 from securefs.middleware.upload import UploadPipeline
 
@@ -74,7 +74,7 @@ def pass_files_as_fields(patch):
 
 def leave_quotes_alone(patch):
     """A file name that ends its own quotes."""
-    patch.setattr(multipart, "_one_form", lambda value: value.replace("\\", ""))
+    patch.setattr(disposition, "_as_browsers", lambda value: value.replace("\\", ""))
 
 
 def lose_a_byte(patch):

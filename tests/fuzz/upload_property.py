@@ -14,10 +14,10 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import shake_128
-from itertools import chain, count
+from itertools import count
 
-import multipart as oracle
 from support.hostile_corpus import load
+from support.strict_reader import assert_read_alike, read_by_oracle
 from support.uploads import KEYRING, canonical_parts, opened, problem_of
 from support.wsgi_client import Input, call
 from werkzeug.http import parse_options_header
@@ -386,7 +386,7 @@ def check_accepted(plan, app, ledger, parts):
     sealed = canonical_parts(environ["CONTENT_TYPE"], got)
     boundary = app.boundary
     written = [(part.name, part.filename, part.content) for part in sealed]
-    theirs = by_oracle(got.rstrip(b"\r\n"), boundary)
+    theirs = read_by_oracle(got.rstrip(b"\r\n"), boundary)
     assert comparable(written) == comparable(theirs), "read otherwise by multipart"
     in_pieces = plan.size >= WHOLE_HEADERS and plan.way in {"read", "readinto", "read1"}
     theirs = by_werkzeug(*with_known_boundary(app.reads if in_pieces else [got], boundary))
@@ -406,29 +406,7 @@ def check_accepted(plan, app, ledger, parts):
 def check_same(plan, plain, ours):
     """What the app can decrypt is what a strict reading of the client's body gives: ours, and another's."""
     assert comparable(plain) == comparable(ours), "not what was sent"
-    boundary = parse_boundary(plan.content_type)
-    try:
-        theirs = by_oracle(plan.body.rstrip(b"\r\n"), boundary)
-    except oracle.MultipartError:
-        # A part's own Content-Length that is wrong: nobody downstream sees it, so we take it.
-        assert b"content-length" in plan.body.lower(), "taken, but refused by multipart"
-        return
-    assert comparable(plain) == comparable(theirs), "read otherwise by multipart before us"
-
-
-def by_oracle(body, boundary):
-    """Return what multipart's strict parser makes of a body: [(name, file name, content)]; raise its error."""
-    parts = []
-    with oracle.PushMultipartParser(
-        boundary, strict=True, max_header_size=65536, max_header_count=1000
-    ) as parser:
-        # The last byte by itself: it looks at nothing that comes in the same piece as the end.
-        for event in chain(parser.parse(body[:-1]), parser.parse(body[-1:])):
-            if isinstance(event, oracle.MultipartSegment):
-                parts.append((event.name, event.filename, bytearray()))
-            elif event is not None:
-                parts[-1][2].extend(event)
-    return parts
+    assert_read_alike(ours, plan.body, parse_boundary(plan.content_type))
 
 
 def with_known_boundary(reads, boundary):

@@ -34,7 +34,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Case:
-    """One request. ``status`` and ``reason`` are None where it must pass."""
+    """One request. ``status`` and ``reason`` are None where it must pass; ``clients`` names who sends such a body."""
 
     name: str
     why: str
@@ -45,6 +45,7 @@ class Case:
     parts: tuple[Expected, ...] = ()
     path: str = "/upload"
     policy: dict[str, object] = field(default_factory=dict)
+    clients: str = ""
 
     @property
     def content_type(self) -> str:
@@ -117,8 +118,8 @@ def _parse_expectations(name: str, section: str) -> dict[str, object]:
         elif key == "policy":
             option, _, setting = value.partition("=")
             found["policy"][option] = int(setting) if setting.isdigit() else (setting,)
-        elif key == "path":
-            found["path"] = value
+        elif key in {"path", "clients"}:
+            found[key] = value
         else:
             raise ValueError(f"{name}: what is {line!r}?")
     if not why:
