@@ -106,6 +106,8 @@ class Bound:
     def is_close(self) -> bool:
         """Return whether the filling after :meth:`announce` is sure to be short enough."""
         saved = self._shorter * (self._policy.max_files + self._policy.max_fields - self.parts)
+        # What may follow the closing boundary is dropped.
+        saved += self._policy.max_part_header
         return self._of_parts_to_come + growth(STREAMED_FIELD_BYTES) + saved <= MAX_EPILOGUE
 
     @property

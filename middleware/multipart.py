@@ -3,13 +3,14 @@
 It takes bytes and yields events. Because the body is written anew, no parser behind the middleware
 reads the client's bytes. So this one is strict only where its own reading could take a file for a
 field, and leave it in plaintext, or could end a part at the wrong byte. It refuses line ends other
-than CRLF, bytes before the first boundary or after the last, folded or repeated headers, white
-space before a colon, control characters, and names that are not UTF-8. Which part is a file is
-decided by :mod:`securefs.middleware.disposition`.
+than CRLF, folded or repeated headers, white space before a colon, control characters, names that
+are not UTF-8, and boundaries before the first line of one or after the closing one. Other bytes
+there are dropped, up to the length of a part's header. Which part is a file is decided by
+:mod:`securefs.middleware.disposition`.
 
 The table of states::
 
-    START ──"--boundary CRLF"──▶ HEADER ──empty line──▶ BODY ──"CRLF --boundary CRLF"──▶ HEADER …
+    START ──"CRLF --boundary CRLF"──▶ HEADER ──empty line──▶ BODY ──"CRLF --boundary CRLF"──▶ HEADER …
       └─────"--boundary--"──────────────▶ EPILOGUE ◀──────"CRLF --boundary--"───────────┘
 """
 
@@ -77,7 +78,6 @@ Event = Part | Data | PartEnd
 _HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
 _DEFAULT_TYPE: Final = "application/octet-stream"
 _IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
-_LINE_ENDS: Final = re.compile(rb"[\r\n]*")
 
 
 class _State(Enum):
@@ -100,16 +100,19 @@ class MultipartParser:
     """Turns the bytes of one body into events.
 
     :param boundary: the result of :func:`securefs.middleware.media_type.parse_boundary`.
-    :param max_header: the most bytes of one part's header block.
+    :param max_header: the most bytes of one part's header block, and of what is dropped before the
+        first boundary and after the last.
     """
 
     def __init__(self, boundary: bytes, max_header: int) -> None:
-        self._delimiter = b"\r\n--" + boundary
+        self._mark = b"--" + boundary
+        self._delimiter = b"\r\n" + self._mark
         self._max_header = max_header
         # With a line end before it, the first delimiter is like the others.
         self._held = b"\r\n"
         self._state = _State.START
-        self._began = False  # whether an empty line was skipped
+        self._ended = False  # whether the line of the closing boundary has ended
+        self._dropped = 0  # bytes before the first boundary and after the last
         self._steps: dict[_State, Callable[[bytes, int], _Step]] = {
             _State.START: self._start,
             _State.HEADER: self._header,
@@ -147,16 +150,18 @@ class MultipartParser:
     def close(self) -> None:
         """End the body; raise :class:`MalformedBodyError` if it must not end here."""
         if not self.complete:
-            raise MalformedBodyError("the body ends before its closing boundary")
+            raise MalformedBodyError("the body ends before its closing boundary (--boundary--)")
 
     def _start(self, buffer: bytes, start: int) -> _Step:
-        if not self._began and buffer[start : start + 3] == b"\r\n\r":
-            # One empty line before the first boundary is accepted: some test clients send it.
-            self._began = len(buffer) > start + 3
-            return _Step((), start + 2 * self._began, starved=not self._began)
-        if not self._delimiter.startswith(buffer[start : start + len(self._delimiter)]):
-            raise MalformedBodyError("the body does not begin with its boundary")
-        return self._behind_delimiter(buffer, start)
+        """Drop what precedes the first delimiter (RFC 2046 section 5.1.1: preamble)."""
+        end = buffer.find(self._mark, start)
+        if end < 0:
+            return self._drop(buffer, start)
+        if not buffer.startswith(b"\r\n", max(start, end - 2)):
+            # Some parsers find a boundary amid a line, or behind a bare LF.
+            raise MalformedBodyError("the first boundary is not at the beginning of a line")
+        self._count_dropped(buffer[start : end - 2])
+        return self._behind_delimiter(buffer, end - 2)
 
     def _header(self, buffer: bytes, start: int) -> _Step:
         if buffer.startswith(b"\r\n", start):
@@ -188,9 +193,30 @@ class MultipartParser:
         )
 
     def _epilogue(self, buffer: bytes, start: int) -> _Step:
-        if not _LINE_ENDS.fullmatch(buffer, start):
-            raise MalformedBodyError("bytes other than line ends follow the closing boundary")
-        return _Step((), len(buffer))
+        """Drop what follows the line of the closing boundary (RFC 2046 section 5.1.1: epilogue)."""
+        if not self._ended and buffer[start : start + 1] not in {b"\r", b"\n"}:
+            raise MalformedBodyError("the closing boundary is followed by other bytes than a line end")
+        self._ended = True
+        if buffer.find(self._mark, start) >= 0:
+            # Some parsers go on reading there.
+            raise MalformedBodyError("a boundary follows the closing boundary")
+        return self._drop(buffer, start)
+
+    def _drop(self, buffer: bytes, start: int) -> _Step:
+        """Drop what is neither a delimiter nor may be the beginning of one."""
+        end = max(start, len(buffer) - len(self._delimiter) + 1)
+        self._count_dropped(buffer[start:end])
+        return _Step((), end, starved=True)
+
+    def _count_dropped(self, data: bytes) -> None:
+        # The new body is shorter by what is dropped, and its end is filled. Line ends are not
+        # counted: they are what a filled body ends in.
+        self._dropped += len(data.translate(None, b"\r\n"))
+        if self._dropped > self._max_header:
+            raise MalformedBodyError(
+                f"more than {self._max_header} bytes precede the first boundary or follow the last: "
+                "is it the boundary of the Content-Type?"
+            )
 
     def _behind_delimiter(self, buffer: bytes, start: int) -> _Step:
         """Check the two bytes after the delimiter at ``start``; change state accordingly."""

@@ -50,9 +50,9 @@ def _comparable(name: str | None) -> str | None:
 def assert_read_alike(ours, body: bytes, boundary: bytes) -> bool:
     """Fail where that parser reads a body otherwise than ``ours``, [(name, file name, content)]; return whether it takes it.
 
-    A part that is a file to it is a file to us. Line ends after the closing boundary are left out.
+    A part that is a file to it is a file to us.
     """
-    theirs, refused = _read_or_refused(body.rstrip(b"\r\n"), boundary)
+    theirs, refused = _read_or_refused(_form_in(body, b"--" + boundary), boundary)
     if refused:
         assert _MORE_LENIENT.search(refused), f"taken, but refused by multipart: {refused}"
         return False
@@ -64,6 +64,14 @@ def assert_read_alike(ours, body: bytes, boundary: bytes) -> bool:
     if len(_PLAIN_NAMES.findall(body)) == body.lower().count(b"content-disposition"):
         assert [_names(part) for part in ours] == [_names(part) for part in theirs], "named otherwise"
     return True
+
+
+def _form_in(body: bytes, mark: bytes) -> bytes:
+    """Return a body without what precedes its first boundary and follows its last: that is dropped."""
+    start, end = body.find(mark), body.rfind(mark) + len(mark) + 2
+    assert body[:start].endswith(b"\r\n") or not start, "a boundary amid a line"
+    assert body[end : end + 1] in {b"", b"\r", b"\n"}, "a longer boundary"
+    return body[start:end]
 
 
 def _read_or_refused(body: bytes, boundary: bytes):
