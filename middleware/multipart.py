@@ -10,7 +10,7 @@ there are dropped, up to the length of a part's header. Which part is a file is 
 
 The table of states::
 
-    START ──"CRLF --boundary CRLF"──▶ HEADER ──empty line──▶ BODY ──"CRLF --boundary CRLF"──▶ HEADER …
+    START ──"--boundary CRLF"──▶ HEADER ──empty line──▶ BODY ──"CRLF --boundary CRLF"──▶ HEADER …
       └─────"--boundary--"──────────────▶ EPILOGUE ◀──────"CRLF --boundary--"───────────┘
 """
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import LimitExceededError, Reason, SecureFSError
 from securefs.middleware.disposition import MalformedDispositionError, parse_disposition
-from securefs.middleware.media_type import is_media_type
+from securefs.middleware.media_type import type_of_field, type_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,8 +48,8 @@ class MalformedBodyError(SecureFSError):
 class Part:
     """The header of a part. The names are written as current browsers do: percent escapes stay.
 
-    ``filename`` is None for a field; ``size`` is the length in bytes of the part's delimiter line
-    and header block.
+    ``filename`` is None for a field, and ``content_type`` may be empty for one. ``size`` is the
+    length in bytes of the part's delimiter line and header block.
     """
 
     name: str
@@ -76,8 +76,8 @@ Event = Part | Data | PartEnd
 # names as are in use. White space is stripped, not matched: if two repetitions can share it, the
 # time to find no match grows with the square of the header.
 _HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
-_DEFAULT_TYPE: Final = "application/octet-stream"
 _IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
+_QUOTED_PRINTABLE: Final = "quoted-printable"  # RFC 2045 section 6.7
 
 
 class _State(Enum):
@@ -111,6 +111,7 @@ class MultipartParser:
         # With a line end before it, the first delimiter is like the others.
         self._held = b"\r\n"
         self._state = _State.START
+        self._quoted = False  # whether the part is in quoted-printable
         self._ended = False  # whether the line of the closing boundary has ended
         self._dropped = 0  # bytes before the first boundary and after the last
         self._steps: dict[_State, Callable[[bytes, int], _Step]] = {
@@ -173,7 +174,11 @@ class MultipartParser:
             return _Step((), start, starved=True)
         self._state = _State.BODY
         size = len(self._delimiter) + 2 + end + 4 - start
-        return _Step((_parse_header(buffer[start:end], size),), end + 4)
+        headers = _parse_header_lines(buffer[start:end])
+        part = _parse_header(headers, size)
+        encoding = headers.get(b"content-transfer-encoding", "binary").lower()
+        self._quoted = _is_quoted_printable(encoding, part)
+        return _Step((part,), end + 4)
 
     def _body(self, buffer: bytes, start: int) -> _Step:
         end = buffer.find(self._delimiter, start)
@@ -184,6 +189,8 @@ class MultipartParser:
             end = buffer.rfind(b"\r", max(start, len(buffer) - len(self._delimiter) + 1))
             if end < 0 or not self._delimiter.startswith(buffer[end:]):
                 end = len(buffer)
+        if self._quoted and buffer.find(b"=", start, end) >= 0:
+            raise MalformedBodyError("a field has an '=' in quoted-printable, which some frameworks decode")
         content = (Data(memoryview(buffer)[start:end]),) if end > start else ()
         if not found:
             return _Step(content, end, starved=True)
@@ -252,10 +259,7 @@ def _parse_header_lines(block: bytes) -> dict[bytes, str]:
     return headers
 
 
-def _parse_header(block: bytes, size: int) -> Part:
-    headers = _parse_header_lines(block)
-    if headers.get(b"content-transfer-encoding", "binary").lower() not in _IDENTITY_ENCODINGS:
-        raise MalformedBodyError("a part has a Content-Transfer-Encoding, which some frameworks decode")
+def _parse_header(headers: dict[bytes, str], size: int) -> Part:
     if b"content-disposition" not in headers:
         raise MalformedBodyError("a part has no Content-Disposition")
     try:
@@ -265,6 +269,14 @@ def _parse_header(block: bytes, size: int) -> Part:
     content_type = headers.get(b"content-type", "")
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
-    if not is_media_type(content_type):
-        content_type = _DEFAULT_TYPE
+    content_type = (type_of_field if disposition.filename is None else type_of_file)(content_type)
     return Part(disposition.name, disposition.filename, content_type, size)
+
+
+def _is_quoted_printable(encoding: str, part: Part) -> bool:
+    """Return whether a part is a field in quoted-printable; raise if some framework decodes it."""
+    if encoding == _QUOTED_PRINTABLE and part.filename is None:
+        return True
+    if encoding not in _IDENTITY_ENCODINGS:
+        raise MalformedBodyError("a part has a Content-Transfer-Encoding, which some frameworks decode")
+    return False

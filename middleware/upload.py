@@ -127,6 +127,7 @@ class UploadPipeline:
         lines = ["", f"--{self.boundary}", f'Content-Disposition: form-data; name="{part.name}"']
         if filename is not None:
             lines[-1] += f'; filename="{filename}"'
+        if part.content_type:
             lines.append(f"Content-Type: {part.content_type}")
         data = "\r\n".join([*lines, "", ""]).encode("utf-8")
         self._bound.add_header(len(data), part.size)

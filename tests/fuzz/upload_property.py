@@ -361,7 +361,9 @@ def check_nothing_leaks(app, parts):
         filename = normalise(part.filename) if is_file(part.filename, content) else part.filename
         plain += f'\r\nContent-Disposition: form-data; name="{part.name}"'.encode()
         if filename is not None:
-            plain += f'; filename="{filename}"\r\nContent-Type: {part.content_type}'.encode()
+            plain += f'; filename="{filename}"'.encode()
+        if part.content_type:
+            plain += f"\r\nContent-Type: {part.content_type}".encode()
         plain += b"\r\n\r\n" + (TRAILER if is_file(part.filename, content) else content) + b"\r\n--"
     plain += b"--\r\n\n"
     for part, content in parts:

@@ -18,13 +18,13 @@ _ESCAPE = re.compile(rb"\\(?:([rnt0\\])|x([0-9a-f]{2})|(\r\n)|(.?))", re.DOTALL)
 _BYTES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 _STRING = r'("(?:[^"\\]|\\.)*")'
 _REFUSED = re.compile(r"(\d{3}) ([a-z_]+)")
-_FIELD = re.compile(rf"field {_STRING} = {_STRING}")
+_FIELD = re.compile(rf"field {_STRING} (?:(\S.*) )?= {_STRING}")
 _FILE = re.compile(rf"file {_STRING} {_STRING} (.+) = {_STRING}")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A part that the app must see; ``filename`` and ``content_type`` are None for a field."""
+    """A part that the app must see; ``filename`` is None for a field, ``content_type`` for one without."""
 
     name: str
     content: bytes
@@ -111,7 +111,8 @@ def _parse_expectations(name: str, section: str) -> dict[str, object]:
         elif key == "expect" and (match := _REFUSED.fullmatch(value)):
             found |= {"status": int(match[1]), "reason": match[2]}
         elif key == "expect" and (match := _FIELD.fullmatch(value)):
-            parts.append(Expected(json.loads(match[1]), json.loads(match[2]).encode("latin-1")))
+            content = json.loads(match[3]).encode("latin-1")
+            parts.append(Expected(json.loads(match[1]), content, None, match[2]))
         elif key == "expect" and (match := _FILE.fullmatch(value)):
             content = json.loads(match[4]).encode("latin-1")
             parts.append(Expected(json.loads(match[1]), content, json.loads(match[2]), match[3]))
