@@ -62,10 +62,9 @@ _MEDIA_TYPE: Final = re.compile(
     rf'(?:[ \t]*;[ \t]*{_TOKEN.pattern}=(?:{_TOKEN.pattern}|"[\x20\x21\x23-\x5b\x5d-\x7e]*"))*'
 )
 _DEFAULT_TYPE: Final = "application/octet-stream"
-# CherryPy and the cgi module, which WebOb uses, read pairs from a part of this type, and CherryPy
-# reads on to the end of the body.
+# Two frameworks read pairs from a part of this type, and one of them to the end of the body.
 _PAIRS: Final = "application/x-www-form-urlencoded"
-# Charsets in which ASCII is ASCII: WebOb decodes names by them. Others raise errors in frameworks
+# Charsets in which ASCII is ASCII: one framework decodes names by them. Others raise errors in frameworks
 # that the app does not expect (rot13), or take time that grows with the square (punycode).
 _FIELD_CHARSETS: Final = re.compile(
     r"utf-?8|(?:us-)?ascii|iso-8859-(?:[1-9]|1[03-6])|windows-125[0-8]|koi8-[ru]|gb2312|gbk|gb18030"

@@ -49,13 +49,15 @@ class Part:
     """The header of a part. The names are written as current browsers do: percent escapes stay.
 
     ``filename`` is None for a field, and ``content_type`` may be empty for one. ``size`` is the
-    length in bytes of the part's delimiter line and header block.
+    length in bytes of the part's delimiter line and header block, ``ranged`` whether there was a
+    Content-Range in it.
     """
 
     name: str
     filename: str | None
     content_type: str
     size: int
+    ranged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +272,7 @@ def _parse_header(headers: dict[bytes, str], size: int) -> Part:
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
     content_type = (type_of_field if disposition.filename is None else type_of_file)(content_type)
-    return Part(disposition.name, disposition.filename, content_type, size)
+    return Part(disposition.name, disposition.filename, content_type, size, b"content-range" in headers)
 
 
 def _is_quoted_printable(encoding: str, part: Part) -> bool:

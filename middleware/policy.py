@@ -53,6 +53,9 @@ class Policy:
     # Bodies on no declared path that are no form, JSON, XML or text: "pass" them to the app as they
     # are, or "refuse" them with 415.
     other_bodies: Literal["pass", "refuse"] = "pass"
+    # Files that a browser widget sends in pieces: "refuse" them, or "allow" each to become an
+    # encrypted file of its own.
+    chunked_uploads: Literal["refuse", "allow"] = "refuse"
     # Folders in which the app keeps what was uploaded. A response made from a file in one of them
     # must be ciphertext that verifies.
     stores: tuple[str, ...] = ()
@@ -98,8 +101,8 @@ class Policy:
             )
         if self.format not in FORMATS:
             raise ConfigurationError(f"Policy.format must be 1 or 2, not {self.format!r}")
-        if self.other_bodies not in {"pass", "refuse"}:
-            raise ConfigurationError(f"Policy.other_bodies must be pass or refuse, not {self.other_bodies!r}")
+        _check_word("other_bodies", self.other_bodies, ("pass", "refuse"))
+        _check_word("chunked_uploads", self.chunked_uploads, ("refuse", "allow"))
         for name in ("format_1_paths", "protected_paths", "raw_uploads", "stores", "upload_paths"):
             patterns = getattr(self, name)
             if not isinstance(patterns, tuple) or not all(isinstance(item, str) for item in patterns):
@@ -136,6 +139,11 @@ class Policy:
                 )
             policy = replace(policy, max_waiting=int(text))
         return policy
+
+
+def _check_word(name: str, value: str, words: tuple[str, str]) -> None:
+    if value not in words:
+        raise ConfigurationError(f"Policy.{name} must be {' or '.join(words)}, not {value!r}")
 
 
 def _list(environ: Mapping[str, str], name: str, separator: str = ",") -> tuple[str, ...]:

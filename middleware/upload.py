@@ -26,6 +26,7 @@ from securefs.middleware.servers import least_opening
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
+    from securefs.middleware.chunks import ChunkWatch
     from securefs.middleware.multipart import Event
     from securefs.middleware.policy import Policy
     from securefs.middleware.sealing import SealedFile, Sealing
@@ -37,9 +38,19 @@ MIN_BOUNDARY: Final = 32  # characters: 128 random bits in hexadecimal
 
 
 class UploadPipeline:
-    """One multipart body on its way to the app."""
+    """One multipart body on its way to the app.
 
-    def __init__(self, source: BodySource, boundary: bytes, policy: Policy, sealing: Sealing) -> None:
+    :param chunks: refuses pieces of files, None to let them pass.
+    """
+
+    def __init__(
+        self,
+        source: BodySource,
+        boundary: bytes,
+        policy: Policy,
+        sealing: Sealing,
+        chunks: ChunkWatch | None = None,
+    ) -> None:
         # At least as long as the client's boundary, so that short boundaries can't make bodies
         # grow; seldom longer. Some frameworks take no more than 70 characters.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
@@ -48,6 +59,7 @@ class UploadPipeline:
         self._parser = MultipartParser(boundary, policy.max_part_header)
         self._policy = policy
         self._sealing = sealing
+        self._chunks = chunks
         size = len(self.boundary)
         self._bound = Bound(policy, sealing.new.most_overhead, boundary=size, longer=size - len(boundary))
         self._open: SealedFile | None = None  # the file part that is being sealed
@@ -71,7 +83,7 @@ class UploadPipeline:
         try:
             yield from _whole_openings(self._parts(), self.boundary.encode("ascii"))
         except MalformedBodyError as error:
-            raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
+            raise Refusal(400, error.reason, str(error)) from None
         except LimitExceededError as error:
             raise Refusal(413, Reason.LIMIT, str(error)) from None
         except JournalError as error:
@@ -135,6 +147,8 @@ class UploadPipeline:
 
     def _field(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
         self._bound.add_field()
+        if self._chunks is not None:
+            self._chunks.add_field(part.name)
         yield self._header(part, part.filename)
         start, size = b"", 0
         for data in content:
@@ -154,6 +168,8 @@ class UploadPipeline:
 
     def _file(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
         self._bound.add_file()
+        if self._chunks is not None:
+            self._chunks.add_file(ranged=part.ranged)
         filename = normalise(part.filename or "")
         if len(filename.encode("utf-8")) > self._policy.max_filename:
             raise LimitExceededError(f"a file name is longer than {self._policy.max_filename} bytes")

@@ -37,6 +37,7 @@ class Reason(str, Enum):
     UNDECLARED = "undeclared"
     CIPHERTEXT_INJECTION = "ciphertext_injection"
     MALFORMED_MULTIPART = "malformed_multipart"
+    CHUNKED_UPLOAD = "chunked_upload"
     LIMIT = "limit"
     INSPECTION = "inspection"
     TIMEOUT = "timeout"

@@ -63,7 +63,12 @@ DRAWN = (
 )
 ANY_PACE = {"body_timeout": math.inf, "min_rate": 0}  # however slow the machine
 REASONS = {
-    400: {Reason.MALFORMED_MULTIPART, Reason.CIPHERTEXT_INJECTION, Reason.CLIENT_GONE},
+    400: {
+        Reason.MALFORMED_MULTIPART,
+        Reason.CHUNKED_UPLOAD,
+        Reason.CIPHERTEXT_INJECTION,
+        Reason.CLIENT_GONE,
+    },
     413: {Reason.LIMIT},
 }
 

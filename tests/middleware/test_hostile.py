@@ -149,6 +149,7 @@ def test_every_row_of_the_design_has_cases():
         "limit",
         "client_gone",
         "ciphertext_injection",
+        "chunked_upload",
     }
 
 

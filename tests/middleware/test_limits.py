@@ -114,6 +114,7 @@ DOWNLOADS = {
     ),
 }
 CHOICES = {
+    "chunked_uploads",
     "raw_uploads",
     "restore_metadata",
     "suite",

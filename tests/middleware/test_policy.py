@@ -54,6 +54,7 @@ def test_a_count_is_at_least_one(name):
         pytest.param({"verify_first": -1}, id="negative size"),
         pytest.param({"max_format_1": 0}, id="no Format 1 file"),
         pytest.param({"format": 3}, id="unknown format"),
+        pytest.param({"chunked_uploads": "join"}, id="unknown choice"),
         pytest.param({"format_1_paths": "/old/*"}, id="a pattern that is no tuple"),
         pytest.param({"protected_paths": ["/files/*"]}, id="a list"),
         pytest.param({"protected_paths": (b"/files/*",)}, id="bytes"),
