@@ -64,8 +64,8 @@ _MEDIA_TYPE: Final = re.compile(
 _DEFAULT_TYPE: Final = "application/octet-stream"
 # Two frameworks read pairs from a part of this type, and one of them to the end of the body.
 _PAIRS: Final = "application/x-www-form-urlencoded"
-# Charsets in which ASCII is ASCII: one framework decodes names by them. Others raise errors in frameworks
-# that the app does not expect (rot13), or take time that grows with the square (punycode).
+# Charsets in which ASCII is ASCII: one framework decodes names by them. Others raise errors that an
+# app does not expect (rot13), or take time that grows with the square of the length (punycode).
 _FIELD_CHARSETS: Final = re.compile(
     r"utf-?8|(?:us-)?ascii|iso-8859-(?:[1-9]|1[03-6])|windows-125[0-8]|koi8-[ru]|gb2312|gbk|gb18030"
     r"|big5|shift_jis|euc-(?:jp|kr)",

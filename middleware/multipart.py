@@ -5,7 +5,7 @@ reads the client's bytes. So this one is strict only where its own reading could
 field, and leave it in plaintext, or could end a part at the wrong byte. It refuses line ends other
 than CRLF, folded or repeated headers, white space before a colon, control characters, names that
 are not UTF-8, and boundaries before the first line of one or after the closing one. Other bytes
-there are dropped, up to the length of a part's header. Which part is a file is decided by
+there are dropped, up to 8 KiB. Which part is a file is decided by
 :mod:`securefs.middleware.disposition`.
 
 The table of states::
@@ -78,6 +78,7 @@ Event = Part | Data | PartEnd
 # names as are in use. White space is stripped, not matched: if two repetitions can share it, the
 # time to find no match grows with the square of the header.
 _HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
+MAX_AROUND: Final = 8 * 1024  # bytes that are dropped before the first boundary and after the last
 _IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
 _QUOTED_PRINTABLE: Final = "quoted-printable"  # RFC 2045 section 6.7
 
@@ -102,8 +103,7 @@ class MultipartParser:
     """Turns the bytes of one body into events.
 
     :param boundary: the result of :func:`securefs.middleware.media_type.parse_boundary`.
-    :param max_header: the most bytes of one part's header block, and of what is dropped before the
-        first boundary and after the last.
+    :param max_header: the most bytes of one part's header block.
     """
 
     def __init__(self, boundary: bytes, max_header: int) -> None:
@@ -221,9 +221,9 @@ class MultipartParser:
         # The new body is shorter by what is dropped, and its end is filled. Line ends are not
         # counted: they are what a filled body ends in.
         self._dropped += len(data.translate(None, b"\r\n"))
-        if self._dropped > self._max_header:
+        if self._dropped > MAX_AROUND:
             raise MalformedBodyError(
-                f"more than {self._max_header} bytes precede the first boundary or follow the last: "
+                f"more than {MAX_AROUND} bytes precede the first boundary or follow the last: "
                 "is it the boundary of the Content-Type?"
             )
 

@@ -32,11 +32,13 @@ class Policy:
     """
 
     max_body: int = 10 * GIB  # bytes of a whole multipart request
-    max_files: int = 64  # file parts in a request
+    max_files: int = 100  # file parts in a request
     max_fields: int = 1000  # other parts in a request
     max_field_bytes: int = MIB  # bytes of one field's value
     max_part_header: int = 8 * KIB  # bytes of one part's header block
-    max_filename: int = 255  # bytes of UTF-8, after normalising
+    max_filename: int = 255  # bytes of UTF-8; a longer name is shortened, its suffix kept
+    # Keep the relative path in a file's name, as folder uploads have it; else its last component.
+    keep_paths: bool = False
     body_timeout: float = 300.0  # seconds for a whole request body
     min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
     # Request bodies per process that may be waited for at once; None: any number. Use fewer than

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
 from securefs.header import MAGIC
-from securefs.middleware.bound import Bound
-from securefs.middleware.filename import decode, normalise
+from securefs.middleware.bound import MAX_SEALED_NAME, Bound
+from securefs.middleware.filename import decode, normalise, relative, shortened
 from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.sealing import Piece
@@ -170,17 +170,27 @@ class UploadPipeline:
         self._bound.add_file()
         if self._chunks is not None:
             self._chunks.add_file(ranged=part.ranged)
-        filename = normalise(part.filename or "")
-        if len(filename.encode("utf-8")) > self._policy.max_filename:
-            raise LimitExceededError(f"a file name is longer than {self._policy.max_filename} bytes")
+        name = (relative if self._policy.keep_paths else normalise)(part.filename or "")
+        filename = self._handed_on(name)
         header = self._header(part, filename)
+        metadata = {
+            "name": self._bound.sealed_name(decode(name), part.content_type),
+            "type": part.content_type,
+        }
         field, name = decode(part.name), decode(filename)
-        metadata = {"name": name, "type": part.content_type}
         self._open = self._sealing.begin(part.content_type, metadata, field=field, name=name)
         try:
             yield from self._open.pieces(content, header)
         finally:
             self._open = None
+
+    def _handed_on(self, name: str) -> str:
+        """Return the name for the app: of a path, no component is too long, nor the whole."""
+        longest = self._policy.max_filename
+        sizes = [len(component.encode("utf-8")) for component in name.split("/")]
+        if max(sizes) <= longest and sum(sizes) + len(sizes) - 1 <= max(longest, MAX_SEALED_NAME):
+            return name
+        return shortened(name.rpartition("/")[2], longest)
 
 
 def _whole_openings(pieces: Iterable[Piece | None], boundary: bytes) -> Iterator[Piece | None]:

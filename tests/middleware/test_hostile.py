@@ -117,7 +117,9 @@ def test_an_app_that_streams_never_sees_a_refused_body_complete(case, lab_for):
     assert outcomes.count("started") == outcomes.count("success") + outcomes.count("failure")
 
 
-@pytest.mark.parametrize("case", params([case for case in BEGINS_WELL if not case.status]))
+@pytest.mark.parametrize(
+    "case", params([case for case in BEGINS_WELL if not case.status and case.name != "chunk-without-file"])
+)
 def test_an_app_that_streams_sees_a_good_body_whole(case, lab_for):
     long = with_a_large_file_before(case)
     lab = lab_for(long)

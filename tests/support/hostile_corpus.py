@@ -133,6 +133,8 @@ def _parse_expectations(name: str, section: str) -> dict[str, object]:
 def _setting(option: str, text: str) -> object:
     if text.isdigit():
         return int(text)
+    if text in {"yes", "no"}:
+        return text == "yes"
     return text if option in WORDS else (text,)
 
 
