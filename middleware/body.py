@@ -182,9 +182,10 @@ def prepare(
             break
     else:
         return RewrittenBody(pipeline, iter(()), ready, pipeline.produced, environ)
-    bound = pipeline.upper_bound()
     if not pipeline.streamable():
         return _spooled(pipeline, chain(ready, pieces), environ)
+    # From here on, limits hold that keep the body within its bound.
+    bound = pipeline.upper_bound()
     return RewrittenBody(pipeline, _padded(pipeline, pieces, bound), ready, bound, environ, (pieces,))
 
 

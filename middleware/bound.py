@@ -2,10 +2,10 @@
 
 The app must be told a Content-Length when only the start of the body was read. :class:`Bound`
 counts what has been read, and computes how long the rest can become: data grows by the tags of its
-segments, each file that may still follow has its overhead, and each part a header that may be
-longer than the client's. The bound is never too small. Its excess is filled with line ends after
-the closing boundary, where parsers skip them. Limits keep that filling short; a body that would
-need more filling is held instead. No I/O.
+segments, each file that may still follow has its overhead, and headers and names have a common
+allowance. The bound is never too small. Its excess is filled with line ends after the closing
+boundary, where parsers skip them. Constants keep that filling short, so that no upload is held
+because of a limit that it does not reach. No I/O.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import LimitExceededError
 from securefs.metadata import encode_metadata
+from securefs.middleware.filename import shortened
 from securefs.middleware.media_type import MAX_MEDIA_TYPE
+from securefs.middleware.multipart import MAX_AROUND
 from securefs.middleware.servers import MAX_EPILOGUE
 from securefs.stream import growth
 
@@ -28,11 +30,20 @@ __all__ = ["Bound"]
 
 # Bytes of fields in a streamed body: each MiB of them costs 1 KiB of filling.
 STREAMED_FIELD_BYTES: Final = 32 * 1024 * 1024
-# Bytes by which the new part headers may be longer than a terse client's.
-HEADER_GROWTH: Final = 8 * 1024
-# Bytes of the longest metadata from a part's header, without the name: a type, each character of it
-# escaped.
-METADATA_SIZE: Final = len(encode_metadata({"name": "", "type": ""})) + 2 * MAX_MEDIA_TYPE
+# Files that may follow in a streamed body, if the policy allows as many: each costs 1 KiB.
+STREAMED_FILES: Final = 300
+# Bytes by which all the new boundaries and headers in a streamed body may be longer than a terse
+# client's.
+HEADER_GROWTH: Final = 64 * 1024
+MAX_SEALED_NAME: Final = 1024  # bytes of a name that are sealed with a file
+USUAL_NAME: Final = 255  # bytes of UTF-8; file systems take no longer name
+# Bytes by which the names in a streamed body may be longer than that, escapes included.
+LONG_NAMES: Final = 32 * 1024
+_EMPTY: Final = len(encode_metadata({"name": "", "type": ""}))
+# Bytes of metadata with a name of 255 bytes and any type: each parameter has two escaped quotes.
+USUAL_METADATA: Final = _EMPTY + USUAL_NAME + MAX_MEDIA_TYPE + MAX_MEDIA_TYPE // 2
+# Bytes of the longest metadata, each character of it escaped.
+LONGEST_METADATA: Final = _EMPTY + 2 * MAX_SEALED_NAME + 2 * MAX_MEDIA_TYPE
 
 
 class Bound:
@@ -51,13 +62,15 @@ class Bound:
         self._policy = policy
         self._overhead = overhead or _nothing
         self._growth = growth if overhead else _nothing
-        self._plain = 0  # bytes by which the rest does not grow if all of it is plain files
         self._boundary = boundary
-        self._longer, self._shorter = max(0, longer), max(0, -longer)
+        self._shorter = max(0, -longer)
         self._files = self._fields = 0
-        self._grown = 0  # bytes by which the new headers were longer than the client's
-        self._field_bytes = 0  # since the length was announced
         self._announced = False
+        # Since the length was announced:
+        self._late_files = 0
+        self._grown = 0  # bytes by which the new headers were longer than the client's
+        self._long_names = 0  # bytes by which names were longer than usual
+        self._field_bytes = 0
 
     @property
     def parts(self) -> int:
@@ -69,6 +82,12 @@ class Bound:
         self._files += 1
         if self._files > self._policy.max_files:
             raise LimitExceededError(f"more than {self._policy.max_files} files (max_files)")
+        self._late_files += self._announced
+        if self._late_files > STREAMED_FILES:
+            raise LimitExceededError(
+                f"more than {STREAMED_FILES} files follow the start of a streamed body; "
+                "Policy(spool=True) takes them"
+            )
 
     def add_field(self) -> None:
         """Count a field; raise :class:`LimitExceededError` if there are too many."""
@@ -81,11 +100,26 @@ class Bound:
 
         :param theirs: the size in bytes of the client's header.
         """
-        self._grown += max(0, size - theirs - self._longer)
-        if self._announced and self._grown > HEADER_GROWTH:
+        self._grown += max(0, size - theirs) if self._announced else 0
+        if self._grown > HEADER_GROWTH:
             raise LimitExceededError(
                 "the body's part headers are too terse to stream; Policy(spool=True) takes them"
             )
+
+    def sealed_name(self, name: str, media_type: str) -> str:
+        """Return what of a file's name is sealed with it, and count it.
+
+        That is the beginning and the suffix, up to 1,024 bytes. If the length was announced, names
+        of more than 255 bytes (with escapes) have a common allowance. Beyond it, that much is kept.
+        """
+        kept = shortened(name, MAX_SEALED_NAME)
+        size = len(encode_metadata({"name": kept, "type": media_type}))
+        beyond = max(0, size - USUAL_METADATA) if self._announced else 0
+        if self._long_names + beyond > LONG_NAMES:
+            escapes = size - _EMPTY - len(kept.encode("utf-8")) - len(media_type)
+            return shortened(name, max(1, USUAL_NAME - escapes))
+        self._long_names += beyond
+        return kept
 
     def add_field_bytes(self, size: int) -> None:
         """Count bytes of a field; raise if the bound does not hold."""
@@ -101,31 +135,38 @@ class Bound:
         :param file: the file whose data is being read, if any.
         """
         self._announced = True
-        if self._policy.plain_fields:
-            self._plain = self._growth(rest)
         if file is None:
             return rest + self._growth(rest) + self._of_parts_to_come
         # The rest is counted as data of that file, because that data grows the most.
         data = file.taken + rest
-        return data + self._growth(data) - file.given + self._file_overhead + self._of_parts_to_come
+        return (
+            data + self._growth(data) - file.given + self._overhead(LONGEST_METADATA) + self._of_parts_to_come
+        )
 
-    def is_close(self) -> bool:
+    def is_close(self, rest: int, file: SealedFile | None) -> bool:
         """Return whether the filling after :meth:`announce` is sure to be short enough."""
-        saved = self._shorter * (self._policy.max_files + self._policy.max_fields - self.parts)
-        unused = self._growth(STREAMED_FIELD_BYTES) + self._plain + saved
-        return self._of_parts_to_come + unused <= MAX_EPILOGUE
+        if self._policy.max_files - self._files > STREAMED_FILES and self._files > 1:
+            # Several files came with the start: as many may follow as the policy allows.
+            return False
+        parts = self._files_to_come + self._policy.max_fields - self._fields
+        # What surrounds the client's form is dropped.
+        saved = self._shorter * parts + MAX_AROUND
+        unused = self._growth(STREAMED_FIELD_BYTES)
+        if self._policy.plain_fields:
+            # All of the rest may be plain, and grow by nothing.
+            data = rest + (file.taken if file is not None else 0)
+            unused = max(unused, self._growth(data)) + self._overhead(LONGEST_METADATA)
+        return self._of_parts_to_come + unused + saved <= MAX_EPILOGUE
 
     @property
-    def _file_overhead(self) -> int:
-        # The bytes of a name, each of them escaped.
-        return self._overhead(METADATA_SIZE + 2 * self._policy.max_filename)
+    def _files_to_come(self) -> int:
+        return min(self._policy.max_files - self._files, STREAMED_FILES)
 
     @property
     def _of_parts_to_come(self) -> int:
         """The most bytes by which parts still to come enlarge the body, beyond their data."""
-        files = self._policy.max_files - self._files
-        parts = files + self._policy.max_fields - self._fields
-        return files * self._file_overhead + parts * self._longer + HEADER_GROWTH + self._boundary
+        files = self._files_to_come * self._overhead(USUAL_METADATA)
+        return files + LONG_NAMES + HEADER_GROWTH + self._boundary
 
 
 def _nothing(_size: int) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
+from securefs.middleware.chunks import ChunkedUploadError, ChunkWatch
 from securefs.middleware.headers import content_length, drop_copies, has_body, is_identity
 from securefs.middleware.media_type import MalformedTypeError, is_media_type, parse_boundary
 from securefs.middleware.paths import any_reading_matches, every_reading_matches
@@ -84,7 +85,8 @@ def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
     if not is_identity(inner.get("HTTP_CONTENT_ENCODING")):
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
     plain = bool(policy.plain_uploads) and every_reading_matches(transit.environ, policy.plain_uploads)
-    pipeline = UploadPipeline(_source(transit), boundary, policy, _sealing(transit), plain=plain)
+    source, sealing, chunks = _source(transit), _sealing(transit), _chunks(transit)
+    pipeline = UploadPipeline(source, boundary, policy, sealing, chunks, plain=plain)
     body = prepare(pipeline, spool=policy.spool, environ=inner)
     inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
     return _announced(transit, body)
@@ -92,6 +94,12 @@ def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
 
 def _rewritten_file(transit: Transit) -> RewrittenBody:
     """Encrypt a body that is itself a file; it has the type of the request, and no name."""
+    if (chunks := _chunks(transit)) is not None:
+        try:
+            chunks.add_query(str(transit.inner.get("QUERY_STRING", "")))
+            chunks.add_file()
+        except ChunkedUploadError as error:
+            raise Refusal(400, error.reason, str(error)) from None
     source = _source(transit)
     media_type = transit.inner.get("CONTENT_TYPE", "")
     try:
@@ -120,6 +128,12 @@ def _source(transit: Transit) -> BodySource:
         sock=connection(inner),
         room=settings.room,
     )
+
+
+def _chunks(transit: Transit) -> ChunkWatch | None:
+    if transit.settings.policy.chunked_uploads == "allow":
+        return None
+    return ChunkWatch(content_range="HTTP_CONTENT_RANGE" in transit.inner)
 
 
 def _sealing(transit: Transit) -> Sealing:

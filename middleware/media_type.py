@@ -15,6 +15,8 @@ hold that:
    other than UTF-8 or ASCII: some frameworks decode names by it.
 4. Any other type has no boundary. Not even its values have an asterisk, ``=?`` or the word
    multipart: the app's framework gets this type as it came.
+
+The same rules hold for the type of a field: it is handed on if no framework takes it for a form.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from typing import Final, TypeGuard
 
 from securefs.errors import Reason, SecureFSError
 
-__all__ = ["MAX_MEDIA_TYPE", "MalformedTypeError", "is_media_type", "parse_boundary"]
+__all__ = [
+    "MAX_MEDIA_TYPE",
+    "MalformedTypeError",
+    "is_media_type",
+    "parse_boundary",
+    "type_of_field",
+    "type_of_file",
+]
 
 MAX_CONTENT_TYPE: Final = 1024  # characters of a request's Content-Type
 MAX_MEDIA_TYPE: Final = 127  # characters of the type that is sealed with a file
@@ -52,6 +61,16 @@ _MEDIA_TYPE: Final = re.compile(
     rf"{_TOKEN.pattern}/{_TOKEN.pattern}"
     rf'(?:[ \t]*;[ \t]*{_TOKEN.pattern}=(?:{_TOKEN.pattern}|"[\x20\x21\x23-\x5b\x5d-\x7e]*"))*'
 )
+DEFAULT_TYPE: Final = "application/octet-stream"
+# Two frameworks read pairs from a part of this type, and one of them to the end of the body.
+_PAIRS: Final = "application/x-www-form-urlencoded"
+# Charsets in which ASCII is ASCII: one framework decodes names by them. Others raise errors that an
+# app does not expect (rot13), or take time that grows with the square of the length (punycode).
+_FIELD_CHARSETS: Final = re.compile(
+    r"utf-?8|(?:us-)?ascii|iso-8859-(?:[1-9]|1[03-6])|windows-125[0-8]|koi8-[ru]|gb2312|gbk|gb18030"
+    r"|big5|shift_jis|euc-(?:jp|kr)",
+    re.IGNORECASE,
+)
 
 
 class MalformedTypeError(SecureFSError):
@@ -66,6 +85,36 @@ def is_media_type(text: object) -> TypeGuard[str]:
     Only such types are sealed with a file and restored.
     """
     return isinstance(text, str) and len(text) <= MAX_MEDIA_TYPE and bool(_MEDIA_TYPE.fullmatch(text))
+
+
+def type_of_file(text: str) -> str:
+    """Return the type of a file: ``text``, else its type without parameters, else the default.
+
+    Parameters are left out if they are malformed, or longer than 127 characters with the type.
+    """
+    if is_media_type(text):
+        return text
+    name = text.partition(";")[0].rstrip(" ")
+    return name if is_media_type(name) else DEFAULT_TYPE
+
+
+def type_of_field(text: str) -> str:
+    """Return the type that a field is handed on with, empty for none.
+
+    Some frameworks decode a field by it. Parameters are left out if the charset is an unusual one.
+
+    :param text: what the client sent, empty for nothing.
+    """
+    try:
+        # A type with a boundary is refused, or is a form.
+        is_form = parse_boundary(text) is not None
+    except MalformedTypeError:
+        return ""
+    match = _NAME.match(text)
+    if match is None or is_form or match[0].lower() == _PAIRS:
+        return ""
+    charset = _parse_parameters(text, match.end()).get("charset", "utf-8")
+    return text if _FIELD_CHARSETS.fullmatch(charset) else match[0]
 
 
 def parse_boundary(content_type: str) -> bytes | None:

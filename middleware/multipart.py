@@ -1,11 +1,12 @@
 """A strict, sans-IO parser for ``multipart/form-data`` (RFC 7578, RFC 2046 section 5.1).
 
-It takes bytes and yields events. It accepts what browsers and common clients send and refuses
-everything else, because parsers disagree on the rest: one takes for a field what another takes for
-a file, and a file that this parser took for a field would be stored in plaintext. It refuses line
-ends other than CRLF, bytes before the first boundary or after the last, folded or repeated headers,
-white space before a colon, control characters, names that are not UTF-8, and every way of writing a
-file name but ``filename=``.
+It takes bytes and yields events. Because the body is written anew, no parser behind the middleware
+reads the client's bytes. So this one is strict only where its own reading could take a file for a
+field, and leave it in plaintext, or could end a part at the wrong byte. It refuses line ends other
+than CRLF, folded or repeated headers, white space before a colon, control characters, names that
+are not UTF-8, and boundaries before the first line of one or after the closing one. Other bytes
+there are dropped, up to 8 KiB. Which part is a file is decided by
+:mod:`securefs.middleware.disposition`.
 
 The table of states::
 
@@ -21,7 +22,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import LimitExceededError, Reason, SecureFSError
-from securefs.middleware.media_type import is_media_type
+from securefs.middleware.disposition import MalformedDispositionError, parse_disposition
+from securefs.middleware.media_type import type_of_field, type_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,16 +46,18 @@ class MalformedBodyError(SecureFSError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The header of a part. ``name`` and ``filename`` are undecoded: percent escapes stay.
+    """The header of a part. The names are written as current browsers do: percent escapes stay.
 
-    ``filename`` is None for a field; ``size`` is the length in bytes of the part's delimiter line
-    and header block.
+    ``filename`` is None for a field, and ``content_type`` may be empty for one. ``size`` is the
+    length in bytes of the part's delimiter line and header block, ``ranged`` whether there was a
+    Content-Range in it.
     """
 
     name: str
     filename: str | None
     content_type: str
     size: int
+    ranged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +74,13 @@ class PartEnd:
 
 Event = Part | Data | PartEnd
 
-# RFC 9110 section 5.6.2: token
-_TCHARS: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-
 # field-line = field-name ":" OWS field-value OWS, without obs-fold, and of all tokens only such
 # names as are in use. White space is stripped, not matched: if two repetitions can share it, the
 # time to find no match grows with the square of the header.
 _HEADER_LINE: Final = re.compile(rb"([A-Za-z0-9_\-]+):([\t\x20-\x7e\x80-\xff]*)")
-# A value between quotes ends at the first quote that no backslash precedes (RFC 2183 quoted-pair,
-# as old curl writes) ...
-_QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
-# ... unless only the browsers' reading is possible: there a backslash is an ordinary character
-# (WHATWG HTML, form-data).
-_QUOTED_PLAIN: Final = r'"([^"]*)"'
-_NAME: Final = r" *; *([A-Za-z0-9_\-*]+)"
-# An unquoted value must be a token: parsers disagree on where anything else ends.
-_PARAMETERS: Final = tuple(
-    re.compile(rf"{_NAME}(?:=(?:{quoted}|({_TCHARS})))?") for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
-)
-_DEFAULT_TYPE: Final = "application/octet-stream"
+MAX_AROUND: Final = 8 * 1024  # bytes that are dropped before the first boundary and after the last
 _IDENTITY_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})  # RFC 2045 section 6.2
-_LINE_ENDS: Final = re.compile(rb"[\r\n]*")
+_QUOTED_PRINTABLE: Final = "quoted-printable"  # RFC 2045 section 6.7
 
 
 class _State(Enum):
@@ -117,12 +107,15 @@ class MultipartParser:
     """
 
     def __init__(self, boundary: bytes, max_header: int) -> None:
-        self._delimiter = b"\r\n--" + boundary
+        self._mark = b"--" + boundary
+        self._delimiter = b"\r\n" + self._mark
         self._max_header = max_header
         # With a line end before it, the first delimiter is like the others.
         self._held = b"\r\n"
         self._state = _State.START
-        self._began = False  # whether an empty line was skipped
+        self._quoted = False  # whether the part is in quoted-printable
+        self._ended = False  # whether the line of the closing boundary has ended
+        self._dropped = 0  # bytes before the first boundary and after the last
         self._steps: dict[_State, Callable[[bytes, int], _Step]] = {
             _State.START: self._start,
             _State.HEADER: self._header,
@@ -160,16 +153,18 @@ class MultipartParser:
     def close(self) -> None:
         """End the body; raise :class:`MalformedBodyError` if it must not end here."""
         if not self.complete:
-            raise MalformedBodyError("the body ends before its closing boundary")
+            raise MalformedBodyError("the body ends before its closing boundary (--boundary--)")
 
     def _start(self, buffer: bytes, start: int) -> _Step:
-        if not self._began and buffer[start : start + 3] == b"\r\n\r":
-            # One empty line before the first boundary is accepted: some test clients send it.
-            self._began = len(buffer) > start + 3
-            return _Step((), start + 2 * self._began, starved=not self._began)
-        if not self._delimiter.startswith(buffer[start : start + len(self._delimiter)]):
-            raise MalformedBodyError("the body does not begin with its boundary")
-        return self._behind_delimiter(buffer, start)
+        """Drop what precedes the first delimiter (RFC 2046 section 5.1.1: preamble)."""
+        end = buffer.find(self._mark, start)
+        if end < 0:
+            return self._drop(buffer, start)
+        if not buffer.startswith(b"\r\n", max(start, end - 2)):
+            # Some parsers find a boundary amid a line, or behind a bare LF.
+            raise MalformedBodyError("the first boundary is not at the beginning of a line")
+        self._count_dropped(buffer[start : end - 2])
+        return self._behind_delimiter(buffer, end - 2)
 
     def _header(self, buffer: bytes, start: int) -> _Step:
         if buffer.startswith(b"\r\n", start):
@@ -183,7 +178,11 @@ class MultipartParser:
             return _Step((), start, starved=True)
         self._state = _State.BODY
         size = len(self._delimiter) + 2 + end + 4 - start
-        return _Step((_parse_header(buffer[start:end], size),), end + 4)
+        headers = _parse_header_lines(buffer[start:end])
+        part = _parse_header(headers, size)
+        encoding = headers.get(b"content-transfer-encoding", "binary").lower()
+        self._quoted = _is_quoted_printable(encoding, part)
+        return _Step((part,), end + 4)
 
     def _body(self, buffer: bytes, start: int) -> _Step:
         end = buffer.find(self._delimiter, start)
@@ -194,6 +193,8 @@ class MultipartParser:
             end = buffer.rfind(b"\r", max(start, len(buffer) - len(self._delimiter) + 1))
             if end < 0 or not self._delimiter.startswith(buffer[end:]):
                 end = len(buffer)
+        if self._quoted and buffer.find(b"=", start, end) >= 0:
+            raise MalformedBodyError("a field has an '=' in quoted-printable, which some frameworks decode")
         content = (Data(memoryview(buffer)[start:end]),) if end > start else ()
         if not found:
             return _Step(content, end, starved=True)
@@ -203,9 +204,30 @@ class MultipartParser:
         )
 
     def _epilogue(self, buffer: bytes, start: int) -> _Step:
-        if not _LINE_ENDS.fullmatch(buffer, start):
-            raise MalformedBodyError("bytes other than line ends follow the closing boundary")
-        return _Step((), len(buffer))
+        """Drop what follows the line of the closing boundary (RFC 2046 section 5.1.1: epilogue)."""
+        if not self._ended and buffer[start : start + 1] not in {b"\r", b"\n"}:
+            raise MalformedBodyError("the closing boundary is followed by other bytes than a line end")
+        self._ended = True
+        if buffer.find(self._mark, start) >= 0:
+            # Some parsers go on reading there.
+            raise MalformedBodyError("a boundary follows the closing boundary")
+        return self._drop(buffer, start)
+
+    def _drop(self, buffer: bytes, start: int) -> _Step:
+        """Drop what is neither a delimiter nor may be the beginning of one."""
+        end = max(start, len(buffer) - len(self._delimiter) + 1)
+        self._count_dropped(buffer[start:end])
+        return _Step((), end, starved=True)
+
+    def _count_dropped(self, data: bytes) -> None:
+        # The new body is shorter by what is dropped, and its end is filled. Line ends are not
+        # counted: they are what a filled body ends in.
+        self._dropped += len(data.translate(None, b"\r\n"))
+        if self._dropped > MAX_AROUND:
+            raise MalformedBodyError(
+                f"more than {MAX_AROUND} bytes precede the first boundary or follow the last: "
+                "is it the boundary of the Content-Type?"
+            )
 
     def _behind_delimiter(self, buffer: bytes, start: int) -> _Step:
         """Check the two bytes after the delimiter at ``start``; change state accordingly."""
@@ -241,64 +263,24 @@ def _parse_header_lines(block: bytes) -> dict[bytes, str]:
     return headers
 
 
-def _parse_header(block: bytes, size: int) -> Part:
-    headers = _parse_header_lines(block)
-    if headers.get(b"content-transfer-encoding", "binary").lower() not in _IDENTITY_ENCODINGS:
-        raise MalformedBodyError("a part has a Content-Transfer-Encoding, which some frameworks decode")
+def _parse_header(headers: dict[bytes, str], size: int) -> Part:
     if b"content-disposition" not in headers:
         raise MalformedBodyError("a part has no Content-Disposition")
-    parameters = _parse_disposition(headers[b"content-disposition"])
-    if not parameters.get("name"):
-        # Some frameworks drop a part with an empty name, some don't.
-        raise MalformedBodyError("a part has no name")
-    if parameters["name"].endswith("\\") or parameters.get("filename", "").endswith("\\"):
-        # Doubled or not: some frameworks take the closing quote for an escaped one, and so the file
-        # for a field.
-        raise MalformedBodyError("a part's name or file name ends in a backslash")
+    try:
+        disposition = parse_disposition(headers[b"content-disposition"])
+    except MalformedDispositionError as error:
+        raise MalformedBodyError(str(error)) from None
     content_type = headers.get(b"content-type", "")
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
-    if not is_media_type(content_type):
-        content_type = _DEFAULT_TYPE
-    return Part(parameters["name"], parameters.get("filename"), content_type, size)
+    content_type = (type_of_field if disposition.filename is None else type_of_file)(content_type)
+    return Part(disposition.name, disposition.filename, content_type, size, b"content-range" in headers)
 
 
-def _parse_disposition(text: str) -> dict[str, str]:
-    """Return the parameters of ``form-data; name="…"; filename="…"``, each as it is sent on."""
-    if text[:9].lower() != "form-data":
-        raise MalformedBodyError("a part's disposition is not form-data")
-    readings = [
-        reading for pattern in _PARAMETERS if (reading := _parse_parameters(text, pattern)) is not None
-    ]
-    if not readings or readings[0] != readings[-1]:
-        raise MalformedBodyError("a part's Content-Disposition is malformed, or can be read in two ways")
-    return readings[0]
-
-
-def _parse_parameters(text: str, pattern: re.Pattern[str]) -> dict[str, str] | None:
-    """Return the parameters under one of the two readings of quotes; None if it fits neither."""
-    parameters: dict[str, str] = {}
-    position, end = len("form-data"), len(text)
-    while position < end:
-        match = pattern.match(text, position)
-        if match is None or text.startswith("=", match.end()):
-            return None
-        position = match.end()
-        name, quoted, token = match[1].lower(), match[2], match[3]
-        value = token if quoted is None else quoted
-        if value is None or "*" in name or name in parameters:
-            # filename*, filename*0, a bare filename, a second name: parsers read each of these
-            # differently.
-            raise MalformedBodyError(
-                f"a part's Content-Disposition has an unusable or repeated {name[:40]!r}"
-            )
-        parameters[name] = _one_form(value)
-    return parameters
-
-
-def _one_form(value: str) -> str:
-    """Return ``value`` as current browsers write it: an escaped quote becomes %22.
-
-    Old clients put a backslash before the quote.
-    """
-    return re.sub(r"\\(.)", lambda pair: "%22" if pair[1] == '"' else pair[0], value)
+def _is_quoted_printable(encoding: str, part: Part) -> bool:
+    """Return whether a part is a field in quoted-printable; raise if some framework decodes it."""
+    if encoding == _QUOTED_PRINTABLE and part.filename is None:
+        return True
+    if encoding not in _IDENTITY_ENCODINGS:
+        raise MalformedBodyError("a part has a Content-Transfer-Encoding, which some frameworks decode")
+    return False

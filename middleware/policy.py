@@ -22,8 +22,13 @@ MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 OtherBodies = Literal["pass", "refuse"]
 CiphertextUploads = Literal["refuse", "allow"]
+ChunkedUploads = Literal["refuse", "allow"]
 # Fields that are one of two words, and those that are lists, with an example of what they list.
-_CHOICES: Final = {"other_bodies": ("pass", "refuse"), "ciphertext_uploads": ("refuse", "allow")}
+_CHOICES: Final = {
+    "other_bodies": ("pass", "refuse"),
+    "ciphertext_uploads": ("refuse", "allow"),
+    "chunked_uploads": ("refuse", "allow"),
+}
 _LISTS: Final = {
     **dict.fromkeys(
         ("format_1_paths", "plain_uploads", "protected_paths", "raw_uploads", "upload_paths"), "/files/*"
@@ -44,11 +49,13 @@ class Policy:
     """
 
     max_body: int = 10 * GIB  # bytes of a whole multipart request
-    max_files: int = 64  # file parts in a request
+    max_files: int = 100  # file parts in a request
     max_fields: int = 1000  # other parts in a request
     max_field_bytes: int = MIB  # bytes of one field's value
     max_part_header: int = 8 * KIB  # bytes of one part's header block
-    max_filename: int = 255  # bytes of UTF-8, after normalising
+    max_filename: int = 255  # bytes of UTF-8; a longer name is shortened, its suffix kept
+    # Keep the relative path in a file's name, as folder uploads have it; else its last component.
+    keep_paths: bool = False
     body_timeout: float = 300.0  # seconds for a whole request body
     min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
     # Request bodies per process that may be waited for at once; None: any number. Use fewer than
@@ -72,6 +79,9 @@ class Policy:
     # Names of fields that hold files, though their parts have no file name. The app gets such a
     # part with the field's name for a file name.
     file_fields: tuple[str, ...] = ()
+    # Files that a browser widget sends in pieces: "refuse" them, or "allow" each to become an
+    # encrypted file of its own.
+    chunked_uploads: ChunkedUploads = "refuse"
     # Files that start like an encrypted file: "refuse" them, or "allow" them to be encrypted again.
     # An app that opens such a file has a ciphertext that it was given: do not let it serve that.
     ciphertext_uploads: CiphertextUploads = "refuse"
@@ -192,6 +202,7 @@ _TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "Suite": ((Suite,), "a Suite such as Suite.GCM"),
     "tuple[str, ...]": ((tuple,), 'a tuple such as ("/files/*",)'),
     "OtherBodies": ((str,), "pass or refuse"),
+    "ChunkedUploads": ((str,), "refuse or allow"),
     "CiphertextUploads": ((str,), "refuse or allow"),
 }
 

@@ -43,6 +43,7 @@ _STATUS: Final = {
 # Faults of the client. The details of their refusals name rules and limits, which are no secrets.
 _CLIENTS_FAULT: Final = frozenset(
     {
+        Reason.CHUNKED_UPLOAD,
         Reason.CIPHERTEXT_INJECTION,
         Reason.CLIENT_GONE,
         Reason.LIMIT,

@@ -139,7 +139,7 @@ def beneath(file: object) -> Any:
 # --- parsers of forms
 
 # Bytes of line ends that may follow the last boundary of a body. Werkzeug refuses 500,000.
-MAX_EPILOGUE: Final = 128 * 1024
+MAX_EPILOGUE: Final = 448 * 1024
 
 
 def least_opening(boundary: bytes) -> int:

@@ -10,13 +10,15 @@ The app must be told a length before the body is known: see :mod:`securefs.middl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
-from securefs.middleware.bound import Bound
-from securefs.middleware.filename import decode, normalise
+from securefs.middleware.bound import MAX_SEALED_NAME, Bound
+from securefs.middleware.filename import decode, normalise, relative, shortened
+from securefs.middleware.media_type import DEFAULT_TYPE
 from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.sealing import CIPHERTEXT, Piece, refuse_ciphertext
@@ -25,6 +27,7 @@ from securefs.middleware.servers import least_opening
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
+    from securefs.middleware.chunks import ChunkWatch
     from securefs.middleware.multipart import Event
     from securefs.middleware.policy import Policy
     from securefs.middleware.sealing import SealedFile, Sealing
@@ -38,11 +41,19 @@ MIN_BOUNDARY: Final = 32  # characters: 128 random bits in hexadecimal
 class UploadPipeline:
     """One multipart body on its way to the app.
 
+    :param chunks: refuses pieces of files, None to let them pass.
     :param plain: no file of this body is encrypted: ``Policy.plain_uploads`` names its path.
     """
 
     def __init__(
-        self, source: BodySource, boundary: bytes, policy: Policy, sealing: Sealing, *, plain: bool = False
+        self,
+        source: BodySource,
+        boundary: bytes,
+        policy: Policy,
+        sealing: Sealing,
+        chunks: ChunkWatch | None = None,
+        *,
+        plain: bool = False,
     ) -> None:
         # At least as long as the client's boundary, so that short boundaries can't make bodies
         # grow; seldom longer. Some frameworks take no more than 70 characters.
@@ -52,6 +63,7 @@ class UploadPipeline:
         self._parser = MultipartParser(boundary, policy.max_part_header)
         self._policy = policy
         self._sealing = sealing
+        self._chunks = chunks
         size = len(self.boundary)
         overhead = None if plain else sealing.new.most_overhead
         self._bound = Bound(policy, overhead, boundary=size, longer=size - len(boundary))
@@ -77,7 +89,7 @@ class UploadPipeline:
         try:
             yield from _whole_openings(self._parts(), self.boundary.encode("ascii"))
         except MalformedBodyError as error:
-            raise Refusal(400, Reason.MALFORMED_MULTIPART, str(error)) from None
+            raise Refusal(400, error.reason, str(error)) from None
         except LimitExceededError as error:
             raise Refusal(413, Reason.LIMIT, str(error)) from None
         except JournalError as error:
@@ -87,12 +99,16 @@ class UploadPipeline:
 
     def upper_bound(self) -> int:
         """Return an upper bound on the new body's length in bytes, from what was read so far."""
-        rest = (self._source.length or 0) - self._source.received + self._parser.held
-        return self.produced + self._unsent + self._bound.announce(rest, self._open)
+        return self.produced + self._unsent + self._bound.announce(self._rest, self._open)
 
     def streamable(self) -> bool:
         """Return whether :meth:`upper_bound` is close enough to stream under it."""
-        return self._bound.is_close()
+        return self._bound.is_close(self._rest, self._open)
+
+    @property
+    def _rest(self) -> int:
+        """The number of bytes of the client's body that were not parsed yet."""
+        return (self._source.length or 0) - self._source.received + self._parser.held
 
     def _events(self) -> Iterator[Event | None]:
         while data := self._source.read():
@@ -138,6 +154,7 @@ class UploadPipeline:
         lines = ["", f"--{self.boundary}", f'Content-Disposition: form-data; name="{part.name}"']
         if filename is not None:
             lines[-1] += f'; filename="{filename}"'
+        if part.content_type:
             lines.append(f"Content-Type: {part.content_type}")
         data = "\r\n".join([*lines, "", ""]).encode("utf-8")
         self._bound.add_header(len(data), part.size)
@@ -145,6 +162,8 @@ class UploadPipeline:
 
     def _field(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
         self._bound.add_field()
+        if self._chunks is not None:
+            self._chunks.add_field(part.name)
         yield self._header(part, part.filename)
         size = 0
         for data in refuse_ciphertext(content, "a field starts like an encrypted file"):
@@ -161,6 +180,8 @@ class UploadPipeline:
 
     def _file(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
         self._bound.add_file()
+        if self._chunks is not None:
+            self._chunks.add_file(ranged=part.ranged)
         field = decode(part.name)
         plain = self._plain or field in self._policy.plain_fields
         if plain:
@@ -168,20 +189,30 @@ class UploadPipeline:
             content = refuse_ciphertext(content, "a file that is not encrypted starts like an encrypted file")
         elif self._policy.ciphertext_uploads == "refuse":
             content = refuse_ciphertext(content, CIPHERTEXT)
-        # The name of a part of file_fields is its field's: without one, frameworks read text.
-        filename = normalise(part.name if part.filename is None else part.filename)
-        if len(filename.encode("utf-8")) > self._policy.max_filename:
-            raise LimitExceededError(
-                f"a file name is longer than {self._policy.max_filename} bytes (max_filename)"
-            )
+        if part.filename is None:
+            # Without a file name, frameworks read a part of file_fields as text.
+            part = replace(part, filename=part.name, content_type=part.content_type or DEFAULT_TYPE)
+        name = (relative if self._policy.keep_paths else normalise)(part.filename or "")
+        filename = self._handed_on(name)
         header = self._header(part, filename)
+        metadata = {
+            "name": self._bound.sealed_name(decode(name), part.content_type),
+            "type": part.content_type,
+        }
         name = decode(filename)
-        metadata = {"name": name, "type": part.content_type}
         self._open = self._sealing.begin(part.content_type, metadata, field=field, name=name, plain=plain)
         try:
             yield from self._open.pieces(content, header)
         finally:
             self._open = None
+
+    def _handed_on(self, name: str) -> str:
+        """Return the name for the app: of a path, no component is too long, nor the whole."""
+        longest = self._policy.max_filename
+        sizes = [len(component.encode("utf-8")) for component in name.split("/")]
+        if max(sizes) <= longest and sum(sizes) + len(sizes) - 1 <= max(longest, MAX_SEALED_NAME):
+            return name
+        return shortened(name.rpartition("/")[2], longest)
 
 
 def _whole_openings(pieces: Iterable[Piece | None], boundary: bytes) -> Iterator[Piece | None]:

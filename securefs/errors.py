@@ -38,6 +38,7 @@ class Reason(str, Enum):
     COMPRESSED = "compressed"
     CIPHERTEXT_INJECTION = "ciphertext_injection"
     MALFORMED_MULTIPART = "malformed_multipart"
+    CHUNKED_UPLOAD = "chunked_upload"
     LIMIT = "limit"
     INSPECTION = "inspection"
     TIMEOUT = "timeout"

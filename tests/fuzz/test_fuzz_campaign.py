@@ -119,7 +119,7 @@ def test_a_seeded_campaign_finds_what_is_broken_and_prints_the_input(monkeypatch
         pass_files_as_fields(patch)
         assert campaign.seeded(tmp_path, 1, 1000) == 1
     out = capsys.readouterr().out
-    assert "AssertionError: a file's plaintext" in out
+    assert "AssertionError" in out
     found = re.findall(
         r"^FINDING (\S+): python tests/fuzz/campaign\.py --replay \1\n  in base64: (\S+)$", out, re.MULTILINE
     )

@@ -14,10 +14,10 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import shake_128
-from itertools import chain, count
+from itertools import count
 
-import multipart as oracle
 from support.hostile_corpus import load
+from support.strict_reader import assert_read_alike, read_by_oracle
 from support.uploads import KEYRING, canonical_parts, opened, problem_of
 from support.wsgi_client import Input, call
 from werkzeug.http import parse_options_header
@@ -32,7 +32,7 @@ from securefs.audit import Journal
 from securefs.errors import LimitExceededError, Reason
 from securefs.header import MAGIC
 from securefs.middleware import Policy, SecureFS
-from securefs.middleware.filename import normalise
+from securefs.middleware.filename import normalise, shortened
 from securefs.middleware.media_type import MalformedTypeError, parse_boundary
 from securefs.middleware.multipart import Data as Content
 from securefs.middleware.multipart import MalformedBodyError, MultipartParser, Part
@@ -64,7 +64,12 @@ DRAWN = (
 )
 ANY_PACE = {"body_timeout": math.inf, "min_rate": 0}  # however slow the machine
 REASONS = {
-    400: {Reason.MALFORMED_MULTIPART, Reason.CIPHERTEXT_INJECTION, Reason.CLIENT_GONE},
+    400: {
+        Reason.MALFORMED_MULTIPART,
+        Reason.CHUNKED_UPLOAD,
+        Reason.CIPHERTEXT_INJECTION,
+        Reason.CLIENT_GONE,
+    },
     413: {Reason.LIMIT},
 }
 
@@ -351,6 +356,13 @@ def is_file(filename, content):
     return bool(filename) or (filename is not None and bool(content))
 
 
+def handed_on(filename, content):
+    """Return the name with which the app sees a part."""
+    if not is_file(filename, content):
+        return filename
+    return shortened(normalise(filename), LIMITS["max_filename"])
+
+
 def check_nothing_leaks(app, parts):
     """Fail where the app reads a file's content that is not there by right.
 
@@ -359,10 +371,12 @@ def check_nothing_leaks(app, parts):
     got = app.got.replace(app.boundary, b"") if app.got else b""
     plain = b"--"
     for part, content in parts:
-        filename = normalise(part.filename) if is_file(part.filename, content) else part.filename
+        filename = handed_on(part.filename, content)
         plain += f'\r\nContent-Disposition: form-data; name="{part.name}"'.encode()
         if filename is not None:
-            plain += f'; filename="{filename}"\r\nContent-Type: {part.content_type}'.encode()
+            plain += f'; filename="{filename}"'.encode()
+        if part.content_type:
+            plain += f"\r\nContent-Type: {part.content_type}".encode()
         plain += b"\r\n\r\n" + (TRAILER if is_file(part.filename, content) else content) + b"\r\n--"
     plain += b"--\r\n\n"
     for part, content in parts:
@@ -387,7 +401,7 @@ def check_accepted(plan, app, ledger, parts):
     sealed = canonical_parts(environ["CONTENT_TYPE"], got)
     boundary = app.boundary
     written = [(part.name, part.filename, part.content) for part in sealed]
-    theirs = by_oracle(got.rstrip(b"\r\n"), boundary)
+    theirs = read_by_oracle(got.rstrip(b"\r\n"), boundary)
     assert comparable(written) == comparable(theirs), "read otherwise by multipart"
     in_pieces = plan.size >= WHOLE_HEADERS and plan.way in {"read", "readinto", "read1"}
     theirs = by_werkzeug(*with_known_boundary(app.reads if in_pieces else [got], boundary))
@@ -406,30 +420,9 @@ def check_accepted(plan, app, ledger, parts):
 
 def check_same(plan, plain, ours):
     """What the app can decrypt is what a strict reading of the client's body gives: ours, and another's."""
-    assert comparable(plain) == comparable(ours), "not what was sent"
-    boundary = parse_boundary(plan.content_type)
-    try:
-        theirs = by_oracle(plan.body.rstrip(b"\r\n"), boundary)
-    except oracle.MultipartError:
-        # A part's own Content-Length that is wrong: nobody downstream sees it, so we take it.
-        assert b"content-length" in plan.body.lower(), "taken, but refused by multipart"
-        return
-    assert comparable(plain) == comparable(theirs), "read otherwise by multipart before us"
-
-
-def by_oracle(body, boundary):
-    """Return what multipart's strict parser makes of a body: [(name, file name, content)]; raise its error."""
-    parts = []
-    with oracle.PushMultipartParser(
-        boundary, strict=True, max_header_size=65536, max_header_count=1000
-    ) as parser:
-        # The last byte by itself: it looks at nothing that comes in the same piece as the end.
-        for event in chain(parser.parse(body[:-1]), parser.parse(body[-1:])):
-            if isinstance(event, oracle.MultipartSegment):
-                parts.append((event.name, event.filename, bytearray()))
-            elif event is not None:
-                parts[-1][2].extend(event)
-    return parts
+    expected = [(name, handed_on(filename, content), content) for name, filename, content in ours]
+    assert comparable(plain) == comparable(expected), "not what was sent"
+    assert_read_alike(ours, plan.body, parse_boundary(plan.content_type))
 
 
 def with_known_boundary(reads, boundary):

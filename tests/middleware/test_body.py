@@ -406,7 +406,7 @@ def test_a_short_boundary_costs_too_much_padding_to_stream(journal, length):
 
 def test_headers_that_are_too_terse_to_stream_are_refused_and_can_be_spooled(journal):
     parts = [Expected("n", b"", None, None)] * 900 + [Expected("f", bytes(2 * MIB), "f", "a/b")]
-    parts += [Expected('\\"' * 3000, b"", None, None)] * 4
+    parts += [Expected('\\"' * 3000, b"", None, None)] * 23
     body = client_body(parts, LONG)
     flow = line(body, LONG, journal)
     rewritten = prepare(flow.pipeline, spool=False)

@@ -71,6 +71,8 @@ SCRAPS = [
     *(
         b"Content-Disposition: form-data",
         b"Content-Type: text/plain\r\n",
+        b"Content-Type: application/x-www-form-urlencoded\r\n",
+        b"Content-Type: text/plain; charset=utf-7\r\n",
         b"Content-Transfer-Encoding: base64\r\n",
     ),
     *(
@@ -216,8 +218,23 @@ forms = st.lists(
         Expected,
         name=text | tricky,
         content=st.binary(max_size=40).map(lambda data: data.hex().encode()),
-        filename=st.none() | text | tricky | st.just(""),
+        filename=text | tricky | st.just(""),
         content_type=st.sampled_from(["text/plain", "application/octet-stream", 'a/b; c="d"']),
+    )
+    | st.builds(
+        Expected,
+        name=text | tricky,
+        content=st.binary(max_size=40).map(lambda data: data.hex().encode())
+        | st.just("Zürich".encode("latin-1")),
+        content_type=st.sampled_from(
+            [
+                None,
+                "application/json",
+                "text/plain; charset=ISO-8859-1",
+                "text/plain;charset=koi8-r",
+                "text/html",
+            ]
+        ),
     ),
     max_size=4,
 )

@@ -54,8 +54,10 @@ def assert_refused(lab, answer, case):
     assert record["http"]["status"] == case.status
     reason = re.compile(case.reason.replace("_", ".?"), re.IGNORECASE)
     told = answer.body + repr(sorted(answer.headers.items())).encode()
-    # "limit" is a word of the title; which limit it was is not said.
-    assert case.reason == "limit" or not reason.search(told.decode()), "the client learns the reason"
+    # It is told the rule that it broke, but no code. "limit" is a word of a title, and one code is
+    # the name of a setting.
+    named = case.reason in {"limit", "chunked_upload"}
+    assert named or not reason.search(told.decode()), "the client learns the code"
 
 
 @pytest.mark.parametrize("case", params(refused()))
@@ -117,7 +119,9 @@ def test_an_app_that_streams_never_sees_a_refused_body_complete(case, lab_for):
     assert outcomes.count("started") == outcomes.count("success") + outcomes.count("failure")
 
 
-@pytest.mark.parametrize("case", params([case for case in BEGINS_WELL if not case.status]))
+@pytest.mark.parametrize(
+    "case", params([case for case in BEGINS_WELL if not case.status and case.name != "chunk-without-file"])
+)
 def test_an_app_that_streams_sees_a_good_body_whole(case, lab_for):
     long = with_a_large_file_before(case)
     lab = lab_for(long)
@@ -149,6 +153,7 @@ def test_every_row_of_the_design_has_cases():
         "limit",
         "client_gone",
         "ciphertext_injection",
+        "chunked_upload",
     }
 
 

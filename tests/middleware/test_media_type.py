@@ -17,6 +17,8 @@ from securefs.middleware.media_type import (
     MalformedTypeError,
     is_media_type,
     parse_boundary,
+    type_of_field,
+    type_of_file,
 )
 
 FORM = "multipart/form-data; boundary="
@@ -194,6 +196,45 @@ def test_the_error_quotes_nothing_of_the_client_s():
     with pytest.raises(MalformedTypeError) as caught:
         parse_boundary("text/plain; hunter2=1; hunter2=2")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("image/png", "image/png"),
+        ('text/plain; charset="utf-8"', 'text/plain; charset="utf-8"'),
+        ('application/pdf; name="\xfc.pdf"', "application/pdf"),
+        ("application/pdf ; name", "application/pdf"),
+        ("a/b; c=" + "d" * 121, "a/b"),
+        ("a/" + "b" * 126, "application/octet-stream"),
+        ("; a=b", "application/octet-stream"),
+        ("", "application/octet-stream"),
+    ],
+)
+def test_of_a_file_s_type_malformed_parameters_are_left_out(text, expected):
+    assert type_of_file(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("application/json", "application/json"),
+        ("text/plain; charset=ISO-8859-1", "text/plain; charset=ISO-8859-1"),
+        ('text/plain;charset="koi8-r"; a=b', 'text/plain;charset="koi8-r"; a=b'),
+        *((f"text/plain; charset={name}", "text/plain") for name in ("rot13", "punycode", "utf-7", "utf-16")),
+        ("Application/X-WWW-Form-URLencoded", ""),
+        ("multipart/form-data; boundary=B", ""),
+        ("multipart/mixed", ""),
+        ("text/plain; boundary=B", ""),
+        ("text/plain, text/html", ""),
+        ("text/*", ""),
+        ("text/plain; a", ""),
+        ("text", ""),
+        ("", ""),
+    ],
+)
+def test_a_field_is_handed_on_with_a_type_that_no_framework_takes_for_a_form(text, expected):
+    assert type_of_field(text) == expected
 
 
 def test_the_type_of_a_file_may_be_as_long_as_its_limit():

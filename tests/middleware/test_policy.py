@@ -24,7 +24,7 @@ COUNTS = (
 def test_the_defaults_are_those_of_the_documentation():
     policy = Policy()
     assert policy.max_body == 10 * 1024**3
-    assert (policy.max_files, policy.max_fields, policy.max_field_bytes) == (64, 1000, 1024**2)
+    assert (policy.max_files, policy.max_fields, policy.max_field_bytes) == (100, 1000, 1024**2)
     assert (policy.max_part_header, policy.max_filename) == (8192, 255)
     assert (policy.body_timeout, policy.min_rate) == (300, 1024)
     assert (policy.verify_first, policy.max_ranges) == (64 * 1024**2, 16)
@@ -54,6 +54,7 @@ def test_a_count_is_at_least_one(name):
         pytest.param({"verify_first": -1}, id="negative size"),
         pytest.param({"max_format_1": 0}, id="no Format 1 file"),
         pytest.param({"format": 3}, id="unknown format"),
+        pytest.param({"chunked_uploads": "join"}, id="unknown choice"),
         pytest.param({"format_1_paths": "/old/*"}, id="a pattern that is no tuple"),
         pytest.param({"protected_paths": ["/files/*"]}, id="a list"),
         pytest.param({"plain_fields": "avatar"}, id="a name that is no tuple"),

@@ -19,6 +19,7 @@ from securefs.errors import (
 from securefs.middleware.refusal import Problem, Refusal, request_id
 
 CLIENTS_FAULT = {
+    Reason.CHUNKED_UPLOAD,
     Reason.CIPHERTEXT_INJECTION,
     Reason.CLIENT_GONE,
     Reason.INSPECTION,

@@ -74,7 +74,7 @@ CASES = {
         ],
     ),
     "over a limit": (
-        {"policy": Policy(max_filename=3)},
+        {"policy": Policy(max_part_header=3)},
         [FILE],
         None,
         [("file.rejected", "failure", 2, "limit")],

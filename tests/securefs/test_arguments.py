@@ -175,7 +175,17 @@ NO_TYPE = {"format_1", "unbound_format_1", "overwrite", "follow_links", "primiti
 # Files are opened by name: what a wrong name is, Python tells.
 PATHS = {"source", "target", "path"}
 # Names of files and choices are no secrets.
-SHOWN = {"file", "stores", "directory", "names", "sync", "on_failure", "other_bodies", "ciphertext_uploads"}
+SHOWN = {
+    "file",
+    "stores",
+    "directory",
+    "names",
+    "sync",
+    "on_failure",
+    "other_bodies",
+    "ciphertext_uploads",
+    "chunked_uploads",
+}
 WRONG = [
     None,
     True,

@@ -50,6 +50,7 @@ def test_the_reasons_are_the_closed_list_of_the_journal():
         "compressed",
         "ciphertext_injection",
         "malformed_multipart",
+        "chunked_upload",
         "limit",
         "inspection",
         "timeout",

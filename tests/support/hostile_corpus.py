@@ -13,18 +13,20 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "hostile"
 
+WORDS = {"chunked_uploads"}  # fields of Policy that are one word, and no list of patterns
+
 _REPEAT = re.compile(rb"\\\{(.+?)\*(\d+)\}")
 _ESCAPE = re.compile(rb"\\(?:([rnt0\\])|x([0-9a-f]{2})|(\r\n)|(.?))", re.DOTALL)
 _BYTES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 _STRING = r'("(?:[^"\\]|\\.)*")'
 _REFUSED = re.compile(r"(\d{3}) ([a-z_]+)")
-_FIELD = re.compile(rf"field {_STRING} = {_STRING}")
+_FIELD = re.compile(rf"field {_STRING} (?:(\S.*) )?= {_STRING}")
 _FILE = re.compile(rf"file {_STRING} {_STRING} (.+) = {_STRING}")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A part that the app must see; ``filename`` and ``content_type`` are None for a field."""
+    """A part that the app must see; ``filename`` is None for a field, ``content_type`` for one without."""
 
     name: str
     content: bytes
@@ -34,7 +36,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Case:
-    """One request. ``status`` and ``reason`` are None where it must pass."""
+    """One request. ``status`` and ``reason`` are None where it must pass; ``clients`` names who sends such a body."""
 
     name: str
     why: str
@@ -45,6 +47,7 @@ class Case:
     parts: tuple[Expected, ...] = ()
     path: str = "/upload"
     policy: dict[str, object] = field(default_factory=dict)
+    clients: str = ""
 
     @property
     def content_type(self) -> str:
@@ -110,20 +113,29 @@ def _parse_expectations(name: str, section: str) -> dict[str, object]:
         elif key == "expect" and (match := _REFUSED.fullmatch(value)):
             found |= {"status": int(match[1]), "reason": match[2]}
         elif key == "expect" and (match := _FIELD.fullmatch(value)):
-            parts.append(Expected(json.loads(match[1]), json.loads(match[2]).encode("latin-1")))
+            content = json.loads(match[3]).encode("latin-1")
+            parts.append(Expected(json.loads(match[1]), content, None, match[2]))
         elif key == "expect" and (match := _FILE.fullmatch(value)):
             content = json.loads(match[4]).encode("latin-1")
             parts.append(Expected(json.loads(match[1]), content, json.loads(match[2]), match[3]))
         elif key == "policy":
             option, _, setting = value.partition("=")
-            found["policy"][option] = int(setting) if setting.isdigit() else (setting,)
-        elif key == "path":
-            found["path"] = value
+            found["policy"][option] = _setting(option, setting)
+        elif key in {"path", "clients"}:
+            found[key] = value
         else:
             raise ValueError(f"{name}: what is {line!r}?")
     if not why:
         raise ValueError(f"{name}: say in a comment why this case is here")
     return {**found, "why": " ".join(why), "parts": tuple(parts)}
+
+
+def _setting(option: str, text: str) -> object:
+    if text.isdigit():
+        return int(text)
+    if text in {"yes", "no"}:
+        return text == "yes"
+    return text if option in WORDS else (text,)
 
 
 def _parse_header(name: str, line: bytes) -> tuple[str, str]:

@@ -33,9 +33,11 @@ Made by `tests/support/multipart_table.py` from the cases in `tests/hostile`; do
 An upload is read twice: by the middleware that encrypts it, and by the app. If the two disagree on
 what is a file, a file is stored in plaintext, or a field is lost. This page shows how much parsers
 differ. Each row is a body, and each column shows what a framework alone, without securefs, makes of
-it. The last column shows what securefs does. It refuses a body of which more than one reading makes
-sense. It rewrites a body that it accepts, in the form in which a current browser would have sent
-it. A file in that column is a file for every framework behind securefs. [matrix.md](matrix.md) has
+it. The column behind them shows what securefs does. What might be a file is a file. A body that
+could hide a file in a field, or of which it is unclear where a part ends, is refused. Any other
+body is rewritten in the form in which a current browser would have sent
+it. A file in that column is a file for every framework behind securefs. The last column names
+clients that send such a body, if any are known. [matrix.md](matrix.md) has
 ordinary uploads and downloads, with every framework on every server.
 
 Frameworks also differ on what is a form at all. Falcon matches `*/form-data` and splits a
@@ -130,8 +132,8 @@ def page() -> str:
     for case in cases():
         cells = [columns[name][case.name] for name in COLUMNS]
         alike = len(set(cells)) == 1
-        rows[alike].append(f"| {case.name} | {' | '.join(cells)} | {verdict(case)} |")
-    head = f"| case | {' | '.join(COLUMNS)} | securefs |\n|{' --- |' * (len(COLUMNS) + 2)}\n"
+        rows[alike].append(f"| {case.name} | {' | '.join(cells)} | {verdict(case)} | {case.clients} |")
+    head = f"| case | {' | '.join(COLUMNS)} | securefs | clients that send it |\n|{' --- |' * (len(COLUMNS) + 3)}\n"
     total = len(cases())
     return (
         HEAD.format(versions=versions(), name_length=NAME_LENGTH)

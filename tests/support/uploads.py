@@ -113,7 +113,7 @@ class Lab:
 
 
 _HEADER = re.compile(
-    rb'Content-Disposition: form-data; name="([^"]+)"(?:; filename="([^"]*)"\r\nContent-Type: ([^\r\n]+))?'
+    rb'Content-Disposition: form-data; name="([^"]+)"(?:; filename="([^"]*)")?(?:\r\nContent-Type: ([^\r\n]+))?'
 )
 _OWN_TYPE = re.compile(r"multipart/form-data; boundary=([0-9a-f]{32,70})")
 
@@ -130,6 +130,7 @@ def canonical_parts(content_type: str, body: bytes) -> list[Expected]:
         assert block.startswith(b"\r\n")
         header, _, content = block[2:].partition(b"\r\n\r\n")
         name, filename, kind = _HEADER.fullmatch(header).groups()
+        assert filename is None or kind is not None, "a file without a type"
         assert not name.endswith(b"\\"), "a backslash before the closing quote"
         assert not (filename or b"").endswith(b"\\"), "a backslash before the closing quote"
         parts.append(
@@ -164,9 +165,9 @@ def browser_body(parts, boundary: bytes = b"----geckoformboundary001122334455667
     for part in parts:
         body += b"--" + boundary + b'\r\nContent-Disposition: form-data; name="' + part.name.encode() + b'"'
         if part.filename is not None:
-            body += (
-                b'; filename="' + part.filename.encode() + b'"\r\nContent-Type: ' + part.content_type.encode()
-            )
+            body += b'; filename="' + part.filename.encode() + b'"'
+        if part.content_type is not None:
+            body += b"\r\nContent-Type: " + part.content_type.encode()
         body += b"\r\n\r\n" + part.content + b"\r\n"
     return bytes(body) + b"--" + boundary + b"--\r\n"
 

@@ -1,0 +1,94 @@
+"""Chunked uploads: what browser widgets send if they cut a file into several requests.
+
+Each request holds a piece, and the app joins the pieces. Behind the middleware each piece would
+become an encrypted file of its own, and no reader opens what the app joins. So a piece is
+recognised by what the widgets send beside it, and refused with a reason that names the remedy. The
+widgets are Dropzone, Resumable.js, Flow.js, Fine Uploader and Plupload, and those that send
+Content-Range, such as jQuery File Upload. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl
+
+from securefs.errors import Reason
+from securefs.middleware.multipart import MalformedBodyError
+
+__all__ = ["ChunkWatch", "ChunkedUploadError"]
+
+# Fields that a widget sends beside a piece: any of these sets.
+_MARKS: Final = tuple(
+    frozenset(names.split())
+    for names in (
+        "dzchunkindex",
+        "dzchunkbyteoffset",
+        "resumableChunkNumber",
+        "flowChunkNumber",
+        "qqpartindex",
+        "chunk chunks",
+    )
+)
+_NAMES: Final = frozenset().union(*_MARKS)
+_MAX_PAIRS: Final = 1000  # pairs of a query string
+
+
+class ChunkedUploadError(MalformedBodyError):
+    """A request holds a piece of a file. The message says how it shows, and names the remedy."""
+
+    reason = Reason.CHUNKED_UPLOAD
+
+    def __init__(self, sign: str) -> None:
+        super().__init__(
+            f"a piece of a file ({sign}): each piece would be encrypted by itself, and what the app joins "
+            'would open for nobody. Turn chunking off in the widget, or set Policy(chunked_uploads="allow") '
+            "if the app decrypts the pieces before it joins them"
+        )
+
+
+class ChunkWatch:
+    """Looks for the marks of a piece in one request.
+
+    :param content_range: whether the request has a Content-Range.
+    """
+
+    def __init__(self, *, content_range: bool) -> None:
+        self._ranged = content_range
+        self._has_file = False
+        self._seen: set[str] = set()
+
+    def add_file(self, *, ranged: bool = False) -> None:
+        """Count a file, ``ranged`` with a Content-Range; raise if it is a piece of one.
+
+        :raises ChunkedUploadError: it is.
+        """
+        self._has_file = True
+        self._ranged = self._ranged or ranged
+        self._check()
+
+    def add_field(self, name: str) -> None:
+        """Count a field; raise if it belongs to a piece that came before.
+
+        :raises ChunkedUploadError: it does.
+        """
+        if name in _NAMES:
+            self._seen.add(name)
+            self._check()
+
+    def add_query(self, text: str) -> None:
+        """Count the names in a query string: widgets put them there if the body is the piece."""
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PAIRS)
+        except ValueError:
+            return
+        for name, _ in pairs:
+            self.add_field(name)
+
+    def _check(self) -> None:
+        if not self._has_file:
+            return
+        if self._ranged:
+            raise ChunkedUploadError("a Content-Range")
+        for mark in _MARKS:
+            if mark <= self._seen:
+                raise ChunkedUploadError(f"beside {' and '.join(sorted(mark))}")
