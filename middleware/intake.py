@@ -33,6 +33,8 @@ _DOCUMENTS: Final = re.compile(
     r"(?:application/(?:[a-z0-9.+-]+[+])?(?:json|xml)|application/x-www-form-urlencoded|text/[a-z0-9.+-]+)[ \t]*(?:;.*)?",
     re.IGNORECASE,
 )
+# What describes the client's body: the app gets another (RFC 1864, RFC 3230, RFC 9530).
+_OF_THE_BODY: Final = ("HTTP_CONTENT_MD5", "HTTP_DIGEST", "HTTP_CONTENT_DIGEST", "HTTP_REPR_DIGEST")
 # Methods by which a client stores what the body is, though it may be nothing.
 _STORING: Final = frozenset({"PUT", "POST", "PATCH"})
 
@@ -115,6 +117,8 @@ def _rewritten_file(transit: Transit) -> RewrittenBody:
 def _announced(transit: Transit, body: RewrittenBody) -> RewrittenBody:
     transit.inner["CONTENT_LENGTH"] = str(body.length)
     transit.inner.pop("HTTP_TRANSFER_ENCODING", None)
+    for name in _OF_THE_BODY:
+        transit.inner.pop(name, None)
     return body
 
 

@@ -56,7 +56,7 @@ class Policy:
     max_filename: int = 255  # bytes of UTF-8; a longer name is shortened, its suffix kept
     # Keep the relative path in a file's name, as folder uploads have it; else its last component.
     keep_paths: bool = False
-    body_timeout: float = 300.0  # seconds for a whole request body
+    body_timeout: float | None = None  # seconds for a whole request body; None: any number
     min_rate: int = KIB  # bytes per second, averaged over a body after its first five seconds
     # Request bodies per process that may be waited for at once; None: any number. Use fewer than
     # the server's threads, so that some stay free. A further body takes the place of a slow one, or
@@ -138,7 +138,7 @@ class Policy:
         if self.max_format_1 is not None and self.max_format_1 < 1:
             raise ConfigurationError("Policy.max_format_1 must be at least 1, or None")
         if (
-            not self.body_timeout > 0  # nor is it NaN
+            (self.body_timeout is not None and not self.body_timeout > 0)  # nor is it NaN
             or self.min_rate < 0
             or (self.verify_first is not None and self.verify_first < 0)
         ):
@@ -198,6 +198,7 @@ _TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "int": ((int,), "a whole number"),
     "int | None": ((int, type(None)), "a whole number or None"),
     "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number or None"),
     "bool": ((bool,), "True or False"),
     "Suite": ((Suite,), "a Suite such as Suite.GCM"),
     "tuple[str, ...]": ((tuple,), 'a tuple such as ("/files/*",)'),

@@ -34,14 +34,19 @@ _FIRST_SECOND: Final = 1.0  # seconds in which no client is evicted, even from a
 _SILENCE: Final = 2.0  # seconds without a byte after which a client may be evicted for another
 _TRICKLE: Final = 0.05  # seconds until a client that sends too few bytes to read is polled again
 _ENDED: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+_FOREVER: Final = 20.0 * 24 * 3600  # seconds; more milliseconds do not fit into poll's argument
 _BLIND_READ: Final = 256 * 1024  # bytes read at a time if it is unknown how many have arrived
 
 
 class Pace:
-    """The time limits of one body: a total, and an average rate after the first five seconds."""
+    """The time limits of one body: a total, if there is one, and an average rate.
+
+    The rate holds after the first five seconds.
+    """
 
     def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
-        self._timeout, self._rate = policy.body_timeout, policy.min_rate
+        self._timeout = math.inf if policy.body_timeout is None else policy.body_timeout
+        self._rate = policy.min_rate
         self._clock = clock
         self._start = clock()
 
@@ -54,9 +59,18 @@ class Pace:
         by_rate = _GRACE + received / self._rate if self._rate else math.inf
         return min(self._timeout, by_rate) - self.elapsed()
 
-    def deadline(self) -> float:
-        """Return the seconds until the total time is over."""
-        return self._timeout - self.elapsed()
+    @property
+    def has_total(self) -> bool:
+        """Whether there is a limit for the body as a whole."""
+        return self._timeout < math.inf
+
+    def deadline(self, received: int) -> float:
+        """Return the seconds that a read may take which ends with ``received`` bytes of the body.
+
+        That is until the total time is over. Without a total, it is until the rate would be too low
+        with all these bytes, and without a rate a long time.
+        """
+        return min(self._timeout - self.elapsed() if self.has_total else self.left(received), _FOREVER)
 
     def is_slow(self, received: int) -> bool:
         """Return whether the average rate is too low, without the grace period."""
@@ -65,16 +79,22 @@ class Pace:
     def check(self, received: int) -> None:
         """Raise :class:`Refusal` if a body that has ``received`` bytes now is too late."""
         if self.elapsed() > self._timeout:
-            raise self.too_late()
+            raise self._beyond_total()
         if self.left(received) < 0:
-            raise Refusal(
-                408, Reason.TIMEOUT, f"the body came slower than {self._rate} bytes a second (min_rate)"
-            )
+            raise self._below_rate()
 
     def too_late(self) -> Refusal:
-        """Return the refusal of a body that takes longer than allowed."""
+        """Return the refusal of a body of which a read did not end in time."""
+        return self._beyond_total() if self.has_total else self._below_rate()
+
+    def _beyond_total(self) -> Refusal:
         return Refusal(
             408, Reason.TIMEOUT, f"the body took longer than {self._timeout} seconds (body_timeout)"
+        )
+
+    def _below_rate(self) -> Refusal:
+        return Refusal(
+            408, Reason.TIMEOUT, f"the body came slower than {self._rate} bytes a second (min_rate)"
         )
 
 
@@ -195,7 +215,8 @@ class Client:
             lets more arrive.
         :raises Refusal: the client was evicted meanwhile.
         """
-        events = poll.poll(max(0.0, 1000 * self._pace.left(self._received)) + 1)
+        seconds = min(max(0.0, self._pace.left(self._received)), _FOREVER)
+        events = poll.poll(1000 * seconds + 1)
         if events and some:
             self._put_out.wait(_TRICKLE)
         if self._put_out.is_set():
@@ -204,13 +225,14 @@ class Client:
 
     def _read_blindly(self, wanted: int) -> bytes:
         self._room.enter(self)
+        seconds = self._pace.deadline(self._received + wanted)
         if self._timer is None:
-            self._timer = threading.Timer(max(0.0, self._pace.deadline()), self._expire)
+            self._timer = threading.Timer(max(0.0, seconds), self._expire)
             self._timer.daemon = True
             self._timer.start()
         before = self._socket.gettimeout()
         # Seconds; zero would mean "do not wait at all".
-        self._socket.settimeout(max(self._pace.deadline(), 0.001))
+        self._socket.settimeout(max(seconds, 0.001))
         try:
             data = self._stream.read(wanted)
         except Exception:
@@ -219,6 +241,10 @@ class Client:
             raise
         finally:
             self._socket.settimeout(before)
+            if not self._pace.has_total:
+                # The next read has a time of its own.
+                self._timer.cancel()
+                self._timer = None
         self._check_ended()
         return data
 

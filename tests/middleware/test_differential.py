@@ -39,6 +39,7 @@ SEEDS = [
     if case.content_type == "multipart/form-data; boundary=XX"
     and len(case.headers) == 1
     and len(case.body) < 3000
+    and not case.policy
 ]
 SCRAPS = [
     *(

@@ -116,13 +116,14 @@ def test_what_the_bare_app_takes_for_a_file_is_a_file(pair, case):
 
 
 # What frameworks make of these file names differs: escaped quotes, encoded words, filename*, quotes
-# that nobody escaped.
+# that nobody escaped. And one is shortened.
 NAMED_OTHERWISE = {
     "client-curl-old",
     "client-dotnet-encoded-word",
     "client-go",
     "client-guzzle-quote",
     "client-react-native",
+    "client-react-native-escaped",
     "client-retrofit",
     "client-retrofit-space",
     "client-spring",

@@ -169,3 +169,34 @@ def test_a_length_under_another_name_alone_is_refused(journal):
     wrapped = SecureFS(unreachable, keyring=KEYRING, journal=journal)
     answer = call(wrapped, "POST", "/up", None, [], watched=False, HTTP_CONTENT_LENGTH="5")
     assert problem_of(answer)["status"] == 400
+
+
+DIGESTS = {
+    "Content-MD5": "Q2hlY2sgSW50ZWdyaXR5IQ==",
+    "Digest": "sha-256=AAAA",
+    "Content-Digest": "sha-256=:AAAA:",
+    "Repr-Digest": "sha-256=:AAAA:",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "kept"),
+    [
+        pytest.param("/up", "multipart/form-data; boundary=B", False, id="form"),
+        pytest.param("/raw", "image/png", False, id="raw"),
+        pytest.param("/up", "application/json", True, id="untouched"),
+    ],
+)
+def test_digests_of_a_body_that_is_rewritten_do_not_reach_the_app(journal, path, content_type, kept):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append({name for name in DIGESTS if f"HTTP_{name.upper().replace('-', '_')}" in environ})
+        environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return []
+
+    wrapped = SecureFS(app, keyring=KEYRING, journal=journal, policy=Policy(raw_uploads=("/raw",)))
+    headers = [("Content-Type", content_type), *DIGESTS.items()]
+    assert call(wrapped, "POST", path, Input(FORM), headers, length=len(FORM)).status == 200
+    assert seen == [set(DIGESTS) if kept else set()]

@@ -26,7 +26,7 @@ def test_the_defaults_are_those_of_the_documentation():
     assert policy.max_body == 10 * 1024**3
     assert (policy.max_files, policy.max_fields, policy.max_field_bytes) == (100, 1000, 1024**2)
     assert (policy.max_part_header, policy.max_filename) == (8192, 255)
-    assert (policy.body_timeout, policy.min_rate) == (300, 1024)
+    assert (policy.body_timeout, policy.min_rate) == (None, 1024)
     assert (policy.verify_first, policy.max_ranges) == (64 * 1024**2, 16)
     assert policy.max_format_1 == 1024**3
     assert (policy.suite, policy.format, policy.spool) == (Suite.CBC_HMAC, 2, False)

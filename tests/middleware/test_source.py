@@ -17,7 +17,7 @@ from support.wsgi_client import Input
 
 from securefs.errors import Reason
 from securefs.header import MAGIC
-from securefs.middleware import BodyRefusedError, Policy
+from securefs.middleware import BodyRefusedError, Policy, waiting
 from securefs.middleware.headers import content_length, has_body
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.servers import UPLOAD_READ
@@ -173,7 +173,7 @@ def test_a_server_whose_read_fails_when_its_connection_is_shut_gets_the_same_ans
 def test_a_body_in_time_leaves_no_deadline_behind(connection):
     server, client, _ = connection
     with server.makefile("rb", buffering=0) as stream:
-        source = BodySource(stream, 5, Policy(), sock=server)
+        source = BodySource(stream, 5, Policy(body_timeout=300), sock=server)
         client.sendall(b"ab")
         assert source.read() == b"ab"
         deadline = source._client._timer
@@ -186,6 +186,55 @@ def test_a_body_in_time_leaves_no_deadline_behind(connection):
     assert not deadline.is_alive()
     client.sendall(b"next")
     assert server.recv(4) == b"next", "the connection still receives"
+
+
+@pytest.mark.parametrize("trickling", [False, True], ids=["silent", "trickling"])
+def test_without_a_total_a_read_ends_when_the_rate_would_be_too_low(connection, trickling, monkeypatch):
+    """So a client can't hold a thread for ever in a read that waits for all bytes."""
+    monkeypatch.setattr(waiting, "_GRACE", 0.1)
+    server, client, stream = connection
+    over, outlasted = threading.Event(), threading.Event()
+
+    def trickle():
+        for _ in range(1000):
+            if over.wait(0.01):
+                return
+            client.send(b"x" * trickling)
+        outlasted.set()
+        client.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    source = BodySource(stream, MIB, Policy(min_rate=100 * MIB), sock=server)
+    refusal = refusal_of(source.read)
+    over.set()
+    thread.join()
+    source.close()
+    assert (refusal.status, refusal.reason) == (408, Reason.TIMEOUT)
+    assert "slower than" in str(refusal) or not trickling, "a socket's timeout ends a silent one, too"
+    assert not outlasted.is_set(), "the read waited for all that the client had"
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(min_rate=0)], ids=["rate", "no limit"])
+def test_without_a_total_each_read_has_its_own_time_and_leaves_none_behind(connection, policy):
+    server, client, _ = connection
+    with server.makefile("rb", buffering=0) as stream:
+        source = BodySource(stream, 5, policy, sock=server)
+        for data in (b"ab", b"cde"):
+            client.sendall(data)
+            assert source.read() == data
+            assert source._client._timer is None
+        source.close()
+
+
+def test_a_body_of_any_duration_is_read_while_its_rate_is_good():
+    clock = Clock()
+    source = BodySource(Input(bytes(10 * MIB), step=MIB), 10 * MIB, Policy(), clock=clock)
+    for _ in range(9):
+        clock.now += 1000
+        assert len(source.read()) == MIB
+    clock.now += 2000
+    assert refusal_of(source.read).status == 408
 
 
 def test_a_deadline_after_the_connection_is_gone_harms_nobody(connection):
