@@ -13,7 +13,7 @@ from support.sealing import pattern
 
 from securefs import Encryptor, Keyring
 from securefs.app import owner_context
-from securefs.app.database import data_directory, open_database
+from securefs.app.database import data_directory, open_database, transaction
 from securefs.app.storage import Storage
 
 RING = Keyring(KEY)
@@ -71,6 +71,12 @@ def test_files_of_several_owners_verify_by_the_app_s_records(run, storage):
         "3 verified, 0 failed",
     ]
     assert run("verify", "--data-dir", "data", str(paths[1])).out.endswith(b"1 verified, 0 failed\n")
+
+
+def test_the_records_are_read_while_the_app_writes(run, storage):
+    uploaded(storage, "ann")
+    with transaction(Path("data/securefs.sqlite3")):
+        assert run("verify", "--data-dir", "data").code == 0
 
 
 def test_a_store_that_is_not_what_was_recorded_is_a_finding(run, storage):

@@ -168,14 +168,19 @@ def test_a_bar_is_shown_on_a_terminal_and_wiped(run, on_a_terminal):
     assert terminal.getvalue() == before
 
 
-@pytest.mark.parametrize("command", ["verify", "rewrap", "keys in-use"])
+@pytest.mark.parametrize("command", ["verify", "rewrap", "keys in-use", "import"])
 def test_a_bar_gives_way_to_each_line(run, rotating, on_a_terminal, command):
     terminal = on_a_terminal()
     Path("d").mkdir()
     for number in range(3):
         sealed(name=f"d/{number}.enc")
+    size = Path("d/0.enc").stat().st_size
     assert run(*command.split(), "d").code == (1 if command == "keys in-use" else 0)
-    assert "100 %" in terminal.getvalue()
+    unit, each = ("files", 1) if command in {"rewrap", "keys in-use"} else ("bytes", size)
+    for number, percent in ((1, " 33 %"), (2, " 66 %")):
+        assert f"] {percent}, {number * each} {unit}" in terminal.getvalue()
+    whole = "3 files" if unit == "files" else f"{3 * size / 1024:.1f} KiB"
+    assert f"] 100 %, {whole}" in terminal.getvalue()
     assert on_screen(terminal) == ""
     before = terminal.getvalue()
     run(*command.split(), "d", "--quiet")

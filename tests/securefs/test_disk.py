@@ -545,13 +545,24 @@ def test_what_a_killed_process_left_is_found_by_the_name_of_its_target(tmp_path,
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / ".a.b.0000000000000000.tmp")
     (tmp_path / ".a.b.0000000000000001.tmp").symlink_to(".a.b.tmp")
-    before = names(tmp_path)
+    before, descriptors = names(tmp_path), open_descriptors()
     assert remove_stale(target) == [left]
     assert names(tmp_path) == before - {left.name}
+    assert open_descriptors() == descriptors
     without_unnamed_files(monkeypatch)
     with write_atomically(target, overwrite=True):
         assert remove_stale(target) == [], "it is being written"
     assert remove_stale(tmp_path / "missing" / "x") == []
+
+
+def test_what_another_user_left_is_not_ours_to_remove(open_folder):
+    inbox = open_folder / "inbox"
+    inbox.mkdir()
+    left = inbox / ".target.0123456789abcdef.tmp"
+    left.touch(mode=0)
+    with unprivileged(inbox):
+        assert remove_stale(inbox / "target") == []
+    assert left.exists()
 
 
 def test_a_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
