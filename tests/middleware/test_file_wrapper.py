@@ -636,6 +636,14 @@ def test_bytes_that_the_app_read_of_an_encrypted_file_are_not_decrypted(way, sto
     assert ask(app, journal, **ANYWHERE[places](store)).status == 200
 
 
+def test_a_file_that_the_app_opened_is_served_though_it_read_it_in_another_one(journal):
+    def both(environ, stored):
+        opened(stored).read()
+        return opened(STOLEN)
+
+    assert ask(answering(both), journal).body == b"the victim's secret " * 5000
+
+
 def test_what_is_noted_of_nested_files_is_bounded():
     forget_nested()
     for number in range(MAX_NESTED + 3):
