@@ -270,9 +270,8 @@ class Response:
         """
         if self.opened is None or self.status.startswith("206"):
             return False
-        file = self.whole_file()
-        is_it = file is not None and opened_by_app(file) is self.opened
-        return is_it and self.announced_length in {None, self.opened.size}
+        is_whole = opened_by_app(self.whole_file()) is self.opened
+        return is_whole and self.announced_length in {None, self.opened.size}
 
     def is_stored(self) -> bool:
         """Return whether a file in a store was returned, or was drawn from.
