@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from securefs.disk import explain
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
+from securefs.middleware.conditions import NOT_MODIFIED
 from securefs.middleware.headers import STALE, values_of, without
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
@@ -36,6 +37,7 @@ __all__ = [
     "FileDelivery",
     "StreamDelivery",
     "UnopenedDelivery",
+    "UnsentDelivery",
     "record_failure",
     "record_passed_over",
 ]
@@ -338,6 +340,19 @@ class UnopenedDelivery(Delivery):
     def headers(self, headers: Headers) -> Headers:
         """See :meth:`Delivery.headers`."""
         return [*super().headers(headers), ("Accept-Ranges", "bytes")]
+
+
+class UnsentDelivery(Delivery):
+    """The headers of a file that is not sent, because a condition of the request does not hold."""
+
+    def __init__(self, exchange: Exchange, status: str) -> None:
+        super().__init__(exchange, {}, {})
+        self.status = status
+
+    def headers(self, headers: Headers) -> Headers:
+        """See :meth:`Delivery.headers`: there is no content to describe."""
+        kept = [pair for pair in super().headers(headers) if not pair[0].lower().startswith("content-")]
+        return kept if self.status == NOT_MODIFIED else [*kept, ("Content-Length", "0")]
 
 
 def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -18,10 +18,12 @@ from securefs.errors import FormatError, IntegrityError, LimitExceededError, Rea
 from securefs.format1 import ciphertext_size
 from securefs.header import MAGIC, PREAMBLE_SIZE, claimed_object_id, claimed_suite
 from securefs.middleware.body import RewrittenBody
+from securefs.middleware.conditions import entity_tag, failed_condition
 from securefs.middleware.delivery import (
     FileDelivery,
     StreamDelivery,
     UnopenedDelivery,
+    UnsentDelivery,
     record_failure,
     record_passed_over,
 )
@@ -255,12 +257,23 @@ class _Download:
         record_passed_over(transit.exchange, self.about, delivery.passed_over)
         self._check_not_nested()
         transit.exchange.settle(str(self.about.get("id", "")))
+        if (status := self._condition()) is not None:
+            return UnsentDelivery(transit.exchange, status)
         if policy.restore_metadata:
             delivery.restore()
         if not transit.is_head:
             delivery.select(self._response, transit.environ, policy.max_ranges)
             delivery.begin(policy.verify_first)
         return delivery
+
+    def _condition(self) -> str | None:
+        """Give the file an entity tag, if the app did not; return the status if it is not sent."""
+        response, object_id = self._response, self.about.get("id")
+        if object_id is None or response.header("etag") is not None or not response.status.startswith("200"):
+            return None
+        tag = entity_tag(str(object_id))
+        response.headers.append(("ETag", tag))
+        return failed_condition(self._transit.environ, tag)
 
     def _check_not_nested(self) -> None:
         """Refuse what the app read out of an encrypted file, in this request: it is plaintext."""

@@ -13,7 +13,7 @@ from itertools import chain
 from operator import eq
 from typing import TYPE_CHECKING, Any, Final
 
-from securefs.header import MAGIC
+from securefs.header import MAGIC, PREAMBLE_SIZE
 from securefs.middleware.codings import Inside, decoder_of
 from securefs.middleware.file_wrapper import FileWrapper, as_bytes, opened_by_app
 from securefs.middleware.headers import is_identity, length_in, value_of
@@ -239,7 +239,9 @@ class Response:
     def _passed_on(self) -> FileWrapper | None:
         """Return the file of which something passed on the first chunk as it was, if it did."""
         first = next(filter(None, self._pulled), b"")
-        return next((wrapper for wrapper in self._drawn if wrapper.first == first), None)
+        # A chunk without the object id may be that of any file.
+        drawn = (wrapper for wrapper in self._drawn if wrapper.block_size >= PREAMBLE_SIZE)
+        return next((wrapper for wrapper in drawn if wrapper.first == first), None)
 
     def begins_as_file(self) -> bool:
         """Return whether the body begins with the first bytes of a file that was handed over."""
@@ -268,8 +270,8 @@ class Response:
         """
         if self.opened is None or self.status.startswith("206"):
             return False
-        lengths = {None, self.opened.size}
-        return self.whole_file() is not None and self.announced_length in lengths
+        is_whole = opened_by_app(self.whole_file()) is self.opened
+        return is_whole and self.announced_length in {None, self.opened.size}
 
     def is_stored(self) -> bool:
         """Return whether a file in a store was returned, or was drawn from.

@@ -200,6 +200,14 @@ def test_a_coding_of_the_plaintext_is_kept_for_format_1(journal):
     assert (answer.status, answer.body, answer.headers["content-encoding"]) == (200, TEXT, "gzip")
 
 
+def test_compressed_format_1_is_refused_too(journal):
+    """Nothing tells what it was."""
+    policy = Policy(format_1_paths=("/files/*",))
+    for pack in (gzip.compress, lambda data: gzip.compress(data, 0)):
+        assert ask(sending("list", pack(seal_1(TEXT)), "gzip"), journal, policy=policy).status == 500
+    assert {event for event, *_ in journal.events()} == {"file.integrity_failure"}
+
+
 @pytest.mark.parametrize(
     ("body", "coding", "reason"),
     [

@@ -314,16 +314,14 @@ def test_a_stored_file_lets_nothing_else_be_decrypted(store, journal):
     assert ask(wrapping(store / "f", echo, None), journal, stores=[store]).status == 500
     assert journal.events() == [("file.decrypt", "failure", "undeclared")]
 
-    def two(environ, start_response):
-        start_response("200 OK", [("Content-Type", "a/b")])
-        return (
-            chunk
-            for path in (store / "f", store / "f")
-            for chunk in [next(environ["wsgi.file_wrapper"](path.open("rb")))]
-        )
+    def echo_behind_the_magic(chunks):
+        yield next(chunks)
+        yield STORED[8:]
 
-    # Two files one after the other are neither.
-    assert ask(two, journal, stores=[store]).status == 500
+    # The first eight bytes are those of any file.
+    (store / "f").write_bytes(seal(b"of somebody else", label="another"))
+    assert ask(wrapping(store / "f", echo_behind_the_magic, None, 8), journal, stores=[store]).status == 500
+    assert journal.events()[-1] == ("file.decrypt", "failure", "undeclared")
 
 
 def test_what_was_written_before_a_stored_file_is_no_part_of_it(store, journal):
@@ -557,6 +555,19 @@ def test_a_part_of_what_the_app_opened_is_plaintext(part, places, store, journal
         assert journal.events() == []
 
 
+def test_another_file_beside_what_the_app_opened_is_not_taken_for_it(tmp_path, journal):
+    """Both are of the same size, and something was drawn of both."""
+    (tmp_path / "page").write_bytes(PAGE)
+
+    def both(environ, stored):
+        config = environ["wsgi.file_wrapper"](opened(seal(bytes(len(PAGE)))))
+        page = environ["wsgi.file_wrapper"]((tmp_path / "page").open("rb"))
+        return ClosingIterator((chunk for _, chunk in zip(config, page, strict=True)), [page.close])
+
+    answer = ask(answering(both, [("Content-Length", str(len(PAGE)))]), journal)
+    assert (answer.status, answer.body) == (200, PAGE)
+
+
 def test_what_was_written_before_what_the_app_opened_does_not_make_it_ciphertext(journal):
     def app(environ, start_response):
         start_response("200 OK", [("Content-Type", "a/b")])(STOLEN[:8])
@@ -634,6 +645,14 @@ def test_bytes_that_the_app_read_of_an_encrypted_file_are_not_decrypted(way, sto
     # The genuine file is served by the next request of the same thread.
     app = answering(lambda environ, stored: [stored], stored=stolen)
     assert ask(app, journal, **ANYWHERE[places](store)).status == 200
+
+
+def test_a_file_that_the_app_opened_is_served_though_it_read_it_in_another_one(journal):
+    def both(environ, stored):
+        opened(stored).read()
+        return opened(STOLEN)
+
+    assert ask(answering(both), journal).body == b"the victim's secret " * 5000
 
 
 def test_what_is_noted_of_nested_files_is_bounded():
