@@ -17,7 +17,6 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
@@ -145,7 +144,18 @@ class Journal:
         """
         if entry.event in _OWN_EVENTS:
             raise ValueError(f"{entry.event} is written by the journal itself")
-        entry = replace(entry, obj=self._hide_name(entry.obj), actor=self._hide_actor(entry.actor))
+        obj, actor = self._hide_name(entry.obj), self._hide_actor(entry.actor)
+        # Spelled out: dataclasses.replace takes three times as long.
+        entry = Entry(
+            entry.event,
+            entry.outcome,
+            entry.reason,
+            obj,
+            actor,
+            entry.request_id,
+            entry.address,
+            entry.http,
+        )
         with self._exclusive():
             try:
                 self._refuse_when_closed()

@@ -37,18 +37,21 @@ Kind = Literal["name", "principal"]
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms(HoldsSecrets):
-    """Makes pseudonyms under one key, which its repr does not show."""
+    """Makes pseudonyms under one key, which its repr does not show.
+
+    :ivar key_id: 16 hex digits that name the key and do not reveal it.
+    """
 
     key: bytes = field(repr=False)
+    key_id: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Once, and not for each record.
+        object.__setattr__(self, "key_id", self._hmac("key-id", "")[:_KEY_ID_SIZE].hex())
 
     def of(self, kind: Kind, text: str) -> str:
         """Return ``hmac-sha256:<key id, 16 hex>:<64 hex>`` for this file name or principal."""
         return f"hmac-sha256:{self.key_id}:{self._hmac(kind, text).hex()}"
-
-    @property
-    def key_id(self) -> str:
-        """16 hex digits that name the key and do not reveal it."""
-        return self._hmac("key-id", "")[:_KEY_ID_SIZE].hex()
 
     def _hmac(self, kind: str, text: str) -> bytes:
         # The zero byte ends the kind: no text can make one kind's input equal to another's.

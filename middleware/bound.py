@@ -112,6 +112,9 @@ class Bound:
         That is the beginning and the suffix, up to 1,024 bytes. If the length was announced, names
         of more than 255 bytes (with escapes) have a common allowance. Beyond it, that much is kept.
         """
+        if 2 * len(name.encode("utf-8")) <= USUAL_NAME:
+            # Most names, even if each character is escaped: nothing to be counted.
+            return name
         kept = shortened(name, MAX_SEALED_NAME)
         size = len(encode_metadata({"name": kept, "type": media_type}))
         beyond = max(0, size - USUAL_METADATA) if self._announced else 0

@@ -167,10 +167,7 @@ class Policy:
             if text not in {"1", "2"}:
                 raise ConfigurationError(f"SECUREFS_FORMAT must be 1 or 2, not {text!r}")
             policy = replace(policy, format=int(text))
-        if text := _choice(environ, "other_bodies"):
-            policy = replace(policy, other_bodies="refuse" if text == "refuse" else "pass")
-        if text := _choice(environ, "ciphertext_uploads"):
-            policy = replace(policy, ciphertext_uploads="allow" if text == "allow" else "refuse")
+        policy = replace(policy, **{name: word for name in _CHOICES if (word := _choice(environ, name))})
         if text := environ.get("SECUREFS_UNBOUND_FORMAT_1"):
             if text not in {"0", "1"}:
                 raise ConfigurationError(f"SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1, not {text[:40]!r}")

@@ -92,6 +92,7 @@ def test_the_environment_chooses_suite_format_and_paths():
         "SECUREFS_PLAIN_FIELDS": "logo,banner",
         "SECUREFS_FILE_FIELDS": "document",
         "SECUREFS_CIPHERTEXT_UPLOADS": "allow",
+        "SECUREFS_CHUNKED_UPLOADS": "allow",
     }
     policy = Policy.from_env(environ)
     assert policy == Policy(
@@ -103,6 +104,7 @@ def test_the_environment_chooses_suite_format_and_paths():
         plain_fields=("logo", "banner"),
         file_fields=("document",),
         ciphertext_uploads="allow",
+        chunked_uploads="allow",
     )
     assert Policy.from_env({}) == Policy.from_env({"SECUREFS_UNBOUND_FORMAT_1": "0"}) == Policy()
 
