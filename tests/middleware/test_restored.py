@@ -229,7 +229,7 @@ def test_format_1_has_no_metadata_and_is_for_saving_too(journal):
 def test_without_the_policy_the_headers_are_the_app_s(journal):
     stored = seal(TEXT, metadata={"name": "a", "type": "text/html"})
     answer = call(SecureFS(serving(stored, "file"), keyring=RING, journal=journal))
-    assert answer.headers.keys() == {"content-type", "content-length", "accept-ranges"}
+    assert answer.headers.keys() == {"content-type", "content-length", "accept-ranges", "etag"}
 
 
 # --- over a socket

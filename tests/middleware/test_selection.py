@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from securefs.audit import Journal
+from securefs.middleware import Policy
+from securefs.middleware.exchange import Exchange
+from securefs.middleware.places import Places
 from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.response import Response
 from securefs.middleware.selection import PARTIAL, Selection, content_range, requested
@@ -14,7 +20,9 @@ LIMIT = 4  # ranges
 
 def response(status="200 OK", headers=()):
     """Return an app's response, of which the server was told nothing yet."""
-    made = Response(lambda *_: None, hold=lambda: False, is_head=False)
+    # No record is written, so the journal is never opened.
+    exchange = Exchange({}, Journal(stream=sys.__stderr__))
+    made = Response(lambda *_: None, exchange, Places(Policy()), must_be_file=False, is_head=False)
     made.start(status, list(headers))
     return made
 
