@@ -86,7 +86,11 @@ def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
     inner, policy = transit.inner, transit.settings.policy
     if not is_identity(inner.get("HTTP_CONTENT_ENCODING")):
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
-    pipeline = UploadPipeline(_source(transit), boundary, policy, _sealing(transit), _chunks(transit))
+    source = _source(transit)
+    # A server that does not decode chunks hands out their lengths, too: before the first boundary,
+    # where they would be dropped, and amid files.
+    decoded = source.length is not None or bool(inner.get("wsgi.input_terminated"))
+    pipeline = UploadPipeline(source, boundary, policy, _sealing(transit), _chunks(transit), preamble=decoded)
     body = prepare(pipeline, spool=policy.spool, environ=inner)
     inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
     return _announced(transit, body)

@@ -41,6 +41,7 @@ class UploadPipeline:
     """One multipart body on its way to the app.
 
     :param chunks: refuses pieces of files, None to let them pass.
+    :param preamble: whether text may precede the first boundary.
     """
 
     def __init__(
@@ -50,13 +51,15 @@ class UploadPipeline:
         policy: Policy,
         sealing: Sealing,
         chunks: ChunkWatch | None = None,
+        *,
+        preamble: bool = True,
     ) -> None:
         # At least as long as the client's boundary, so that short boundaries can't make bodies
         # grow; seldom longer. Some frameworks take no more than 70 characters.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
         self.produced = 0  # bytes passed on
         self._source = source
-        self._parser = MultipartParser(boundary, policy.max_part_header)
+        self._parser = MultipartParser(boundary, policy.max_part_header, preamble=preamble)
         self._policy = policy
         self._sealing = sealing
         self._chunks = chunks
