@@ -88,7 +88,10 @@ def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "a Content-Encoding on a multipart body")
     plain = bool(policy.plain_uploads) and every_reading_matches(transit.environ, policy.plain_uploads)
     source, sealing, chunks = _source(transit), _sealing(transit), _chunks(transit)
-    pipeline = UploadPipeline(source, boundary, policy, sealing, chunks, plain=plain)
+    # A server that does not decode chunks hands out their lengths, too: before the first boundary,
+    # where they would be dropped, and amid files.
+    decoded = source.length is not None or bool(inner.get("wsgi.input_terminated"))
+    pipeline = UploadPipeline(source, boundary, policy, sealing, chunks, plain=plain, preamble=decoded)
     body = prepare(pipeline, spool=policy.spool, environ=inner)
     inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
     return _announced(transit, body)

@@ -104,9 +104,10 @@ class MultipartParser:
 
     :param boundary: the result of :func:`securefs.middleware.media_type.parse_boundary`.
     :param max_header: the most bytes of one part's header block.
+    :param preamble: whether other bytes than line ends may precede the first boundary.
     """
 
-    def __init__(self, boundary: bytes, max_header: int) -> None:
+    def __init__(self, boundary: bytes, max_header: int, *, preamble: bool = True) -> None:
         self._mark = b"--" + boundary
         self._delimiter = b"\r\n" + self._mark
         self._max_header = max_header
@@ -114,6 +115,7 @@ class MultipartParser:
         self._held = b"\r\n"
         self._state = _State.START
         self._quoted = False  # whether the part is in quoted-printable
+        self._preamble = preamble
         self._ended = False  # whether the line of the closing boundary has ended
         self._dropped = 0  # bytes before the first boundary and after the last
         self._steps: dict[_State, Callable[[bytes, int], _Step]] = {
@@ -223,6 +225,8 @@ class MultipartParser:
         # The new body is shorter by what is dropped, and its end is filled. Line ends are not
         # counted: they are what a filled body ends in.
         self._dropped += len(data.translate(None, b"\r\n"))
+        if self._dropped and not self._preamble and self._state is _State.START:
+            raise MalformedBodyError("the body does not begin with its boundary")
         if self._dropped > MAX_AROUND:
             raise MalformedBodyError(
                 f"more than {MAX_AROUND} bytes precede the first boundary or follow the last: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from securefs.arguments import require
 from securefs.errors import ConfigurationError
@@ -167,7 +167,8 @@ class Policy:
             if text not in {"1", "2"}:
                 raise ConfigurationError(f"SECUREFS_FORMAT must be 1 or 2, not {text!r}")
             policy = replace(policy, format=int(text))
-        policy = replace(policy, **{name: word for name in _CHOICES if (word := _choice(environ, name))})
+        chosen: dict[str, Any] = {name: word for name in _CHOICES if (word := _choice(environ, name))}
+        policy = replace(policy, **chosen)
         if text := environ.get("SECUREFS_UNBOUND_FORMAT_1"):
             if text not in {"0", "1"}:
                 raise ConfigurationError(f"SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1, not {text[:40]!r}")

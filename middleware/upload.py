@@ -43,6 +43,7 @@ class UploadPipeline:
 
     :param chunks: refuses pieces of files, None to let them pass.
     :param plain: no file of this body is encrypted: ``Policy.plain_uploads`` names its path.
+    :param preamble: whether text may precede the first boundary.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class UploadPipeline:
         chunks: ChunkWatch | None = None,
         *,
         plain: bool = False,
+        preamble: bool = True,
     ) -> None:
         # At least as long as the client's boundary, so that short boundaries can't make bodies
         # grow; seldom longer. Some frameworks take no more than 70 characters.
         self.boundary = token_hex(35)[: max(MIN_BOUNDARY, len(boundary))]
         self.produced = 0  # bytes passed on
         self._source = source
-        self._parser = MultipartParser(boundary, policy.max_part_header)
+        self._parser = MultipartParser(boundary, policy.max_part_header, preamble=preamble)
         self._policy = policy
         self._sealing = sealing
         self._chunks = chunks

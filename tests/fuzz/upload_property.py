@@ -287,7 +287,9 @@ def send(plan: Plan):
         length = len(plan.body) + bool(plan.flags & CUT)
     with reading_little(plan.flags & STREAMED):
         wrapped = SecureFS(app, keyring=KEYRING, journal=ledger, policy=policy)
-        answer = call(wrapped, "POST", "/upload", Input(plan.body, plan.step), headers, length)
+        # The server has decoded the chunks.
+        own = {"wsgi.input_terminated": True} if plan.flags & CHUNKED else {}
+        answer = call(wrapped, "POST", "/upload", Input(plan.body, plan.step), headers, length, **own)
     # That of a chunked body ends the connection: what is left of it must not be read as a request.
     assert answer.error is None or (plan.flags & CHUNKED and isinstance(answer.error, ConnectionResetError))
     return answer, app, ledger

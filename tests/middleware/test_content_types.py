@@ -178,6 +178,31 @@ def test_a_long_field_is_a_file_to_some_and_can_be_refused(reader):
     assert stored == []
 
 
+# Falcon hands out all parts alike.
+EVERY_PART = {"falcon, every part", "falcon, forms by default"}
+FIELD_TYPES = [
+    "text/plain",
+    "application/json",
+    "image/png",
+    "application/octet-stream",
+    "application/x-www-form-urlencoded",
+    "message/rfc822",
+    "text/plain; charset=iso-8859-1",
+    "text/plain; name=a.txt",
+]
+
+
+@pytest.mark.parametrize("kind", FIELD_TYPES)
+def test_a_field_is_no_file_whatever_its_type(reader, kind):
+    field = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="n"\r\nContent-Type: {kind}\r\n\r\n'.encode()
+    )
+    field += CANARY + f"\r\n--{BOUNDARY}--\r\n".encode()
+    answer, stored = reader.send(Odd({"CONTENT_TYPE": FORMS[0]}), field)
+    assert answer.status == 200
+    assert any(CANARY in data for data in stored) is (reader.name in EVERY_PART)
+
+
 def test_the_types_are_the_same_each_time():
     assert odd_types(SEED, 50) == odd_types(SEED, 50) != odd_types(SEED + 1, 50)
 

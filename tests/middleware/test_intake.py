@@ -200,3 +200,27 @@ def test_digests_of_a_body_that_is_rewritten_do_not_reach_the_app(journal, path,
     headers = [("Content-Type", content_type), *DIGESTS.items()]
     assert call(wrapped, "POST", path, Input(FORM), headers, length=len(FORM)).status == 200
     assert seen == [set(DIGESTS) if kept else set()]
+
+
+CHUNKED = b"%x\r\n" % len(FORM) + FORM + b"\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "environ", "status"),
+    [
+        pytest.param(CHUNKED, {}, 400, id="chunks that nobody decoded"),
+        pytest.param(FORM, {}, 200, id="decoded, and not said so"),
+        pytest.param(b"\r\n" + FORM, {}, 200, id="an empty line"),
+        pytest.param(b"text\r\n" + FORM, {"wsgi.input_terminated": True}, 200, id="decoded, with a preamble"),
+    ],
+)
+def test_the_lengths_of_chunks_are_no_preamble(journal, body, environ, status):
+    def app(environ, start_response):
+        environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return []
+
+    headers = [("Content-Type", "multipart/form-data; boundary=B"), ("Transfer-Encoding", "chunked")]
+    wrapped = SecureFS(app, keyring=KEYRING, journal=journal)
+    answer = call(wrapped, "POST", "/up", Input(body), headers, watched=False, **environ)
+    assert answer.status == status
