@@ -73,7 +73,13 @@ def deliver(transit: Transit) -> Iterable[bytes]:
     if not _is_file(transit):
         return _head_alone(transit) if transit.is_head else _unchanged(transit)
     delivery = _open(transit)
-    _begin(transit, delivery.status, delivery.headers(transit.response.headers))
+    try:
+        _begin(transit, delivery.status, delivery.headers(transit.response.headers))
+    except BaseException:
+        # A server may refuse the app's headers, and then closes nothing: the record of the start
+        # needs an outcome.
+        delivery.close(Reason.IO_ERROR)
+        raise
     return Closing(EMPTY_BODY if transit.is_head else delivery, delivery.close, transit.close)
 
 

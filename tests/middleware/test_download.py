@@ -679,6 +679,20 @@ def test_a_client_that_goes_away_is_noted(keyring, journal):
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("size", [5, 3 * MIB])
+def test_a_server_that_refuses_the_headers_leaves_no_start_without_an_outcome(source, size, keyring, journal):
+    """gunicorn and wsgiref raise for header values with line ends, and close nothing."""
+
+    def start_response(status, headers, exc_info=None):
+        raise ValueError("an invalid header")
+
+    wrapped = wrap(app_of(SOURCES[source](seal(keyring, bytes(size)))), keyring, journal)
+    with pytest.raises(ValueError, match="an invalid header"):
+        wrapped(make_environ(), start_response)
+    assert journal.events() == [("file.decrypt", "started", None), ("file.decrypt", "failure", "io_error")]
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_every_source_keeps_to_the_protocol(source, keyring, journal):
     """PEP 3333 as wsgiref.validate checks it, inside and outside of the middleware: wsgi_client lets it watch every call."""
     for stored in (seal(keyring), b"plain text"):
