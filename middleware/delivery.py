@@ -137,13 +137,13 @@ class Delivery:
         """Verify what will be sent, up to ``limit`` bytes (None: all of it)."""
         raise NotImplementedError  # pragma: no cover  # abstract
 
-    def close(self) -> None:
-        """Record that the client went away, if the last byte was not handed out."""
+    def close(self, reason: Reason = Reason.CLIENT_GONE) -> None:
+        """Record a failure if the last byte was not handed out: the client went away."""
         if self._open:
             self._open = False
             # Nothing more is released, so a failure of the journal can be ignored here.
             with suppress(JournalError):
-                self._record("failure", Reason.CLIENT_GONE)
+                self._record("failure", reason)
 
     def _record(self, outcome: str, reason: Reason | None = None) -> None:
         self._exchange.record("file.decrypt", outcome=outcome, reason=reason, about=self.about)

@@ -31,7 +31,7 @@ from securefs.middleware.headers import STALE, values_of, without
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.response import SEND_SIZE, Closing
 from securefs.middleware.selection import Selection
-from securefs.middleware.servers import EMPTY_BODY, shows_breaks
+from securefs.middleware.servers import EMPTY_BODY, OFFLOAD_HEADERS, shows_breaks
 from securefs.primitives import view_of
 from securefs.reader import nested_ids, open_encrypted
 from securefs.source import as_a_file
@@ -51,8 +51,11 @@ if TYPE_CHECKING:
 
 __all__ = ["deliver"]
 
-# Response headers by which an app delegates the sending of a stored file to the proxy in front.
-_OFFLOAD_HEADERS: Final = ("x-sendfile", "x-accel-redirect")
+_OFFLOADED: Final = (
+    "the app left a stored file to the proxy (X-Sendfile, X-Accel-Redirect), which would send ciphertext: turn that off for "
+    "stores (SECUREFS_STORES) and protected_paths (SECUREFS_PROTECTED_PATHS)"
+)
+_BEHIND: Final = "the app wrote something before it returned a file of stores (SECUREFS_STORES) or protected_paths (SECUREFS_PROTECTED_PATHS)"
 _EMPTIED: Final = (
     "an empty file, or zeros, and no encrypted file is that. If it is a file of yours that is not stored by uploads, declare "
     "stores (SECUREFS_STORES) or protected_paths (SECUREFS_PROTECTED_PATHS)"
@@ -75,7 +78,13 @@ def deliver(transit: Transit) -> Iterable[bytes]:
     if not _is_file(transit):
         return _head_alone(transit) if transit.is_head else _unchanged(transit)
     delivery = _open(transit)
-    _begin(transit, delivery.status, delivery.headers(transit.response.headers))
+    try:
+        _begin(transit, delivery.status, delivery.headers(transit.response.headers))
+    except BaseException:
+        # A server may refuse the app's headers, and then closes nothing: the record of the start
+        # needs an outcome.
+        delivery.close(Reason.IO_ERROR)
+        raise
     return Closing(EMPTY_BODY if transit.is_head else delivery, delivery.close, transit.close)
 
 
@@ -85,13 +94,13 @@ def _is_file(transit: Transit) -> bool:
     :raises Refusal: it is plaintext where only a file may be, ciphertext from a place that is not
         declared, or ciphertext that something compressed.
     """
-    if transit.response.started:
+    begun = transit.response.started
+    if begun:
         transit.exchange.check()
-        return False
     try:
-        return _is_servable_file(transit)
+        return _is_nothing_behind(transit) if begun else _is_servable_file(transit)
     except (FormatError, IntegrityError, Refusal) as error:
-        raise record_failure(transit.exchange, error, {}, 500) from None
+        raise record_failure(transit.exchange, error, {}, None if begun else 500) from None
 
 
 def _is_servable_file(transit: Transit) -> bool:
@@ -100,8 +109,9 @@ def _is_servable_file(transit: Transit) -> bool:
     stored = response.is_stored()
     is_place = stored or response.wants_ciphertext or transit.shows_file
     must_be_file = is_place and response.status.startswith("2")
-    if is_place:
-        _check_not_offloaded(response)
+    if (is_place or transit.place is not None) and _is_offloaded(response):
+        # Whatever the status and the method: the proxy replaces the status, and sends a file.
+        raise FormatError(_OFFLOADED, Reason.NOT_ENCRYPTED)
     if must_be_file:
         transit.exchange.check()
         if not claims:
@@ -114,7 +124,7 @@ def _is_servable_file(transit: Transit) -> bool:
     if not places.declared:
         _check_not_emptied(transit)
         return claims
-    known = (stored and response.begins_as_file()) or (must_be_file and transit.exchange.expected is not None)
+    known = response.begins_as_stored_file() or (must_be_file and transit.exchange.expected is not None)
     if claims and not known and not places.opens(transit.environ):
         raise Refusal(500, Reason.UNDECLARED, _UNDECLARED)
     return claims
@@ -124,12 +134,23 @@ def _compressed(response: Response) -> Refusal:
     return Refusal(500, Reason.COMPRESSED, _COMPRESSED.format(coding=response.header("content-encoding")))
 
 
-def _check_not_offloaded(response: Response) -> None:
-    """Refuse to leave the file to the proxy, whatever the status: the proxy replaces both."""
-    if any(response.header(name) is not None for name in _OFFLOAD_HEADERS):
-        raise FormatError(
-            "the app left a stored file to the proxy, which would send ciphertext", Reason.NOT_ENCRYPTED
-        )
+def _is_offloaded(response: Response) -> bool:
+    """Return whether the proxy in front is to send a file in the place of the body."""
+    return any(response.header(name) is not None for name in OFFLOAD_HEADERS)
+
+
+def _is_nothing_behind(transit: Transit) -> bool:
+    """Return False: what follows something that the app wrote is no file to decrypt.
+
+    What the app writes is sent at once, unless it may be ciphertext. So the file can't be decrypted
+    any more, and as it is, it is of no use, or not what was stored.
+
+    :raises FormatError: it is one where only a file may be; what was written is with the client.
+    """
+    response = transit.response
+    if response.status.startswith("2") and (response.is_stored() or transit.shows_file):
+        raise FormatError(_BEHIND, Reason.NOT_ENCRYPTED)
+    return False
 
 
 def _check_not_emptied(transit: Transit) -> None:
@@ -141,8 +162,10 @@ def _check_not_emptied(transit: Transit) -> None:
     response, head = transit.response, transit.head
     if head.strip(b"\0") or not response.status.startswith("200"):
         return
-    # A list is a page, and of compressed bytes nothing is known.
-    if response.known_length() is not None or response.header("content-encoding") is not None:
+    # A list is a page, of compressed bytes nothing is known, and in the place of some the proxy
+    # sends a file.
+    is_page = response.known_length() is not None or _is_offloaded(response)
+    if is_page or response.header("content-encoding") is not None:
         return
     if head or response.is_file or response.announced_length:
         raise FormatError(_EMPTIED, Reason.NOT_ENCRYPTED)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.audit import Entry
 from securefs.errors import IntegrityError, Reason
-from securefs.middleware.refusal import Refusal, log, request_id
+from securefs.middleware.refusal import Refusal, log, one_line, request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -170,8 +170,8 @@ class Exchange:
         if self._on_event is not None:
             try:
                 self._on_event(entry)
-            except Exception:  # noqa: BLE001  # whatever it is, the operation was recorded
-                log.exception("on_event failed for %s (request %s)", event, self.request_id)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the operation was recorded
+                log.error("on_event failed for %s (request %s): %s", event, self.request_id, one_line(error))
 
 
 def _is_object_id(value: object) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from securefs.errors import JournalError, Reason
+from securefs.errors import Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
 from securefs.middleware.chunks import ChunkedUploadError, ChunkWatch
 from securefs.middleware.headers import content_length, drop_copies, has_body, is_identity
@@ -107,10 +107,7 @@ def _rewritten_file(transit: Transit) -> RewrittenBody:
             raise Refusal(400, error.reason, str(error)) from None
     source = _source(transit)
     media_type = transit.inner.get("CONTENT_TYPE", "")
-    try:
-        file = _sealing(transit).begin(media_type, {"type": media_type} if is_media_type(media_type) else {})
-    except JournalError as error:
-        raise Refusal.of(error) from None
+    file = _sealing(transit).begin(media_type, {"type": media_type} if is_media_type(media_type) else {})
     policy = transit.settings.policy
     pipeline = RawPipeline(source, file, ciphertext=policy.ciphertext_uploads == "allow")
     body = prepare_raw(pipeline, spool=policy.spool, environ=transit.inner)

@@ -12,6 +12,7 @@ import logging
 import re
 from dataclasses import dataclass
 from secrets import token_hex
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.errors import (
@@ -24,7 +25,7 @@ from securefs.middleware.refusal_page import POLICY, page, wants_page
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BodyRefusedError", "Problem", "Refusal", "log", "request_id"]
+__all__ = ["BodyRefusedError", "Problem", "Refusal", "log", "one_line", "request_id"]
 
 # One line for the operator: what a client is not told.
 log: Final = logging.getLogger("securefs")
@@ -161,3 +162,11 @@ class Problem:
 def request_id(given: object) -> str:
     """Return ``given`` (an ``X-Request-ID``) if it is well-formed, else a random id."""
     return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else token_hex(16)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error of the app's, with its traceback, as one line of ASCII.
+
+    It may quote a client, who must not write lines of a log.
+    """
+    return ascii("".join(format_exception(error)))[1:-1]

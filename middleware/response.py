@@ -188,18 +188,18 @@ class Response:
         drawn as is needed, mostly one chunk. Of what the app opened itself, nothing is read.
         """
         self._result = result
+        self._find_file(result)
         if self.started:
             return b""
         if isinstance(result, (list, tuple)):
             for chunk in result:
                 if self._note(chunk):
                     break
-        elif not self._receive_file(result):
+        elif not self._look_at_file():
             self._draw()
         return self._head
 
-    def _receive_file(self, result: Iterable[bytes]) -> bool:
-        """Look at a file; return False if its first bytes must be drawn as those of a generator."""
+    def _find_file(self, result: Iterable[bytes]) -> None:
         if isinstance(result, FileWrapper):
             self._file = result
         elif opened_by_app(result) is not None:
@@ -208,6 +208,9 @@ class Response:
         elif hasattr(result, "fileno"):
             # A file that is returned by itself was handed over, too.
             self._file = FileWrapper(result, places=self._places)
+
+    def _look_at_file(self) -> bool:
+        """Look at a file; return False if its first bytes must be drawn as those of a generator."""
         file = self.seekable_file()
         if self._file is not None:
             self.opened = opened_by_app(self._file.file)
@@ -243,9 +246,13 @@ class Response:
         drawn = (wrapper for wrapper in self._drawn if wrapper.block_size >= PREAMBLE_SIZE)
         return next((wrapper for wrapper in drawn if wrapper.first == first), None)
 
-    def begins_as_file(self) -> bool:
-        """Return whether the body begins with the first bytes of a file that was handed over."""
-        return self._written is None and (self._file or self._passed_on()) is not None
+    def begins_as_stored_file(self) -> bool:
+        """Return whether the body begins with the first bytes of a file in a store.
+
+        That the app drew from such a file on its way says nothing of the bytes of another one.
+        """
+        file = self._file or self._passed_on()
+        return self._written is None and file is not None and file.is_stored()
 
     def whole_file(self) -> SeekableFile | None:
         """Return the file that the body is from its first to its last byte, as far as is known.
@@ -348,8 +355,8 @@ class Response:
 
     @property
     def is_file(self) -> bool:
-        """Whether the body is a file, as far as the app shows it."""
-        return isinstance(self._result, FileWrapper) or hasattr(self._result, "fileno")
+        """Whether the app returned a file, or one that it handed over was drawn from."""
+        return self._file is not None or bool(self._drawn)
 
     def known_length(self) -> int | None:
         """Return the length in bytes of a body that is a list or tuple, else None."""

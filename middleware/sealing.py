@@ -74,10 +74,9 @@ class Sealing:
         name: str = "",
         plain: bool = False,
     ) -> SealedFile:
-        """Return a new file; record its start.
+        """Return a new file. Its start is recorded when its pieces are first drawn.
 
         :param plain: the file is declared so and is not encrypted.
-        :raises JournalError: it can't be recorded.
         """
         if plain:
             return SealedFile(Upload("", field, name, content_type, 0, "", encrypted=False), _Plain(), self)
@@ -118,7 +117,6 @@ class SealedFile(HoldsSecrets):
         self._upload = upload
         self._sealer = sealer
         self._sealing = sealing
-        self._record("started")
 
     def stored_length(self, size: int) -> int:
         """Return the size in bytes of the stored file for ``size`` bytes of plaintext."""
@@ -129,8 +127,10 @@ class SealedFile(HoldsSecrets):
     ) -> Generator[Piece | None, None, None]:
         """Yield ``header``, then the stored bytes of ``content``; None if more input must be read.
 
-        :raises Refusal: the inspector refuses the file, or the journal can't record it.
+        :raises Refusal: the inspector refuses the file. :raises JournalError: it can't be recorded.
         """
+        # Not before: a file of which nothing is ever read would have a start without an outcome.
+        self._record("started")
         # The reason if this generator is closed: the app stopped reading.
         reason: Reason | None = Reason.IO_ERROR
         try:

@@ -23,6 +23,7 @@ __all__ = [
     "EMPTY_BODY",
     "LEAST_READ",
     "MAX_EPILOGUE",
+    "OFFLOAD_HEADERS",
     "UPLOAD_READ",
     "InputStream",
     "arrived",
@@ -57,6 +58,17 @@ LEAST_READ: Final = 1024
 # The body of a response without content: wsgiref takes an empty iterable without a length for a
 # length of zero.
 EMPTY_BODY: Final = (b"",)
+# Response headers by which an app leaves the sending of a stored file to the proxy in front: nginx;
+# Apache and uWSGI; lighttpd; LiteSpeed; H2O and Perlbal.
+OFFLOAD_HEADERS: Final = (
+    "x-accel-redirect",
+    "x-sendfile",
+    "x-sendfile2",
+    "x-lighttpd-send-file",
+    "x-litespeed-location",
+    "x-reproxy-url",
+    "x-reproxy-file",
+)
 
 # SERVER_SOFTWARE of servers that send a body of unknown length in chunks, and omit the last chunk
 # if the body is aborted.

@@ -9,16 +9,18 @@ by :meth:`Transit.close`.
 from __future__ import annotations
 
 import errno
+import io
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 from securefs.arguments import require
-from securefs.errors import JournalError
+from securefs.errors import ConfigurationError, JournalError
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.exchange import Exchange
-from securefs.middleware.refusal import BodyRefusedError, Problem, Refusal, log
+from securefs.middleware.refusal import BodyRefusedError, Problem, Refusal, log, one_line
 from securefs.middleware.response import Response
 from securefs.middleware.servers import drains
 from securefs.reader import forget_nested
@@ -54,6 +56,9 @@ _OVERRIDE: Final = re.compile(r"HTTP_\w*(?:METHOD|VERB)")
 _OVERRIDE_IN_QUERY: Final = re.compile(r"_method|.*method.*override|.*override.*method", re.IGNORECASE)
 # It asks what may be done, by a method that is named here.
 _PREFLIGHT: Final = "HTTP_ACCESS_CONTROL_REQUEST_METHOD"
+# What a server takes of an app (PEP 3333), of final responses.
+_STATUS_LINE: Final = re.compile("[2-5][0-9]{2} ")
+_HEADER_TEXT: Final = re.compile("[\t\x20-\x7e\x80-\xff]*")
 _READS: Final = re.compile(r"\b(?:GET|HEAD)\b", re.IGNORECASE)
 
 
@@ -170,12 +175,16 @@ class Transit:
         """Return the app's own rendering of a refusal, if it gives one, else the middleware's."""
         render = self.settings.on_refusal
         if render is not None:
+            # What was refused is not for the app, nor is what was not read of it: as it came, its
+            # files are plaintext.
+            environ = self.environ | {"wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
             try:
-                if (rendered := render(self.environ, problem)) is not None:
-                    status, headers, body = rendered
-                    return str(status), list(headers), bytes(body)
-            except Exception:  # noqa: BLE001  # whatever it is, the client gets an answer
-                log.exception("on_refusal failed: the middleware answers (request %s)", problem.request_id)
+                if (rendered := render(environ, problem)) is not None:
+                    return _checked(*rendered)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the client gets an answer
+                message = "on_refusal failed: the middleware answers (request %s): %s"
+                log.error(message, problem.request_id, one_line(error))
         return problem.answer(self.environ)
 
     def close(self) -> None:
@@ -220,6 +229,24 @@ class Transit:
         """Record a refusal after the response had begun; the connection was then aborted."""
         if self.body is not None and self.body.refusal is not None:
             self.exchange.tell(self._recorded(self.body.refusal))
+
+
+def _checked(status: str, headers: Iterable[tuple[str, str]], body: bytes) -> Rendered:
+    """Return what ``on_refusal`` rendered.
+
+    :raises ConfigurationError: a server would not take it, and the client would get nothing.
+    """
+    wanted = "what on_refusal returns, (status line, headers, body),"
+    require(f"the status of {wanted}", status, str, 'a line such as "413 Content Too Large"')
+    require(f"the body of {wanted}", body, bytes, "bytes")
+    pairs = [(name, value) for name, value in headers]
+    for text in chain((status,), *pairs):
+        require(f"each header of {wanted}", text, str, "two strings")
+        if not _HEADER_TEXT.fullmatch(text):
+            raise ConfigurationError(f"{wanted} has control characters, or others than latin-1")
+    if not _STATUS_LINE.match(status):
+        raise ConfigurationError(f'{wanted} must have a status line such as "413 Content Too Large"')
+    return status, pairs, body
 
 
 def _reads(environ: Environ) -> bool:

@@ -64,7 +64,7 @@ class SecureFS:
         its ciphertext, and may refuse it: :mod:`securefs.middleware.inspection`.
     :param on_refusal: ``on_refusal(environ, problem) -> (status line, headers, body) | None``
         renders a refusal (:class:`securefs.middleware.Problem`) in the app's way; None leaves it to
-        the middleware, and so does an error, which is logged.
+        the middleware, and so does an error, which is logged. Its environ has no request body.
     :param on_event: ``on_event(entry)`` is called after each record
         (:class:`securefs.audit.Entry`) that the journal took of a request, e.g. to count. An error
         in it is logged and changes nothing.
@@ -87,7 +87,9 @@ class SecureFS:
         on_event: Callable[[Entry], object] | None = None,
     ) -> None:
         _check_app(app)
-        for name, function in (("context", context), ("authorize", authorize), ("inspect", inspect)):
+        functions: dict[str, object] = {"context": context, "authorize": authorize, "inspect": inspect}
+        functions |= {"on_refusal": on_refusal, "on_event": on_event}
+        for name, function in functions.items():
             if function is not None:
                 require_function(name, function, "a function")
         keyring = Keyring.from_env() if keyring is None else keyring

@@ -536,12 +536,32 @@ def test_an_app_that_changes_its_environ_is_no_way_around_a_protected_path(metho
     assert (answer.status, b"plaintext" in answer.body) == (500, False)
 
 
-@pytest.mark.parametrize("header", ["X-Sendfile", "X-Accel-Redirect"])
-def test_leaving_a_protected_file_to_the_proxy_is_refused(header, keyring, journal):
-    policy = Policy(protected_paths=("/files/*",))
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Accel-Redirect",
+        "X-Sendfile",
+        "X-Sendfile2",
+        "X-LIGHTTPD-send-file",
+        "X-LiteSpeed-Location",
+        "X-Reproxy-URL",
+        "X-Reproxy-File",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
+def test_leaving_a_protected_file_to_the_proxy_is_refused(header, method, keyring, journal):
     app = app_of(lambda *_: [], headers=[(header, "/srv/x.enc")])
-    assert call(wrap(app, keyring, journal, policy=policy), path="/files/1").status == 500
-    assert call(wrap(app, keyring, journal, policy=policy), path="/other").status == 200
+    for policy in (Policy(protected_paths=("/files/*",)), Policy(format_1_paths=("/files/*",))):
+        assert call(wrap(app, keyring, journal, policy=policy), method, "/files/1").status == 500
+        assert call(wrap(app, keyring, journal, policy=policy), method, "/other").status == 200
+
+
+@pytest.mark.parametrize("source", ["list of one", "generator of 7", "file wrapper"])
+def test_with_nothing_declared_a_file_may_be_left_to_the_proxy(source, keyring, journal):
+    """Some apps announce its length, and have no content beside."""
+    app = app_of(SOURCES[source](b""), headers=[("X-Sendfile", "/srv/x.png")], length=100)
+    assert call(wrap(app, keyring, journal), watched=False).status == 200
+    assert journal.events() == []
 
 
 def test_no_content_on_a_protected_path_passes(keyring, journal):
@@ -676,6 +696,20 @@ def test_a_client_that_goes_away_is_noted(keyring, journal):
     answer = call(wrap(app_of(file_source(seal(keyring, data))), keyring, journal), chunks=1)
     assert len(answer.body) < len(data)
     assert journal.events() == [("file.decrypt", "started", None), ("file.decrypt", "failure", "client_gone")]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("size", [5, 3 * MIB])
+def test_a_server_that_refuses_the_headers_leaves_no_start_without_an_outcome(source, size, keyring, journal):
+    """gunicorn and wsgiref raise for header values with line ends, and close nothing."""
+
+    def start_response(status, headers, exc_info=None):
+        raise ValueError("an invalid header")
+
+    wrapped = wrap(app_of(SOURCES[source](seal(keyring, bytes(size)))), keyring, journal)
+    with pytest.raises(ValueError, match="an invalid header"):
+        wrapped(make_environ(), start_response)
+    assert journal.events() == [("file.decrypt", "started", None), ("file.decrypt", "failure", "io_error")]
 
 
 @pytest.mark.parametrize("source", SOURCES)

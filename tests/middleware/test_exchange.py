@@ -53,7 +53,7 @@ def test_a_hook_hears_of_each_record_and_cannot_undo_it(lab_of, caplog):
 
     def on_event(entry):
         heard.append((entry.event, entry.outcome))
-        raise RuntimeError("the hook's own fault")
+        raise RuntimeError("the hook's own fault\nGET '/': all is well")
 
     lab = lab_of(on_event=on_event)
     assert lab.post(BROWSER_TYPE, browser_body([file()])).status == 200
@@ -61,6 +61,8 @@ def test_a_hook_hears_of_each_record_and_cannot_undo_it(lab_of, caplog):
     assert heard == [("file.encrypt", "started"), ("file.encrypt", "success"), ("file.rejected", "failure")]
     assert heard == [(record["event"], record["outcome"]) for record in lab.records()[1:]]
     assert caplog.text.count("on_event failed") == 3
+    assert caplog.text.count("\n") == len(caplog.messages)
+    assert all(message.isprintable() for message in caplog.messages)
 
 
 def test_a_hook_hears_of_nothing_that_was_not_recorded(lab_of):

@@ -19,6 +19,7 @@ from securefs import Suite, open_encrypted
 from securefs.header import claimed_object_id
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.file_wrapper import FileWrapper, opened_by_app
+from securefs.middleware.refusal import BodyRefusedError
 from securefs.reader import MAX_NESTED, forget_nested, nested_ids
 
 TEXT = pattern(300_000)
@@ -322,6 +323,65 @@ def test_a_stored_file_lets_nothing_else_be_decrypted(store, journal):
     (store / "f").write_bytes(seal(b"of somebody else", label="another"))
     assert ask(wrapping(store / "f", echo_behind_the_magic, None, 8), journal, stores=[store]).status == 500
     assert journal.events()[-1] == ("file.decrypt", "failure", "undeclared")
+
+    def another(environ, start_response):
+        start_response("200 OK", [("Content-Type", "a/b")])
+        next(environ["wsgi.file_wrapper"]((store / "f").open("rb")))
+        return Counting(environ["wsgi.file_wrapper"](io.BytesIO(STOLEN)))
+
+    assert ask(another, journal, stores=[store]).status == 500
+    assert journal.events()[-1] == ("file.decrypt", "failure", "undeclared")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("rule", ["protected_paths", "format_1_paths"])
+def test_plaintext_behind_something_on_a_protected_path_is_refused_whatever_the_method(
+    method, rule, around, store, journal
+):
+    policy = Policy(**{rule: ("/files/*",)})
+    (store / "f").write_bytes(PAGE)
+    for length in ("right", None):
+        answer = ask(wrapping(store / "f", around, length), journal, method, policy=policy)
+        assert (answer.status, b"plaintext" in answer.body) == (500, False)
+    (store / "f").write_bytes(STORED)
+    assert ask(wrapping(store / "f", around), journal, method, policy=policy).body == TEXT
+
+
+def test_an_emptied_file_behind_something_is_refused_with_nothing_declared(around, store, journal):
+    if around is peeked:
+        around = spanning  # nothing can be peeked at
+    for stored, length in ((b"", "right"), (b"", None), (bytes(300), "right")):
+        (store / "f").write_bytes(stored)
+        assert ask(wrapping(store / "f", around, length), journal).status == 500
+    assert set(journal.events()) == {("file.integrity_failure", "failure", "not_encrypted")}
+
+
+@pytest.mark.parametrize("places", ["store", "protected"])
+@pytest.mark.parametrize("stored", [PAGE, STORED, b""], ids=["plaintext", "ciphertext", "nothing"])
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_file_behind_what_the_app_has_written_is_not_sent(places, stored, itself, store, journal):
+    """The page before it is with the client; of the file, no byte may follow."""
+    (store / "f").write_bytes(stored)
+
+    def app(environ, start_response, status="200 OK"):
+        start_response(status, [("Content-Type", "a/b")])(b"<h1>")
+        file = (store / "f").open("rb")
+        return file if itself else environ["wsgi.file_wrapper"](file)
+
+    options = {"stores": [store]} if places == "store" else {"policy": Policy(protected_paths=("/files/*",))}
+    with pytest.raises(BodyRefusedError):
+        ask(app, journal, "POST", **options)
+    assert journal.events() == [("file.integrity_failure", "failure", "not_encrypted")]
+    # Elsewhere, and with an error page, it is the app's.
+    (store.parent / "page").write_bytes(PAGE)
+
+    def page(environ, start_response):
+        start_response("200 OK", [("Content-Type", "a/b")])(b"<h1>")
+        return environ["wsgi.file_wrapper"]((store.parent / "page").open("rb"))
+
+    assert ask(page, journal, path="/page", **options).body == b"<h1>" + PAGE
+    failed = ask(lambda *given: app(*given, "404 Not Found"), journal, "POST", **options)
+    assert failed.body == b"<h1>" + stored
 
 
 def test_what_was_written_before_a_stored_file_is_no_part_of_it(store, journal):

@@ -108,6 +108,30 @@ def test_an_inspector_looks_at_raw_bodies_too(journal):
     assert journal.events()[-1] == ("file.rejected", "failure", "inspection")
 
 
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_raw_body_that_the_app_does_not_read_is_no_file_and_has_no_record(method, journal):
+    def absent(_environ, start_response):
+        start_response("404 Not Found", [])
+        return [b"no such object"]
+
+    assert put(absent, journal, LONG, method=method).status == 404
+    assert journal.events() == []
+
+
+@pytest.mark.parametrize("read", [1, len(LONG)])
+def test_a_raw_body_that_the_app_reads_in_part_is_a_failure(read, journal):
+    def partial(environ, start_response):
+        environ["wsgi.input"].read(read)
+        start_response("404 Not Found", [])
+        return [b"no such object"]
+
+    assert put(partial, journal, LONG).status == 404
+    assert journal.events() == [
+        ("file.encrypt", "started", None),
+        ("file.encrypt", "failure", "io_error"),
+    ]
+
+
 def test_a_raw_body_that_breaks_off_is_refused(journal):
     app = SecureFS(Store(), keyring=KEY, journal=journal, policy=Policy(raw_uploads=("/objects/*",)))
     answer = call(app, "PUT", "/objects/1", LONG, length=len(LONG) + 1)

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from support.uploads import browser_body, file
-from support.wsgi_client import call
+from support.wsgi_client import Input, call
 
 from securefs import Keyring
 from securefs.middleware import Policy, SecureFS
@@ -123,11 +123,13 @@ def stored(environ, start_response):
     return [b""]
 
 
-def send(journal, accept=FIREFOX, method="POST", **options):
+def send(journal, accept=FIREFOX, method="POST", length=None, **options):
     app = SecureFS(stored, keyring=KEYRING, journal=journal, policy=Policy(max_files=1), **options)
     body = browser_body([file(), file()])
     kind = "multipart/form-data; boundary=----geckoformboundary00112233445566778899aabbccddeeff"
     headers = [("Host", "h"), ("Content-Type", kind), ("Accept", accept), ("Referer", "https://h/form")]
+    if length == "absent":
+        body, headers = Input(body), [*headers, ("Transfer-Encoding", "chunked")]
     return call(app, method, "/upload", body=body, headers=headers)
 
 
@@ -161,16 +163,51 @@ def test_an_app_renders_refusals_in_its_way(journal):
     assert send(journal, method="HEAD", on_refusal=on_refusal).body == b""
 
 
-@pytest.mark.parametrize("wrong", ["raises", "returns one thing", "returns text"])
-def test_an_app_that_fails_to_render_is_logged_and_the_client_gets_our_answer(wrong, journal, caplog):
+GOOD = ("413 Content Too Large", [("Content-Type", "text/plain")], b"ours")
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        pytest.param(LookupError("no template\nGET '/': all is well"), id="raises"),
+        pytest.param(b"x", id="one thing"),
+        pytest.param((*GOOD[:2], "ours"), id="text"),
+        pytest.param((*GOOD[:2], 4096), id="a number for a body"),
+        pytest.param((413, *GOOD[1:]), id="a number for a status"),
+        pytest.param(("Content Too Large", *GOOD[1:]), id="a status line without a number"),
+        pytest.param(("100 Continue", *GOOD[1:]), id="a status that is not final"),
+        pytest.param((GOOD[0], [("Content-Type", 5)], GOOD[2]), id="a number for a header"),
+        pytest.param((GOOD[0], ["Content-Type"], GOOD[2]), id="a header without a value"),
+        pytest.param((GOOD[0], [("X-Path", "/\r\nX: y")], GOOD[2]), id="a header with a line end"),
+        pytest.param((GOOD[0], [("X-Path", "/\u20ac")], GOOD[2]), id="a header that is not latin-1"),
+    ],
+)
+def test_an_app_that_fails_to_render_is_logged_and_the_client_gets_our_answer(rendered, journal, caplog):
     def on_refusal(environ, problem):
-        if wrong == "raises":
-            raise LookupError("no template")
-        return b"x" if wrong == "returns one thing" else (problem.line, [], "text")
+        if isinstance(rendered, Exception):
+            raise rendered
+        return rendered
 
     answer = send(journal, "*/*", on_refusal=on_refusal)
     assert (answer.status, answer.headers["content-type"]) == (413, "application/problem+json")
-    assert "on_refusal failed" in caplog.text
+    (message,) = [message for message in caplog.messages if "on_refusal failed" in message]
+    assert message.isprintable()
+    assert caplog.text.count("\n") == len(caplog.messages)
+
+
+def test_an_app_that_renders_a_refusal_gets_nothing_of_what_was_refused(journal):
+    """Its form parser would find plaintext there."""
+    seen = []
+
+    def on_refusal(environ, problem):
+        length = environ["CONTENT_LENGTH"], environ.get("HTTP_TRANSFER_ENCODING")
+        seen.append((environ["wsgi.input"].read(), *length))
+        environ.clear()
+        return GOOD
+
+    assert send(journal, on_refusal=on_refusal).body == b"ours"
+    assert send(journal, on_refusal=on_refusal, length="absent").body == b"ours"
+    assert seen == 2 * [(b"", "0", None)]
 
 
 def test_an_app_may_leave_a_refusal_to_us(journal):
