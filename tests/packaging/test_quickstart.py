@@ -36,6 +36,9 @@ def test_a_section_does_what_it_shows(section, prepared):
         for command, output in zip(commands, outputs, strict=True):
             assert (command.kind, output.kind) == ("sh", "text")
             assert prepared.run_elsewhere(command.text, "~/securefs-quickstart") == output.text
+    records = prepared.run("cat journal/*.jsonl")
+    assert '"places":"declared"' in records
+    assert '"places":"undeclared"' not in records
     shown = "".join(output.text for output in outputs)
     for line in ("stored letter.txt\n", "letter.txt:1\n", "/letter.txt:0\n", "the salary is 4321\n", "500\n"):
         assert line in shown
