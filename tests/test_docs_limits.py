@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import http.server
 import inspect
 import io
 import json
 import re
+import threading
 import zipfile
+from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -246,6 +249,45 @@ def test_a_file_that_nginx_sends_by_itself_is_ciphertext(stored, store, tmp_path
     (tmp_path / "nginx").mkdir()
     with nginx(store, tmp_path / "nginx") as server:
         assert curl(f"{server.url}/f").body == stored.read_bytes()
+
+
+class Named(http.server.BaseHTTPRequestHandler):
+    """Answers with the server's name."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.name)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def named(name: bytes):
+    """Yield the port of a server that answers with its name."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Named) as server:
+        server.name = name
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.skipif(program() is None, reason="nginx is not installed")
+def test_a_proxy_sends_the_paths_of_files_to_the_wsgi_app(tmp_path):
+    (settings,) = re.findall(r"```nginx\n(.*?)```", PAGE, re.DOTALL)
+    with named(b"wsgi") as wsgi, named(b"asgi") as asgi:
+        settings = settings.replace(":8000", f":{wsgi}").replace(":8001", f":{asgi}")
+        with nginx(tmp_path, tmp_path, settings) as server:
+            paths = ("/upload", "/files/a", "/", "/uploads", "/files")
+            answers = [curl(f"{server.url}{path}").body for path in paths]
+    # nginx itself redirects /files to the location that has the slash.
+    assert answers[:4] == [b"wsgi", b"wsgi", b"asgi", b"asgi"]
+    assert b"301 Moved" in answers[4]
 
 
 def test_plaintext_of_another_writer_is_refused_and_a_copy_of_ciphertext_served(stored, store, tmp_path):
