@@ -38,6 +38,7 @@ SLOW = (
     "middleware/test_places.py",
     "middleware/test_tracebacks.py",
     "packaging/test_packaging.py",
+    "packaging/test_quickstart.py",
     "securefs/test_secrecy.py",
     "test_error_reporters.py",
     "torture/test_torture.py",
