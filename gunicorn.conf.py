@@ -1,7 +1,8 @@
 """gunicorn settings of the reference app: `gunicorn` alone, in this folder, starts it.
 
 Every value that differs from gunicorn's default has its reason beside it. If the app refuses its
-configuration, the server does not start and says why in one line. TLS is the job of a proxy in
+configuration, the server does not start and says why in one line. SIGHUP reads the keys anew; if
+the app refuses them, the server goes on with the old ones and says so. TLS is the job of a proxy in
 front; docs/deployment.md says what the proxy must set, and which limits it should add.
 """
 
@@ -9,13 +10,24 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
 
-wsgi_app = "securefs.app:create_app()"
+
+def _refuse(message: str) -> NoReturn:
+    print(f"securefs: {message}", file=sys.stderr)  # noqa: T201  # nothing logs yet
+    raise SystemExit(2) from None
+
+
+if find_spec("Crypto") is None:
+    _refuse("pycryptodome is not installed: run pip install 'securefs[server]'")
+
+# create_app, with an error in one line also for `gunicorn --check-config`.
+wsgi_app = "securefs.app:serve()"
 
 # Loopback by default: a server that listens on all addresses by default gets exposed by accident.
 bind = [os.environ.get("SECUREFS_BIND", "127.0.0.1:8000")]
@@ -24,7 +36,9 @@ bind = [os.environ.get("SECUREFS_BIND", "127.0.0.1:8000")]
 # uses both. Each worker has a journal chain of its own, so a few workers with many threads keep the
 # journal quick to verify.
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))  # gunicorn itself refuses what is no number
+if workers < 1:
+    _refuse("WEB_CONCURRENCY: without a worker nobody is served: set it to 1 or more, or unset it")
 threads = 16
 # The number of threads that may wait for uploads that arrive slower than they are read. The other
 # threads stay free, however many clients are slow (Policy.max_waiting).
@@ -97,9 +111,9 @@ errorlog = "-"
 loglevel = "info"
 
 # Not preload_app: on_starting below also loads the app before the first worker, and ends with one
-# line if the app refuses its configuration. So keys are read once, a worker that is replaced next
-# week can't fail because a file changed since, and memory is shared. The journal handles forks:
-# each worker starts a chain of its own, and the master has none.
+# line if the app refuses its configuration. So keys are read at start and on SIGHUP only, a worker
+# that is replaced next week can't fail because a file changed since, and memory is shared. The
+# journal handles forks: each worker starts a chain of its own, and the master has none.
 preload_app = False
 
 
@@ -111,5 +125,35 @@ def on_starting(server: Arbiter) -> None:
     try:
         server.app.wsgi()
     except SecureFSError as error:
-        print(f"securefs: {error}", file=sys.stderr)  # noqa: T201  # nothing logs yet
-        raise SystemExit(2) from None
+        _refuse(str(error))
+
+
+def on_reload(server: Arbiter) -> None:
+    """Load the app anew on SIGHUP, so that the next workers have the keys that key files hold now.
+
+    If that fails, they get the app that served until now, and the log says why. The environment of
+    a running process does not change, so keys in variables are the old ones; so is code that is
+    imported already.
+    """
+    from securefs.app import create_app  # noqa: PLC0415
+    from securefs.app.views import key_ids  # noqa: PLC0415
+
+    old = server.app.wsgi()
+    try:
+        new = create_app() if server.app.app_uri == wsgi_app else server.app.load()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # of any app
+        # One line, no traceback: what an app says of its configuration is for the operator.
+        server.log.error("securefs: not reloaded, the old keys stay in use: %s", error)  # noqa: TRY400
+        return
+    server.app.callable = new
+    before, now = key_ids(old), key_ids(new)
+    if new is old or now is None:
+        server.log.info("securefs: reloaded; whether the app read its keys anew is not known")
+    elif now == before:
+        server.log.info(
+            "securefs: reloaded; the keys are unchanged, files are sealed under key %s", now[0].hex()
+        )
+    else:
+        server.log.warning(
+            "securefs: reloaded; the keys changed, files are sealed under key %s", now[0].hex()
+        )

@@ -41,13 +41,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["PAGE_SIZE", "Incoming", "Storage", "StoredFile"]
+__all__ = ["PAGE_SIZE", "Incoming", "Storage", "StoredFile", "owner_context"]
 
 PAGE_SIZE: Final = 100  # files in one listing: the header of each is opened to show its name
 STALE_AFTER: Final = 60.0  # seconds for which a new temporary file may be without its lock
 
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{32}\.tmp", re.ASCII)
+
+
+def owner_context(principal: str) -> bytes:
+    """Return the context that binds a file to its owner.
+
+    ``securefs verify --context owner:NAME`` opens such a file outside the app.
+    """
+    return f"owner:{principal}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +222,14 @@ class Storage:
                 (owner, PAGE_SIZE + 1, (number - 1) * PAGE_SIZE),
             ).fetchall()
         return [StoredFile(*row) for row in rows[:PAGE_SIZE]], len(rows) > PAGE_SIZE
+
+    def newest(self, count: int) -> list[tuple[str, StoredFile]]:
+        """Return (owner, file) of the newest files of all owners, at most ``count``."""
+        with transaction(self._database, write=False) as database:
+            rows = database.execute(
+                "SELECT owner, object_id, size, created FROM files ORDER BY number DESC LIMIT ?", (count,)
+            ).fetchall()
+        return [(owner, StoredFile(*row)) for owner, *row in rows]
 
     def find(self, owner: str, object_id: str) -> StoredFile | None:
         """Return the owner's file with this id; None if there is none or it is somebody else's."""

@@ -120,6 +120,8 @@ class Tokens:
 
         Return how many there were.
         """
+        if not who.isprintable():
+            return 0  # nobody's name, and perhaps no text that SQLite takes
         with transaction(self._database) as database:
             # The rows of their sessions are deleted too: ON DELETE CASCADE.
             cursor = database.execute(

@@ -13,7 +13,6 @@ that is not encrypted. Configuration: ``SECUREFS_DATA_DIR`` and the key variable
 
 from __future__ import annotations
 
-import io
 import os
 import weakref
 from contextlib import suppress
@@ -26,19 +25,11 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import wrap_file
 
-from securefs import (
-    ConfigurationError,
-    Encryptor,
-    JournalError,
-    Keyring,
-    Reason,
-    SecureFSError,
-    open_encrypted,
-    verify,
-)
+from securefs import ConfigurationError, JournalError, Keyring, Reason, SecureFSError, open_encrypted
 from securefs.app.database import StorageError, data_directory, open_database
+from securefs.app.keycheck import KeyCheck
 from securefs.app.pages import Row, list_page, login_page
-from securefs.app.storage import Storage, StoredFile
+from securefs.app.storage import Storage, StoredFile, owner_context
 from securefs.app.tokens import ANONYMOUS, SESSION_LIFETIME, Token, Tokens
 from securefs.app.web import (
     CALLER,
@@ -61,10 +52,11 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["create_app", "owner_context"]
+__all__ = ["create_app", "key_ids"]
 
 MAX_LOGIN_FORM: Final = 4096  # bytes
 MAX_PAGE: Final = 1_000_000  # keeps the offset within SQLite's integers
+_KEY_IDS: Final = weakref.WeakKeyDictionary[object, "tuple[bytes, ...]"]()
 PUBLIC_PATHS: Final = frozenset({"/", "/login", "/logout", "/healthz", "/readyz"})
 _RULES: Final = (
     Rule("/", methods=["GET"], endpoint="index"),
@@ -90,8 +82,10 @@ def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
         raise ConfigurationError("SECUREFS_FORMAT: the reference app stores Format 2 only: unset it")
     directory = data_directory(environ)
     database = open_database(directory)
+    storage, key_check = Storage(directory, database), KeyCheck(directory, keyring)
+    key_check.prepare(storage)
     journal = Journal.from_env(environ)
-    app = App(keyring, journal, Tokens(database), Storage(directory, database))
+    app = App(keyring, journal, Tokens(database), storage, key_check)
     # A worker that ends in order records it in its chain. The finalizer survives the fork: the
     # master itself never opens a chain.
     weakref.finalize(app, _end, journal)
@@ -104,9 +98,16 @@ def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
         upload_paths=("/files",),
         other_bodies="refuse",
     )
-    return SecureFS(
+    served = SecureFS(
         app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
     )
+    _KEY_IDS[served] = keyring.key_ids
+    return served
+
+
+def key_ids(app: object) -> tuple[bytes, ...] | None:
+    """Return the ids of the keys that :func:`create_app` gave ``app``; None for any other app."""
+    return _KEY_IDS.get(app)
 
 
 def _end(journal: Journal) -> None:
@@ -114,19 +115,14 @@ def _end(journal: Journal) -> None:
         journal.close()
 
 
-def owner_context(principal: str) -> bytes:
-    """Return the context that binds a file to its owner.
-
-    ``securefs verify --context owner:NAME`` opens such a file outside the app.
-    """
-    return f"owner:{principal}".encode()
-
-
 class App:
     """The app behind the middleware: one method for each view."""
 
-    def __init__(self, keyring: Keyring, journal: Journal, tokens: Tokens, storage: Storage) -> None:
+    def __init__(
+        self, keyring: Keyring, journal: Journal, tokens: Tokens, storage: Storage, key_check: KeyCheck
+    ) -> None:
         self._keyring, self._journal, self._tokens, self._storage = keyring, journal, tokens, storage
+        self._key_check = key_check
         self._urls = Map([rule.empty() for rule in _RULES], merge_slashes=False)
 
     def authorize(self, environ: WSGIEnvironment) -> str | None:
@@ -299,7 +295,7 @@ class App:
 
     def _readyz(self, request: AppRequest) -> Response:
         checks: dict[str, Callable[[], object]] = {
-            "key": self._check_key,
+            "key": self._key_check.check,
             "storage": self._storage.check,
             "journal": self._journal.check,
         }
@@ -313,11 +309,6 @@ class App:
         return to_json(
             {"status": "unavailable" if failed else "ok", "failed": failed}, 503 if failed else 200
         )
-
-    def _check_key(self) -> None:
-        encryptor = Encryptor(self._keyring, context=b"readyz")
-        sealed = encryptor.update(b"ready") + encryptor.finalize()
-        verify(io.BytesIO(sealed), self._keyring, b"readyz")
 
     def _find(self, request: AppRequest, object_id: str) -> StoredFile:
         # A malformed id is looked up like any other: only ids from the database ever become a path.

@@ -71,7 +71,7 @@ class Demo:
     @property
     def token(self) -> str:
         """The demo user's token."""
-        return self.header_file.read_text("ascii").strip().removeprefix(_HEADER)
+        return self.header_file.read_text("ascii", "replace").strip().removeprefix(_HEADER)
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -190,6 +190,9 @@ def run(arguments: argparse.Namespace) -> int:
     demo = prepare(default_folder() if arguments.dir is None else Path(arguments.dir))
     with listen(arguments.port) as server:
         command, environ = server_command(demo, server.fileno(), os.environ)
+        from securefs.app import create_app  # noqa: PLC0415  # `prepare` found that it is installed
+
+        create_app(environ)  # what the app refuses is told before an address is
         for line in banner(demo, server.getsockname()[1]).splitlines():
             say(line)
         flush_output()

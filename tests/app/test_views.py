@@ -15,6 +15,7 @@ from support.servers import app_environ
 from support.special import bind
 from werkzeug.test import Client
 
+import securefs.app
 from securefs import ConfigurationError, Keyring, encrypt_file
 from securefs.app import create_app, owner_context
 from securefs.app.storage import PAGE_SIZE
@@ -468,3 +469,8 @@ def test_a_files_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "data" / "files").write_text("x")
     with pytest.raises(ConfigurationError, match="cannot use"):
         create_app(app_environ(tmp_path))
+
+
+def test_the_package_has_no_other_name():
+    with pytest.raises(AttributeError, match=r"'securefs\.app' has no attribute 'nothing'"):
+        securefs.app.nothing  # noqa: B018

@@ -147,6 +147,58 @@ def test_it_tells_where_it_is_and_becomes_the_server(tmp_path, monkeypatch, caps
     assert "open http://127.0.0.1:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        pytest.param("file.key", "FILE_KEY_BASE64_FILE: cannot read", id="key"),
+        pytest.param("authorization", "{folder}/authorization: Is a directory", id="token"),
+        pytest.param(
+            "data/securefs.sqlite3",
+            "SECUREFS_DATA_DIR: {folder}/data/securefs.sqlite3 is a folder",
+            id="database",
+        ),
+        pytest.param("data/key-check.enc", "{folder}/data/key-check.enc can't be used", id="key check"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_no_address(tmp_path, monkeypatch, capsys, entry, line):
+    """A folder lies where a file should be."""
+    folder = tmp_path / "demo"
+    demo.prepare(folder)
+    (folder / entry).unlink(missing_ok=True)
+    (folder / entry).mkdir(0o700, parents=True)
+    monkeypatch.setattr("os.execve", lambda *arguments: None)
+    code = main(["demo", "--port", "0", "--dir", str(folder)])
+    told = capsys.readouterr()
+    assert told.err.startswith(f"securefs: {line.format(folder=folder)}")
+    assert (code, told.err.count("\n"), told.out) == (2, 1, "")
+
+
+@pytest.mark.parametrize("where", ["/proc/x", "/dev/null", "/proc/self/x/y"])
+def test_a_folder_that_cannot_be_made_is_one_line(capsys, where):
+    assert main(["demo", "--port", "0", "--dir", where]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("securefs: /")
+    assert (told.err.count("\n"), told.out) == (1, "")
+
+
+def test_another_key_than_the_files_is_one_line_and_no_address(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "demo"
+    monkeypatch.setattr("os.execve", lambda *arguments: None)
+    assert main(["demo", "--port", "0", "--dir", str(folder)]) == 0
+    (folder / "file.key").unlink()
+    capsys.readouterr()
+    assert main(["demo", "--port", "0", "--dir", str(folder)]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("securefs: FILE_KEY_BASE64: no key of the keyring opens key-check.enc")
+    assert (told.err.count("\n"), told.out) == (1, "")
+
+
+def test_a_header_file_that_is_no_text_is_replaced(tmp_path):
+    made = demo.prepare(tmp_path / "demo")
+    made.header_file.write_bytes(b"\xff\n")
+    assert demo.prepare(made.folder).token.startswith("sfs_")
+
+
 def start(folder, log_file, port=0):
     """Start the demo as a user does, and return it when it answers, with what it printed."""
     command = [sys.executable, "-m", "securefs", "demo", "--dir", str(folder), "--port", str(port)]
@@ -189,7 +241,7 @@ def test_the_lines_can_be_pasted_and_ctrl_c_ends_it_cleanly(tmp_path):
     assert "Traceback" not in server.log
     assert main(evidence) == 3
     assert [name for name in files_of(folder) if name.endswith(".tmp")] == []
-    assert len([name for name in files_of(folder) if name.endswith(".enc")]) == 1
+    assert len([name for name in files_of(folder / "data" / "files") if name.endswith(".enc")]) == 1
 
     again = start(folder, tmp_path / "log2")
     try:

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
-from support.servers import DEADLINE, ROOT, app_environ, await_start, curl, gunicorn, launch
+from support.servers import DEADLINE, ROOT, app_environ, await_start, curl, gunicorn, launch, wait_until
 
-from securefs import ConfigurationError
+from securefs import ConfigurationError, Keyring, verify
+from securefs.app import create_app
+from securefs.app.database import open_database
+from securefs.app.tokens import Tokens
+from securefs.keys import generate_key
+
+# Runs gunicorn as if a package, which the first argument names, were not installed.
+WITHOUT_A_PACKAGE = """
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+missing = sys.argv.pop(1)
+class Missing(MetaPathFinder):
+    find_spec = staticmethod(lambda name, path=None, target=None: None if name == missing else PathFinder.find_spec(name, path, target))
+sys.meta_path = [finder for finder in sys.meta_path if finder is not PathFinder] + [Missing]
+from gunicorn.app.wsgiapp import run
+run("gunicorn")
+"""
+
+
+def ring(text):
+    return Keyring(base64.b64decode(text))
+
+
+def id_of(text):
+    return ring(text).primary_id.hex()
 
 
 @pytest.fixture
@@ -25,7 +54,7 @@ def config(monkeypatch):
 def settings():
     """Return the names that the file sets."""
     text = (ROOT / "gunicorn.conf.py").read_text("utf-8")
-    return re.findall(r"^([a-z_0-9]+)(?:: [^=]+)? =", text, re.MULTILINE)
+    return re.findall(r"^([a-z][a-z_0-9]*)(?:: [^=]+)? =", text, re.MULTILINE)
 
 
 def test_the_shipped_file_is_the_one_in_the_repository():
@@ -41,7 +70,7 @@ def test_every_name_is_a_setting_of_gunicorn(config):
 
 def test_what_matters_for_security_is_set(config):
     assert config.bind == ["127.0.0.1:8000"]
-    assert config.wsgi_app == "securefs.app:create_app()"
+    assert config.wsgi_app == "securefs.app:serve()"
     assert config.worker_class_str == "gthread"
     assert config.umask == 0o077
     assert config.sendfile is False
@@ -121,6 +150,167 @@ def test_a_bad_configuration_is_one_line_without_a_traceback(tmp_path, variables
     assert done.returncode == 2
     assert done.stderr.decode().startswith(f"securefs: {line}")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--check-config"], ["--bind", "127.0.0.1:0"]], ids=["check", "start"])
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        pytest.param({"FILE_KEY_BASE64_FILE": "/nonexistent/key"}, "FILE_KEY_BASE64_FILE: cannot", id="key"),
+        pytest.param({"SECUREFS_DATA_DIR": "/proc/x"}, "SECUREFS_DATA_DIR: cannot use /proc/x", id="data"),
+        pytest.param({"SECUREFS_AUDIT_DIR": "/proc/x"}, "SECUREFS_AUDIT_DIR: cannot use", id="journal"),
+        pytest.param({"SECUREFS_MAX_WAITING": "many"}, "SECUREFS_MAX_WAITING", id="policy"),
+        pytest.param({"SECUREFS_STORES": "/nonexistent"}, "stores (SECUREFS_STORES)", id="stores"),
+        pytest.param({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY: without a worker", id="workers"),
+        pytest.param({"missing": "werkzeug"}, "werkzeug is not installed: run pip", id="werkzeug"),
+        pytest.param({"missing": "Crypto"}, "pycryptodome is not installed: run pip", id="pycryptodome"),
+    ],
+)
+def test_a_bad_setting_is_one_line_however_gunicorn_is_run(tmp_path, variables, line, arguments):
+    program = [sys.executable, "-m", "gunicorn"]
+    if missing := variables.get("missing"):
+        program = [sys.executable, "-c", WITHOUT_A_PACKAGE, missing]
+    done = subprocess.run(
+        [*program, "--log-level", "error", *arguments],
+        cwd=ROOT,
+        env=app_environ(tmp_path, **variables),
+        capture_output=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    assert done.stderr.decode().startswith(f"securefs: {line}")
+    assert (done.returncode, done.stderr.count(b"\n"), done.stdout) == (2, 1, b"")
+
+
+def test_a_busy_port_is_told_without_a_traceback(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--log-level", "error"],
+            cwd=ROOT,
+            env=app_environ(tmp_path),
+            capture_output=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+    assert done.returncode == 1
+    assert f"Connection in use: ('127.0.0.1', {port})".encode() in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_keys_of_another_data_folder_are_one_line_and_no_server(tmp_path):
+    environ = app_environ(tmp_path)
+    create_app(environ)
+    other = generate_key()
+    del environ["FILE_KEY_BASE64_FILE"]
+    for command in (["--check-config"], ["--bind", "127.0.0.1:0"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "gunicorn", "--log-level", "error", *command],
+            cwd=ROOT,
+            env={**environ, "FILE_KEY_BASE64": other},
+            capture_output=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+        assert done.stderr.startswith(b"securefs: FILE_KEY_BASE64: no key of the keyring opens key-check.enc")
+        assert b"FILE_KEY_BASE64_PREVIOUS" in done.stderr
+        assert other.encode() not in done.stderr
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+
+
+def write_key(path, text):
+    path.unlink(missing_ok=True)
+    path.touch(0o600)
+    path.write_text(text)
+
+
+def ready(server):
+    return curl(f"{server.url}/readyz").json() == {"status": "ok", "failed": []}
+
+
+def workers(server):
+    listing = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    return set(listing.read_text().split())
+
+
+def reloaded(server, line):
+    """Reload the server, and wait until it has told about it and no old worker is left."""
+    before, times = workers(server), server.log.count(line)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.log.count(line) > times, line)
+    wait_until(lambda: workers(server) and not before & workers(server), "the old workers' end")
+    wait_until(lambda: ready(server), "the new workers")
+
+
+def test_a_reload_takes_new_keys_and_tells_whether_they_changed(tmp_path):
+    old, new = generate_key(), generate_key()
+    key, previous = tmp_path / "file.key", tmp_path / "previous.key"
+    write_key(key, old)
+    write_key(previous, "")
+    environ = app_environ(tmp_path, FILE_KEY_BASE64_PREVIOUS_FILE=str(previous))
+    with gunicorn(tmp_path / "log", environ, "--workers", "1") as server:
+        reloaded(server, f"the keys are unchanged, files are sealed under key {id_of(old)}")
+        write_key(previous, old)
+        write_key(key, new)
+        reloaded(server, f"the keys changed, files are sealed under key {id_of(new)}")
+        token = Tokens(open_database(tmp_path / "data")).issue("alice").secret
+        (tmp_path / "header").write_text(f"Authorization: Bearer {token}\n")
+        (tmp_path / "f").write_bytes(b"1")
+        files = ("-F", f"files=@{tmp_path / 'f'}", f"{server.url}/files")
+        assert curl("-H", f"@{tmp_path / 'header'}", *files).status == 201
+        (stored,) = (tmp_path / "data" / "files").iterdir()
+        assert verify(stored, ring(new), b"owner:alice").key_id == id_of(new)
+        log = server.log
+    assert old not in log
+    assert new not in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param("not a key", "FILE_KEY_BASE64 is not base64", id="unusable"),
+        pytest.param(None, "FILE_KEY_BASE64: no key of the keyring opens key-check.enc", id="another"),
+    ],
+)
+def test_a_reload_with_wrong_keys_is_told_and_the_old_ones_serve_on(tmp_path, text, line):
+    environ = app_environ(tmp_path)
+    with gunicorn(tmp_path / "log", environ, "--workers", "1") as server:
+        write_key(tmp_path / "file.key", text or generate_key())
+        reloaded(server, f"securefs: not reloaded, the old keys stay in use: {line}")
+        assert curl(f"{server.url}/").status == 200
+        assert server.log.count("not reloaded") == 1
+        assert "Traceback" not in server.log
+
+
+APP = """
+from securefs import ConfigurationError
+from pathlib import Path
+def make():
+    if Path("broken").exists():
+        raise ConfigurationError("it is broken")
+    return lambda environ, start: (start("200 OK", []), [b"x"])[1]
+app = make()
+"""
+
+
+@pytest.mark.parametrize("name", ["app", "make()"])
+def test_another_app_behind_this_configuration_is_made_anew_if_it_can_be(tmp_path, name):
+    """A function is called again; a module is imported once."""
+    (tmp_path / "other.py").write_text(APP)
+    with gunicorn(tmp_path / "log", app_environ(tmp_path), "--workers", "1", f"other:{name}") as server:
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.log.count("reloaded; whether") == 1, "the first reload")
+        (tmp_path / "broken").touch()
+        server.process.send_signal(signal.SIGHUP)
+        line = "not reloaded, the old keys stay in use: it is broken"
+        wait_until(
+            lambda: (
+                server.log.count(line if name == "make()" else "reloaded; whether") == 1 + (name == "app")
+            ),
+            "the second reload",
+        )
+        assert curl(f"{server.url}/").body == b"x"
 
 
 def test_a_request_line_or_header_beyond_the_limit_never_reaches_the_app(tmp_path):
