@@ -101,6 +101,35 @@ def test_the_readme_s_django_project(user_of_the_readme):
     assert user.run("python manage.py check") == "System check identified no issues (0 silenced).\n"
 
 
+YOUR_PACKAGE = """
+mkdir dist
+printf '[project]\\nname = "yourpackage"\\nversion = "1"\\n' > pyproject.toml
+python -m pip wheel --quiet --no-deps --wheel-dir dist .
+"""
+
+
+def test_the_page_of_the_examples():
+    prepare, index, clients, tracker = [block.text for block in blocks_of(ROOT / "examples/README.md")]
+    with terminal() as user:
+        # In the folder of the repository. gunicorn.conf.py knows the port, and the page does not say
+        # it. Unlike this terminal, a real one keeps variables that are not exported.
+        assert user.run(f"cd {user.checkout}; export SECUREFS_BIND=127.0.0.1:8000") == ""
+        assert "\nSuccessfully installed securefs-" in user.run(
+            prepare.replace("DATA=$HOME", "export DATA=$HOME")
+        )
+        with user.serving(index):
+            user.run(f"mkdir ~/yourpackage; cd ~/yourpackage; {YOUR_PACKAGE}")
+            user.run("export TWINE_USERNAME=any TWINE_PASSWORD=... PIP_NO_INDEX=0")
+            printed = user.run(clients)
+            assert "\nSuccessfully downloaded yourpackage\n" in printed
+            assert printed.endswith("\n1 verified, 0 failed\n")
+            assert user.run("cmp yourpackage-*.whl dist/*; cmp -s dist/* $DATA/packages/*; echo $?") == "1\n"
+        user.run(f"cd {user.checkout}")
+        # Where the page says that a password is asked for, one is given.
+        with user.serving(tracker.replace("initialise ", "initialise secret ")):
+            assert "tracker" in user.run(f"curl -s http://127.0.0.1:{user.port}/")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_page_installs_securefs_by_its_name(page):
     """Until it is published, anyone may register the name."""

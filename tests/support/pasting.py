@@ -27,7 +27,12 @@ PLACEHOLDER = "/path/to/securefs"
 DOCUMENTED_PORT = 8000
 IGNORED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist")
 # Programs that pip would have installed beside their packages, if it had to install these.
-PROGRAMS = {"gunicorn": "gunicorn", "django-admin": "django"}
+PROGRAMS = {
+    "django-admin": "django",
+    "gunicorn": "gunicorn",
+    "roundup-admin": "roundup.scripts.roundup_admin",
+    "twine": "twine",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,9 @@ class Terminal:
 
     @contextmanager
     def serving(self, text: str):
-        """Run a block of one command, a server, until it answers; end it afterwards by its process id."""
-        command = [*self._user, "bash", "-c", self._restored(f"exec {text}")]
+        """Run a block whose last line is a server until that answers; end it afterwards by its process id."""
+        first, _, last = text.strip().rpartition("\n")
+        command = [*self._user, "bash", "-c", self._restored(f"{first}\nexec {last}")]
         server = launch(command, self._log, self._environ, self.port, cwd=self.home)
         with stopped(server):
             await_start(server, lambda: answers(self.port), "an answer of what the page starts")
