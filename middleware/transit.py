@@ -132,7 +132,7 @@ class Transit:
             return
         principal = authorize(self.inner)
         if principal is None or principal == "":
-            raise Refusal(401, None, "no principal")
+            raise Refusal(401, None, "authorize named no principal")
         # False, or a coroutine that nobody awaits, must not pass for a name.
         require("what authorize returns", principal, str, "a str or None")
         self.exchange.principal = principal
