@@ -156,7 +156,14 @@ class Transit:
 
         If the app's response has begun, abort the connection.
         """
-        self.close()
+        try:
+            self.close()
+        except Exception as error:  # noqa: BLE001  # it may follow from the refusal, which is the response
+            log.error(
+                "the app's response can't be closed (request %s): %s",
+                self.exchange.request_id,
+                one_line(error),
+            )
         refusal = self._recorded(refusal)
         self.exchange.tell(refusal)
         if self.response.started:
