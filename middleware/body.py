@@ -202,7 +202,8 @@ def _padded(pipeline: UploadPipeline, pieces: Iterator[Piece | None], length: in
     for piece in pieces:
         if pipeline.produced > length:
             # The app would see a truncated body, which a parser may take for a complete one.
-            raise Refusal(413, Reason.LIMIT, "the body grew beyond the length that was announced for it")
+            detail = "the body grew beyond the length that was announced for it; Policy(spool=True) takes it"
+            raise Refusal(413, Reason.LIMIT, detail)
         yield piece
     missing = length - pipeline.produced
     while missing > 0:

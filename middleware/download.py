@@ -55,6 +55,10 @@ _OFFLOADED: Final = (
     "the app left a stored file to the proxy (X-Sendfile, X-Accel-Redirect), which would send ciphertext: turn that off for "
     "stores (SECUREFS_STORES) and protected_paths (SECUREFS_PROTECTED_PATHS)"
 )
+_PLAINTEXT: Final = (
+    "the body is not encrypted where only a stored file may be: a file of stores (SECUREFS_STORES), a path of protected_paths "
+    "(SECUREFS_PROTECTED_PATHS) or format_1_paths (SECUREFS_FORMAT_1_PATHS), or a response that expect() was called for"
+)
 _BEHIND: Final = "the app wrote something before it returned a file of stores (SECUREFS_STORES) or protected_paths (SECUREFS_PROTECTED_PATHS)"
 _EMPTIED: Final = (
     "an empty file, or zeros, and no encrypted file is that. If it is a file of yours that is not stored by uploads, declare "
@@ -179,7 +183,8 @@ def _is_file_without_magic(transit: Transit, *, stored: bool) -> bool:
     response = transit.response
     if response.opened is not None:
         raise FormatError(
-            "the body may be a part of the file that the app opened: a Content-Length of all of it tells that it is the whole",
+            "the body may be a part of the file that the app opened, where only a whole one may be (stores, protected_paths, expect): "
+            "a Content-Length of all of it tells that it is the whole",
             Reason.NOT_ENCRYPTED,
         )
     if response.status.startswith("204") and not transit.head:
@@ -190,7 +195,7 @@ def _is_file_without_magic(transit: Transit, *, stored: bool) -> bool:
     # What was read of a store itself was compressed by nobody on the way.
     if response.packs_ciphertext or (response.is_opaque and not stored):
         raise _compressed(response)
-    raise FormatError("the body is not encrypted", Reason.NOT_ENCRYPTED)
+    raise FormatError(_PLAINTEXT, Reason.NOT_ENCRYPTED)
 
 
 def _unchanged(transit: Transit) -> Iterable[bytes]:

@@ -83,7 +83,7 @@ def content_length(environ: Mapping[str, object]) -> int | None:
     length = length_in(text)
     if length is None:
         if isinstance(text, str) and text.isascii() and text.isdigit():
-            raise Refusal(413, Reason.LIMIT, f"a Content-Length of {len(text)} digits")
+            raise Refusal(413, Reason.LIMIT, f"a Content-Length of {len(text)} digits (max_body)")
         raise Refusal(400, Reason.MALFORMED_MULTIPART, "the Content-Length is not a number")
     if "HTTP_TRANSFER_ENCODING" in environ:
         # RFC 9112 section 6.3: two lengths are an attempt at request smuggling. A body with a

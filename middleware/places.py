@@ -71,9 +71,13 @@ class Places:
         if not inside and isinstance(name, (str, bytes)):
             folder = os.path.realpath(os.path.dirname(os.fsdecode(name)))  # noqa: PTH120  # "" is here
             if self._is_inside(os.path.join(folder, os.path.basename(os.fsdecode(name)))):  # noqa: PTH118, PTH119
-                raise FormatError("a link in a store leads out of it", Reason.NOT_ENCRYPTED)
+                raise FormatError(
+                    "a link in a store leads out of it (stores, SECUREFS_STORES)", Reason.NOT_ENCRYPTED
+                )
         if inside and not stat.S_ISREG(status.st_mode):
-            raise FormatError("what is in a store is no regular file", Reason.NOT_ENCRYPTED)
+            raise FormatError(
+                "what is in a store is no regular file (stores, SECUREFS_STORES)", Reason.NOT_ENCRYPTED
+            )
         return inside
 
     def _is_inside(self, path: str) -> bool:

@@ -19,6 +19,7 @@ from securefs.errors import (
     JournalError,
     Reason,
     SecureFSError,
+    UnknownKeyError,
 )
 from securefs.middleware.refusal_page import POLICY, page, wants_page
 
@@ -87,7 +88,10 @@ class Refusal(Exception):  # noqa: N818  # an answer, not an error
     def of(cls, error: SecureFSError) -> Refusal:
         """Return the refusal for an error of the core: 500 for a file, 503 for the journal."""
         if isinstance(error, JournalError):
-            return cls(503, Reason.JOURNAL_ERROR, str(error), recorded=True)
+            return cls(503, Reason.JOURNAL_ERROR, f"{error} (SECUREFS_AUDIT_DIR)", recorded=True)
+        if isinstance(error, UnknownKeyError):
+            detail = f"{error}: if it is a key of yours, add it to FILE_KEY_BASE64_PREVIOUS"
+            return cls(500, error.reason, detail)
         return cls(500, error.reason or Reason.IO_ERROR, str(error))
 
 

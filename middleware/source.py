@@ -79,7 +79,9 @@ class BodySource:
         except Refusal:
             raise
         except TimeoutError:
-            raise Refusal(408, Reason.TIMEOUT, "the request body stalled") from None
+            raise Refusal(
+                408, Reason.TIMEOUT, "the request body stalled: the server's own time limit ended it"
+            ) from None
         except Exception as error:  # noqa: BLE001  # each server has its own errors for a bad body
             raise Refusal(
                 400, Reason.CLIENT_GONE, f"the request body broke off: {type(error).__name__}"

@@ -107,5 +107,5 @@ def _refusing() -> Iterator[None]:
         yield
     except OSError as error:
         status = 507 if is_full(error) else 500
-        detail = f"a temporary file can't hold the body: {explain(error)}"
+        detail = f"a temporary file (TMPDIR) can't hold the body: {explain(error)}"
         raise Refusal(status, Reason.IO_ERROR, detail) from None

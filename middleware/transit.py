@@ -135,7 +135,7 @@ class Transit:
             return
         principal = authorize(self.inner)
         if principal is None or principal == "":
-            raise Refusal(401, None, "no principal")
+            raise Refusal(401, None, "authorize named no principal")
         # False, or a coroutine that nobody awaits, must not pass for a name.
         require("what authorize returns", principal, str, "a str or None")
         self.exchange.principal = principal
@@ -159,7 +159,14 @@ class Transit:
 
         If the app's response has begun, abort the connection.
         """
-        self.close()
+        try:
+            self.close()
+        except Exception as error:  # noqa: BLE001  # it may follow from the refusal, which is the response
+            log.error(
+                "the app's response can't be closed (request %s): %s",
+                self.exchange.request_id,
+                one_line(error),
+            )
         refusal = self._recorded(refusal)
         self.exchange.tell(refusal)
         if self.response.started:

@@ -147,7 +147,9 @@ class UploadPipeline:
 
     def _is_file(self, part: Part, first: Event) -> bool:
         if part.filename is None:
-            return decode(part.name) in self._policy.file_fields
+            # A framework that strips names must not find text where a file was declared.
+            name = decode(part.name)
+            return name in self._policy.file_fields or name.strip() in self._policy.file_fields
         # A browser's empty file input is filename="" without content, and is passed on as it is.
         # With content it is a file.
         return bool(part.filename) or isinstance(first, Data)

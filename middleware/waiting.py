@@ -118,7 +118,8 @@ class WaitingRoom:
             if self._places is not None and len(self._inside) >= self._places:
                 dawdling = [other for other in self._inside if other.dawdles()]
                 if not dawdling:
-                    raise Refusal(503, Reason.LIMIT, f"{self._places} request bodies are waited for already")
+                    detail = f"{self._places} request bodies are waited for already (max_waiting)"
+                    raise Refusal(503, Reason.LIMIT, detail)
                 slowest = max(dawdling, key=lambda other: other.silent_for())
                 self._inside.remove(slowest)
                 slowest.put_out()

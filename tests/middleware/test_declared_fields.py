@@ -212,6 +212,40 @@ def test_every_framework_gets_it_as_a_file(name, journal, tmp_path):
         assert (opened.read(), opened.metadata["name"]) == (CANARY, "document")
 
 
+ALIKE = [" document", "document ", "\u00a0document", "=?utf-8?q?document?=", "%64ocument", "doc&#117;ment"]
+ALIKE += [
+    "document;x=1",
+    "document,x",
+    "document%22",
+    "\uff44ocument",
+    "document\u200b",
+    "a/document",
+    "document%00",
+]
+
+
+@pytest.mark.parametrize("sent", ALIKE)
+@pytest.mark.parametrize("name", frameworks.FRAMEWORKS)
+def test_no_spelling_of_a_name_leaves_the_text_of_a_declared_file_to_a_framework(
+    name, sent, journal, tmp_path
+):
+    """Where a framework reads the declared name, it gets a file."""
+    policy = Policy(file_fields=("document",))
+    app = SecureFS(frameworks.make(name, tmp_path), keyring=KEYRING, journal=journal, policy=policy)
+    headers = [("Host", "localhost"), ("Content-Type", BROWSER_TYPE)]
+    answer = call(app, "POST", "/upload", body=browser_body([field(sent, CANARY)]), headers=headers)
+    assert answer.status == 200
+    assert "document" not in dict(json.loads(answer.body)["fields"])
+    for stored in tmp_path.glob("*.bin"):
+        assert CANARY not in stored.read_bytes()
+
+
+def test_a_declared_name_may_have_spaces(lab_of):
+    lab = lab_of(policy=Policy(file_fields=(" document ",)))
+    lab.post(BROWSER_TYPE, browser_body([field(" document ", CANARY), field("document")]))
+    assert [part.filename is None for part in seen_by(lab.app)] == [False, True]
+
+
 # --- ciphertext_uploads
 
 

@@ -65,6 +65,14 @@ def test_a_hook_hears_of_each_record_and_cannot_undo_it(lab_of, caplog):
     assert all(message.isprintable() for message in caplog.messages)
 
 
+def test_a_hook_hears_names_as_they_came(lab_of):
+    heard = []
+    lab = lab_of(on_event=heard.append)
+    lab.post(BROWSER_TYPE, browser_body([file(filename="a.txt")]))
+    assert {entry.obj["name"] for entry in heard} == {"a.txt"}
+    assert all(record["obj"]["name"].startswith("hmac-sha256:") for record in lab.records("file.encrypt"))
+
+
 def test_a_hook_hears_of_nothing_that_was_not_recorded(lab_of):
     heard = []
     lab = lab_of(on_event=heard.append)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
-from support.uploads import KEYRING
+from support.uploads import BROWSER_TYPE, KEYRING, MIB, browser_body, file
 from support.wsgi_client import call
 
 from securefs.middleware import Policy, SecureFS
@@ -90,6 +92,42 @@ def test_what_the_app_returns_is_closed_once_where_closing_fails(wrapped, method
     with pytest.raises(ValueError, match="of the app"):
         wrapped(answering(body))(environ, lambda *_: None).close()
     assert body.closed == 1
+
+
+class ReadsOn:
+    """A response that reads the rest of the request when it is closed, as some frameworks do."""
+
+    def __init__(self, environ, error):
+        self.environ, self.error = environ, error
+
+    def __iter__(self):
+        return iter([b"page"])
+
+    def close(self):
+        if self.error is not None:
+            raise self.error
+        self.environ["wsgi.input"].read()
+
+
+@pytest.mark.parametrize("error", [None, ValueError("of the app\nGET '/': all is well")])
+def test_a_refusal_is_answered_and_recorded_where_closing_fails(error, wrapped, journal, caplog):
+    def app(environ, start_response):
+        with suppress(OSError):
+            while environ["wsgi.input"].read(65_536):
+                pass
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return ReadsOn(environ, error)
+
+    cut = browser_body([file(content=bytes(3 * MIB))])[:-10]
+    answer = call(wrapped(app), "POST", "/", cut, [("Content-Type", BROWSER_TYPE)], watched=False)
+    assert answer.status == 400
+    assert journal.events() == [
+        ("file.encrypt", "started", None),
+        ("file.encrypt", "failure", "malformed_multipart"),
+        ("file.rejected", "failure", "malformed_multipart"),
+    ]
+    assert all(message.isprintable() for message in caplog.messages)
+    assert "can't be closed" in caplog.text
 
 
 def test_nobody_is_let_in_without_a_principal(wrapped, journal):
