@@ -123,6 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     _file_commands(commands)
     _token_commands(commands)
     _audit_commands(commands)
+    text = "say whether an app can start with these settings: keys, places, journal, data folder, versions"
+    command = _command(commands, "check", "securefs.cli.check:run", text)
+    _data_option(command)
+    _json_option(command)
     command = _command(
         commands, "demo", "securefs.cli.demo:run", "serve the reference app on this machine, to try it"
     )
