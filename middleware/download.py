@@ -89,7 +89,8 @@ def deliver(transit: Transit) -> Iterable[bytes]:
         # needs an outcome.
         delivery.close(Reason.IO_ERROR)
         raise
-    return Closing(EMPTY_BODY if transit.is_head else delivery, delivery.close, transit.close)
+    chunks = EMPTY_BODY if transit.is_head else delivery
+    return Closing(chunks, delivery.close, transit.close, transit.record_late)
 
 
 def _is_file(transit: Transit) -> bool:

@@ -167,7 +167,8 @@ class Transit:
                 self.exchange.request_id,
                 one_line(error),
             )
-        refusal = self._recorded(refusal)
+        # A body that is read while the response is opened may be what broke it.
+        refusal = self._recorded(self._refusal or refusal)
         self.exchange.tell(refusal)
         if self.response.started:
             raise BodyRefusedError("the request body was refused after the response had begun") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+from support.sealing import seal
 from support.uploads import BROWSER_TYPE, KEYRING, MIB, browser_body, file
 from support.wsgi_client import call
 
@@ -128,6 +129,39 @@ def test_a_refusal_is_answered_and_recorded_where_closing_fails(error, wrapped, 
     ]
     assert all(message.isprintable() for message in caplog.messages)
     assert "can't be closed" in caplog.text
+
+
+@pytest.mark.parametrize("sent", [1, 3 * MIB], ids=["before the status line", "in mid-stream"])
+@pytest.mark.parametrize("kind", [BROWSER_TYPE, "a/b"])
+def test_a_body_that_is_refused_while_a_file_is_sent_is_recorded(sent, kind, wrapped, journal):
+    stored = seal(bytes(4 * MIB))
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(stored)))])
+
+        def body():
+            yield stored[:sent]
+            while environ["wsgi.input"].read(65_536):
+                pass
+            yield stored[sent:]
+
+        return body()
+
+    form = browser_body([file(content=bytes(3 * MIB))])[:-10]
+    answer = call(
+        wrapped(app, policy=Policy(verify_first=0)),
+        "POST",
+        body=form if kind == BROWSER_TYPE else seal(b"stolen"),
+        headers=[("Content-Type", kind)],
+        watched=False,
+        SERVER_SOFTWARE="gunicorn/27",
+    )
+    assert answer.status == 400 or answer.broken_off
+    reason = "malformed_multipart" if kind == BROWSER_TYPE else "ciphertext_injection"
+    assert journal.events().count(("file.rejected", "failure", reason)) == 1
+    if sent > MIB:
+        assert answer.broken_off
+        assert ("file.decrypt", "failure", "io_error") in journal.events()
 
 
 def test_nobody_is_let_in_without_a_principal(wrapped, journal):
