@@ -136,7 +136,6 @@ def on_reload(server: Arbiter) -> None:
     imported already.
     """
     from securefs.app import create_app  # noqa: PLC0415
-    from securefs.app.views import key_ids  # noqa: PLC0415
 
     old = server.app.wsgi()
     try:
@@ -146,7 +145,7 @@ def on_reload(server: Arbiter) -> None:
         server.log.error("securefs: not reloaded, the old keys stay in use: %s", error)  # noqa: TRY400
         return
     server.app.callable = new
-    before, now = key_ids(old), key_ids(new)
+    before, now = getattr(old, "key_ids", None), getattr(new, "key_ids", None)
     if new is old or now is None:
         server.log.info("securefs: reloaded; whether the app read its keys anew is not known")
     elif now == before:

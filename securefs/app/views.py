@@ -8,7 +8,8 @@ the file opens for nobody else even if the database is changed.
 
 It refuses requests without a token (401), other people's files (404, as if they did not exist), and
 requests that another site made a browser send (403). It does not store or serve as a file anything
-that is not encrypted. Configuration: ``SECUREFS_DATA_DIR`` and the key variables.
+that is not encrypted. Configuration: ``SECUREFS_DATA_DIR``, ``SECUREFS_TRUSTED_PROXIES`` and
+the key variables.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from securefs import ConfigurationError, JournalError, Keyring, Reason, SecureFS
 from securefs.app.database import StorageError, data_directory, open_database
 from securefs.app.keycheck import KeyCheck
 from securefs.app.pages import Row, list_page, login_page
+from securefs.app.proxies import TrustedProxies
 from securefs.app.storage import Storage, StoredFile, owner_context
 from securefs.app.tokens import ANONYMOUS, SESSION_LIFETIME, Token, Tokens
 from securefs.app.web import (
@@ -52,11 +54,10 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["create_app", "key_ids"]
+__all__ = ["App", "ReferenceApp", "create_app"]
 
 MAX_LOGIN_FORM: Final = 4096  # bytes
 MAX_PAGE: Final = 1_000_000  # keeps the offset within SQLite's integers
-_KEY_IDS: Final = weakref.WeakKeyDictionary[object, "tuple[bytes, ...]"]()
 PUBLIC_PATHS: Final = frozenset({"/", "/login", "/logout", "/healthz", "/readyz"})
 _RULES: Final = (
     Rule("/", methods=["GET"], endpoint="index"),
@@ -72,7 +73,7 @@ _RULES: Final = (
 )
 
 
-def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
+def create_app(environ: Mapping[str, str] = os.environ) -> ReferenceApp:
     """Return the app behind the middleware, as the environment describes it.
 
     :raises ConfigurationError: one line that names the variable and says what to do.
@@ -98,16 +99,30 @@ def create_app(environ: Mapping[str, str] = os.environ) -> SecureFS:
         upload_paths=("/files",),
         other_bodies="refuse",
     )
-    served = SecureFS(
-        app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
-    )
-    _KEY_IDS[served] = keyring.key_ids
-    return served
+    return ReferenceApp(app, keyring, journal, policy, TrustedProxies.from_env(environ))
 
 
-def key_ids(app: object) -> tuple[bytes, ...] | None:
-    """Return the ids of the keys that :func:`create_app` gave ``app``; None for any other app."""
-    return _KEY_IDS.get(app)
+class ReferenceApp(SecureFS):
+    """The app behind the middleware, and behind proxies.
+
+    :ivar key_ids: the ids of its keys, the one that seals first.
+    """
+
+    def __init__(
+        self, app: App, keyring: Keyring, journal: Journal, policy: Policy, proxies: TrustedProxies
+    ) -> None:
+        super().__init__(
+            app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
+        )
+        self.key_ids = keyring.key_ids
+        self._proxies = proxies
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, whose address is the client's: see :mod:`securefs.app.proxies`."""
+        environ["REMOTE_ADDR"] = self._proxies.client_address(
+            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
+        )
+        return super().__call__(environ, start_response)
 
 
 def _end(journal: Journal) -> None:

@@ -67,12 +67,21 @@ def test_other_keys_are_refused_at_start_with_one_line(site, path, key, age):
     assert sorted(site.data.rglob("*")) == before
 
 
+def test_a_damaged_file_does_not_hide_that_the_keys_are_others(site, path):
+    site.upload(("a", b"1"))
+    (newest,) = site.upload(("b", b"1")).json["files"]
+    (site.files / f"{newest['id']}.enc").write_bytes(b"damaged")
+    path.unlink()
+    with pytest.raises(ConfigurationError, match="no key of the keyring opens the newest files"):
+        create_app(with_keys(site, generate_key()))
+    assert not path.exists()
+
+
 def test_an_upgrade_with_the_right_key_makes_the_file(site, path, key):
     site.upload(("a", b"1"))
-    site.upload(("b", b"1"))
+    (newest,) = site.upload(("b", b"1")).json["files"]
+    (site.files / f"{newest['id']}.enc").write_bytes(b"damaged")
     path.unlink()
-    newest = max(site.files.iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    newest.write_bytes(b"damaged")
     create_app(site.environ)
     assert verify(path, ring(key), b"key-check").size == 0
 

@@ -65,3 +65,8 @@ def test_a_data_folder_that_cannot_be_used_is_one_line(run, tmp_path, fault):
     result = run("token", "list", "--data-dir", folder / "below" if fault == "missing" else folder)
     assert result.code == 2
     assert result.line.startswith("SECUREFS_DATA_DIR: ")
+
+
+def test_without_a_data_folder_it_says_which_variable_to_set(run):
+    result = run("token", "list")
+    assert (result.code, result.line.split(":")[0]) == (2, "SECUREFS_DATA_DIR is not set")
