@@ -41,7 +41,7 @@ class ChunkedUploadError(MalformedBodyError):
     def __init__(self, sign: str) -> None:
         super().__init__(
             f"a piece of a file ({sign}): each piece would be encrypted by itself, and what the app joins "
-            'would open for nobody. Turn chunking off in the widget, or set Policy(chunked_uploads="allow") '
+            'would open for nobody. Turn chunking off in the widget, or set Policy(chunked_uploads="allow"), SECUREFS_CHUNKED_UPLOADS, '
             "if the app decrypts the pieces before it joins them"
         )
 
