@@ -192,3 +192,10 @@ def test_the_last_piece_is_held_back_where_the_journal_cannot_record_it(sealed_f
     with pytest.raises(JournalError):
         got.extend(pieces)
     assert exchange.uploads == []
+
+
+def test_a_plain_file_is_stored_as_long_as_it_is(keyring, exchange):
+    file = Sealing(NewFiles(keyring), exchange).begin("text/plain", {}, plain=True)
+    _, *pieces = file.pieces(content(TEXT), HEADER)
+    assert b"".join(bytes(piece.data) for piece in pieces) == TEXT
+    assert file.stored_length(len(TEXT)) == file.given == len(TEXT)
