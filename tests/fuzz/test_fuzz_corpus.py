@@ -115,7 +115,7 @@ def count_cut_bodies_as_whole(patch):
 
 
 def take_ciphertext(patch):
-    patch.setattr(upload, "MAGIC", b"another")
+    patch.setattr(sealing, "MAGIC", b"another")
 
 
 @pytest.mark.parametrize(

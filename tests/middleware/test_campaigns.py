@@ -28,6 +28,8 @@ from support.server_matrix import TESTS, Connection, form, request
 from support.servers import Server, gunicorn, python_environ, wait_until
 from support.uploads import BROWSER_TYPE, browser_body
 
+from securefs.middleware import Policy
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -190,7 +192,7 @@ def test_ten_thousand_parts_are_too_many(target_of, bare_growth, kind):
             assert connection.still_serves() == "closed", "the rest of the body was not read"
         assert target.rejected() == [(413, "limit")]
         begun = [r for r in target.records("file.encrypt") if r["outcome"] == "started"]
-        assert len(begun) <= 64 + 1, "those that the limit allows, and the one before them"
+        assert len(begun) <= Policy().max_files + 1, "those that the limit allows, and the one before them"
         assert target.serves()
     assert grown[0] < bare_growth + ALLOWANCE
 
