@@ -33,7 +33,7 @@ _KIND: Final = re.compile(r"(form-data|attachment)(?= *(?:;|$))", re.IGNORECASE)
 _QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
 # ... unless only the browsers' reading is possible: there a backslash is an ordinary character.
 _QUOTED_PLAIN: Final = r'"([^"]*)"'
-_PARAMETERS: Final = tuple(
+_PAIRS, _PLAIN = (
     re.compile(rf' *; *([A-Za-z0-9_\-*]+)(?:=(?:{quoted}|([^" ;\\][^";\\]*)))?')
     for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
 )
@@ -101,7 +101,9 @@ def parse_disposition(text: str) -> Disposition:
 
 def _parse(text: str) -> dict[str, str]:
     """Return the parameters by their names in lower case, without quotes and escapes."""
-    pairs, plain = (_read(text, pattern) for pattern in _PARAMETERS)
+    plain = _read(text, _PLAIN)
+    # Without a backslash there is one reading only.
+    pairs = _read(text, _PAIRS) if "\\" in text else plain
     if plain is None and pairs is not None:
         # Only a client that puts backslashes before quotes writes this: before backslashes, too.
         return {name: re.sub(r'\\(["\\])', r"\1", value) for name, value in pairs.items()}
