@@ -200,8 +200,7 @@ class Chain:
         :raises ChainBrokenError: the record was not written whole, or not flushed; the chain must
             be abandoned.
         """
-        severity = entry.severity
-        line = build_line(self.position, self._source, time_ns, entry, severity)
+        line = build_line(self.position, self._source, time_ns, entry)
         # Between the write and the new position, the state of the chain is undefined: a second
         # record with the same number would look like tampering to a verifier. So the chain is
         # marked unusable first, and usable again last.
@@ -209,7 +208,7 @@ class Chain:
         self.sink.check()
         self.sink.write(line)
         self.position = Position(self.position.chain, self.position.seq + 1, line_hash(line[:-1]))
-        if severity >= flush_from:
+        if entry.severity >= flush_from:
             self.sink.flush()
         self._whole = True
 

@@ -162,13 +162,10 @@ def new_line_hash() -> hashlib._Hash:
     return hashlib.sha256(b"\x00")
 
 
-def build_line(
-    position: Position, source: Source, time_ns: int, entry: Entry, severity: int | None = None
-) -> bytes:
+def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -> bytes:
     """Return the one encoding of this record, with its line end.
 
     :param time_ns: nanoseconds since 1970-01-01 UTC.
-    :param severity: that of ``entry``, if the caller knows it.
     :raises ValueError: a key, event, outcome or type outside the closed lists: a bug in the caller.
     """
     record: dict[str, object] = {
@@ -179,7 +176,7 @@ def build_line(
         "prev": position.prev,
         "event": entry.event,
         "outcome": entry.outcome,
-        "sev": entry.severity if severity is None else severity,
+        "sev": entry.severity,
     }
     _add_rest(record, source, entry)
     _check(record)
