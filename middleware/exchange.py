@@ -93,17 +93,19 @@ class Exchange:
             or aborted if it has begun, even if the app catches the error.
         """
         if not _is_object_id(object_id):
-            self._break("expect() takes an object id: 64 hex digits in lower case; a Format 1 file has none")
+            self.break_off(
+                "expect() takes an object id: 64 hex digits in lower case; a Format 1 file has none"
+            )
         elif self._expected is not None and self._expected != object_id:
-            self._break("expect() was called with two object ids: one response is one file")
+            self.break_off("expect() was called with two object ids: one response is one file")
         elif self._settled and object_id not in {self._expected, self._sent}:
-            self._break("expect() was called after the response had begun, which is not that file")
+            self.break_off("expect() was called after the response had begun, which is not that file")
         else:
             self._expected = object_id
         self.check()
 
-    def _break(self, detail: str) -> None:
-        """Note that no response can be what is expected. Record it if the response has begun."""
+    def break_off(self, detail: str) -> None:
+        """Note that no response can be what it must be. Record it if the response has begun."""
         plain = self._settled and self._sent is None
         reason = Reason.NOT_ENCRYPTED if plain else Reason.WRONG_OBJECT
         self.broken = Refusal(500, reason, detail, recorded=self._settled)

@@ -16,7 +16,7 @@ from securefs.reader import EncryptedFile
 from securefs.source import as_a_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from securefs.middleware.places import Places
     from securefs.source import SeekableFile
@@ -31,16 +31,25 @@ class FileWrapper:
     file's stored bytes with ``sendfile``.
 
     :param places: what is declared; None: nothing.
+    :param on_stored: is called before the first bytes of a file in a store are drawn, and may
+        refuse them.
     :ivar first: the first chunk that was drawn, None before.
     :ivar from_start: whether that is the beginning of a file that can seek.
     """
 
-    def __init__(self, file: Any, block_size: int = 8192, places: Places | None = None) -> None:
+    def __init__(
+        self,
+        file: Any,
+        block_size: int = 8192,
+        places: Places | None = None,
+        on_stored: Callable[[], None] | None = None,
+    ) -> None:
         self.file = file
         self.block_size = block_size
         self.first: bytes | None = None
         self.from_start = False
         self._places = places
+        self._on_stored = on_stored
         self._stored: bool | FormatError | None = None
         if hasattr(file, "close"):
             self.close = file.close
@@ -52,7 +61,8 @@ class FileWrapper:
         if self.first is None:
             self.from_start = self.seekable_file() is not None
             # Behind the last byte, what draws may have closed the file.
-            self._look()
+            if self._look() is not False and self._on_stored is not None:
+                self._on_stored()
         with as_a_file():
             # A file with nothing to read yet returns None: it is not at its end.
             data = as_bytes(self.file.read(self.block_size))

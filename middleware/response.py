@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SEND_SIZE", "Closing", "Response"]
 
+_LATE: Final = "a file of stores (SECUREFS_STORES) is read after the response has begun as something else"
 SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite that stay in the cache
 
 
@@ -110,9 +111,15 @@ class Response:
 
     def wrap(self, file: Any, block_size: int = 8192) -> FileWrapper:
         """Handle the app's ``wsgi.file_wrapper``."""
-        wrapper = FileWrapper(file, block_size, self._places)
+        wrapper = FileWrapper(file, block_size, self._places, self._refuse_late)
         self._handed = (*self._handed, wrapper)
         return wrapper
+
+    def _refuse_late(self) -> None:
+        """Refuse a file of a store that is first read when the response has begun without it."""
+        if self.started and self.status.startswith("2"):
+            self._exchange.break_off(_LATE)
+            self._exchange.check()
 
     def start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None

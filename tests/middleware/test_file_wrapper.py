@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 
@@ -16,6 +17,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from werkzeug.wsgi import ClosingIterator, wrap_file
 
 from securefs import Suite, open_encrypted
+from securefs.errors import SecureFSError
 from securefs.header import claimed_object_id
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.file_wrapper import FileWrapper, opened_by_app
@@ -382,6 +384,31 @@ def test_a_file_behind_what_the_app_has_written_is_not_sent(places, stored, itse
     assert ask(page, journal, path="/page", **options).body == b"<h1>" + PAGE
     failed = ask(lambda *given: app(*given, "404 Not Found"), journal, "POST", **options)
     assert failed.body == b"<h1>" + stored
+
+
+@pytest.mark.parametrize("stored", [PAGE, STORED], ids=["plaintext", "ciphertext"])
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_stored_file_that_is_read_behind_a_page_is_not_sent(stored, caught, store, journal):
+    """Not by a generator that has given something else before, whether it catches the error or not."""
+    (store / "f").write_bytes(stored)
+
+    def app(environ, start_response, status="200 OK", name="f"):
+        start_response(status, [("Content-Type", "a/b")])
+        yield b"<h1>a page</h1>"
+        with contextlib.suppress(*([SecureFSError] if caught else [])):
+            yield from environ["wsgi.file_wrapper"]((store / name).open("rb"))
+        yield b"</html>"
+
+    aborted = ask(app, journal, stores=[store])
+    assert isinstance(aborted.error, SecureFSError)
+    assert aborted.body == b"<h1>a page</h1>"
+    assert journal.events() == [("file.integrity_failure", "failure", "not_encrypted")]
+    # A file from elsewhere, and one on an error page, is the app's.
+    (store.parent / "page").write_bytes(PAGE)
+    page = ask(lambda *given: app(*given, name="../page"), journal, stores=[store])
+    assert page.body == b"<h1>a page</h1>" + PAGE + b"</html>"
+    failed = ask(lambda *given: app(*given, status="404 Not Found"), journal, stores=[store])
+    assert failed.body == b"<h1>a page</h1>" + stored + b"</html>"
 
 
 def test_what_was_written_before_a_stored_file_is_no_part_of_it(store, journal):

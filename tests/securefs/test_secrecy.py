@@ -680,6 +680,7 @@ NOT_WRAPPED = {
     "Encryptor.stored_length": "computes",
     "Decryptor.skip_to": "counts",
     "Exchange.__init__": "sees a request's head",
+    "Exchange.break_off": "records ids",
     "Exchange.check": "knows ids",
     "Exchange.expect": "notes an id",
     "Exchange.record": "the journal's own is wrapped",
