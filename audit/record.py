@@ -17,6 +17,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -122,7 +123,7 @@ class Source:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """What happened: the members of a record that its writer chooses.
 
@@ -142,7 +143,7 @@ class Entry:
     address: str | None = None
     http: Mapping[str, str | int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def severity(self) -> int:
         """The severity, 1 to 5, from the table of events; ValueError for an entry not in it."""
         return severity_of(self.event, self.outcome, self.reason, self.obj)

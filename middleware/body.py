@@ -64,7 +64,8 @@ class RewrittenBody(io.BufferedIOBase):
         resources: tuple[Closable, ...] = (),
     ) -> None:
         super().__init__()
-        self._pipeline = pipeline
+        self._pipeline: UploadPipeline | RawPipeline | None = pipeline
+        self._parts = 0  # of the pipeline, once it is gone
         self._pieces = pieces
         self._ready = ready
         self._environ = environ
@@ -76,7 +77,7 @@ class RewrittenBody(io.BufferedIOBase):
     @property
     def parts(self) -> int:
         """The number of parts that were passed on; the last one may be incomplete."""
-        return self._pipeline.parts
+        return self._parts if self._pipeline is None else self._pipeline.parts
 
     def readable(self) -> bool:
         """Return True."""
@@ -131,6 +132,10 @@ class RewrittenBody(io.BufferedIOBase):
         self._ready.clear()
         for resource in self._resources:
             resource.close()
+        # Both know this body: without them it is freed when its last user is gone, and not later.
+        self._parts, self._pipeline = self.parts, None
+        self._environ = _NO_ENVIRON
+        self._pieces = iter(())
         super().close()
 
     def _next(self) -> Piece | None:

@@ -26,7 +26,7 @@ from securefs.middleware.disposition import MalformedDispositionError, parse_dis
 from securefs.middleware.media_type import type_of_field, type_of_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 __all__ = [
     "Data",
@@ -118,12 +118,6 @@ class MultipartParser:
         self._preamble = preamble
         self._ended = False  # whether the line of the closing boundary has ended
         self._dropped = 0  # bytes before the first boundary and after the last
-        self._steps: dict[_State, Callable[[bytes, int], _Step]] = {
-            _State.START: self._start,
-            _State.HEADER: self._header,
-            _State.BODY: self._body,
-            _State.EPILOGUE: self._epilogue,
-        }
 
     @property
     def held(self) -> int:
@@ -145,12 +139,19 @@ class MultipartParser:
         self._held = b""
         position = 0
         while position < len(buffer):
-            step = self._steps[self._state](buffer, position)
+            step = self._step(buffer, position)
             position = step.position
             yield from step.events
             if step.starved:
                 self._held = buffer[position:]
                 return
+
+    def _step(self, buffer: bytes, position: int) -> _Step:
+        if self._state is _State.BODY:
+            return self._body(buffer, position)
+        if self._state is _State.HEADER:
+            return self._header(buffer, position)
+        return (self._start if self._state is _State.START else self._epilogue)(buffer, position)
 
     def close(self) -> None:
         """End the body; raise :class:`MalformedBodyError` if it must not end here."""

@@ -10,7 +10,7 @@ whole file.
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
@@ -167,7 +167,16 @@ class SealedFile(HoldsSecrets):
 
     def _finish(self) -> bytes:
         last = self._sealer.finalize()
-        self._upload = replace(self._upload, size=self.taken)
+        upload = self._upload
+        self._upload = Upload(
+            upload.object_id,
+            upload.field,
+            upload.filename,
+            upload.content_type,
+            self.taken,
+            upload.key_id,
+            upload.encrypted,
+        )
         self._record("success")
         self._sealing.exchange.uploads.append(self._upload)
         return last

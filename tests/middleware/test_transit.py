@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -184,3 +186,23 @@ def test_nobody_is_let_in_without_a_principal(wrapped, journal):
     assert (asked, calls) == (["/mine", "/other"], ["alice"])
     denied = [record for record in journal.records() if record["event"] == "auth.denied"]
     assert [(record["sev"], record["http"]["status"]) for record in denied] == [(3, 401)]
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_a_request_leaves_nothing_to_the_garbage_collector(size, lab_of):
+    """Whatever it held is freed when the server has closed the response, and not some time later."""
+    held = []
+
+    def app(environ, start_response):
+        held.extend(map(weakref.ref, (environ["wsgi.input"], environ["securefs"])))
+        environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"stored"]
+
+    lab = lab_of(app)
+    gc.disable()
+    try:
+        assert lab.post(BROWSER_TYPE, browser_body([file(content=bytes(size))])).status == 200
+        assert [one() for one in held] == [None, None]
+    finally:
+        gc.enable()
