@@ -8,6 +8,7 @@ where it is stored while it is open.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from securefs.errors import FormatError
 from securefs.middleware.servers import beneath
@@ -31,8 +32,8 @@ class FileWrapper:
     file's stored bytes with ``sendfile``.
 
     :param places: what is declared; None: nothing.
-    :param on_stored: is called before the first bytes of a file in a store are drawn, and may
-        refuse them.
+    :param on_stored: a method that is called before the first bytes of a file in a store are drawn.
+        It may refuse them.
     :ivar first: the first chunk that was drawn, None before.
     :ivar from_start: whether that is the beginning of a file that can seek.
     """
@@ -49,7 +50,8 @@ class FileWrapper:
         self.first: bytes | None = None
         self.from_start = False
         self._places = places
-        self._on_stored = on_stored
+        # Weak: a file that knows its response, which knows the file, would be freed later than it.
+        self._on_stored = None if on_stored is None else WeakMethod(on_stored)
         self._stored: bool | FormatError | None = None
         if hasattr(file, "close"):
             self.close = file.close
@@ -61,8 +63,8 @@ class FileWrapper:
         if self.first is None:
             self.from_start = self.seekable_file() is not None
             # Behind the last byte, what draws may have closed the file.
-            if self._look() is not False and self._on_stored is not None:
-                self._on_stored()
+            if self._look() is not False and (refuse := self._on_stored and self._on_stored()):
+                refuse()
         with as_a_file():
             # A file with nothing to read yet returns None: it is not at its end.
             data = as_bytes(self.file.read(self.block_size))

@@ -395,8 +395,8 @@ def test_a_stored_file_that_is_read_behind_a_page_is_not_sent(stored, caught, st
     def app(environ, start_response, status="200 OK", name="f"):
         start_response(status, [("Content-Type", "a/b")])
         yield b"<h1>a page</h1>"
-        with contextlib.suppress(*([SecureFSError] if caught else [])):
-            yield from environ["wsgi.file_wrapper"]((store / name).open("rb"))
+        with contextlib.suppress(*([SecureFSError] if caught else [])), (store / name).open("rb") as opened:
+            yield from environ["wsgi.file_wrapper"](opened)
         yield b"</html>"
 
     aborted = ask(app, journal, stores=[store])

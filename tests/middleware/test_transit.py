@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import weakref
 from contextlib import suppress
 
@@ -203,6 +204,26 @@ def test_a_request_leaves_nothing_to_the_garbage_collector(size, lab_of):
     gc.disable()
     try:
         assert lab.post(BROWSER_TYPE, browser_body([file(content=bytes(size))])).status == 200
+        assert [one() for one in held] == [None, None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("stored", [b"<p>a page</p>", seal(b"a file")], ids=["page", "file"])
+def test_a_response_leaves_nothing_to_the_garbage_collector(method, stored, lab_of):
+    held = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        wrapper = environ["wsgi.file_wrapper"](io.BytesIO(stored))
+        held.extend(map(weakref.ref, (wrapper, environ["securefs"])))
+        return wrapper
+
+    lab = lab_of(app)
+    gc.disable()
+    try:
+        assert call(lab.wrapped, method).status == 200
         assert [one() for one in held] == [None, None]
     finally:
         gc.enable()
