@@ -4,8 +4,8 @@ It takes bytes and yields events. Because the body is written anew, no parser be
 reads the client's bytes. So this one is strict only where its own reading could take a file for a
 field, and leave it in plaintext, or could end a part at the wrong byte. It refuses line ends other
 than CRLF, folded or repeated headers, white space before a colon, control characters, names that
-are not UTF-8, and boundaries before the first line of one or after the closing one. Other bytes
-there are dropped, up to 8 KiB. Which part is a file is decided by
+are not UTF-8, and a boundary amid the bytes before the first boundary line or after the closing
+one. Such bytes are else dropped, up to 8 KiB. Which part is a file is decided by
 :mod:`securefs.middleware.disposition`.
 
 The table of states::
