@@ -23,6 +23,8 @@ def no_garbage_of_frameworks(request):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
+        # What survived is in use: the frameworks themselves. Later collections need not look at it.
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
