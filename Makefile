@@ -93,7 +93,9 @@ $(VENV)/.clients: $(VENV)/.test Makefile
 	@echo "Installing upload clients ..."
 	@rm -rf $(VENV)/clients
 	@$(BIN)/python -m pip install $(QUIET) --target $(VENV)/clients/python 'httpx>=0.28' 'aiohttp>=3.14'
-	@$(BIN)/python -m pip install $(QUIET) --target $(VENV)/clients/urllib3-1.24 --no-deps urllib3==1.24.3
+	@$(BIN)/python -m pip install $(QUIET) --target $(VENV)/clients/urllib3-1.24 --no-deps urllib3==1.24.3 six
+	@# Its own copy of six does not import on Python 3.12 and later.
+	@mv $(VENV)/clients/urllib3-1.24/six.py $(VENV)/clients/urllib3-1.24/urllib3/packages/
 	@command -v npm >/dev/null || { echo "npm is missing: apt-get install npm" >&2; exit 1; }
 	@npm install --prefix $(VENV)/clients --no-audit --no-fund --loglevel=error 'axios@>=1' 'form-data@>=4' 'got@>=13' 'undici@>=6'
 	@touch $@
