@@ -19,7 +19,7 @@ MUTANTS_SEED ?= 1
 MUTANTS_SECONDS ?= 3600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint fuzz fuzz-seeded torture mutants bench bench-quick clean
+.PHONY: help demo test clients test-fast lint fuzz fuzz-seeded torture mutants bench bench-quick clean
 
 help: ## list these commands
 	@echo "securefs: encrypts what your users upload"
@@ -34,6 +34,9 @@ test: $(VENV)/.test ## run all tests with coverage
 	@$(BIN)/coverage run -m pytest -q --durations=5 --numprocesses=$(TEST_WORKERS) --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+clients: $(VENV)/.clients ## install the upload clients of pip and npm that tests/clients tries
+	@echo "They are in $(VENV)/clients. The other clients are Debian packages: their tests name them."
 
 test-fast: $(VENV)/.test ## run the tests that start no server and no browser and are not slow (under a minute)
 	@$(BIN)/python -m pytest -q --numprocesses=$(TEST_WORKERS) --dist=worksteal $(NOT_FAST:%=--ignore=tests/%) -m 'not server and not browser and not slow' $(PYTEST_ARGS)
@@ -84,6 +87,18 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	@echo "Installing securefs and what its tests need into $(VENV) (once, about a minute) ..."
 	@$(BIN)/python -m pip install $(QUIET) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+# In folders of their own: nothing else in the environment may come to need them.
+$(VENV)/.clients: $(VENV)/.test Makefile
+	@echo "Installing upload clients ..."
+	@rm -rf $(VENV)/clients
+	@$(BIN)/python -m pip install $(QUIET) --target $(VENV)/clients/python 'httpx>=0.28' 'aiohttp>=3.14'
+	@$(BIN)/python -m pip install $(QUIET) --target $(VENV)/clients/urllib3-1.24 --no-deps urllib3==1.24.3 six
+	@# Its own copy of six does not import on Python 3.12 and later.
+	@mv $(VENV)/clients/urllib3-1.24/six.py $(VENV)/clients/urllib3-1.24/urllib3/packages/
+	@command -v npm >/dev/null || { echo "npm is missing: apt-get install npm" >&2; exit 1; }
+	@npm install --prefix $(VENV)/clients --no-audit --no-fund --loglevel=error 'axios@>=1' 'form-data@>=4' 'got@>=13' 'undici@>=6'
+	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
 	@echo "Installing what securefs is measured beside ..."

@@ -14,7 +14,13 @@ from securefs.errors import Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
 from securefs.middleware.chunks import ChunkedUploadError, ChunkWatch
 from securefs.middleware.headers import content_length, drop_copies, has_body, is_identity
-from securefs.middleware.media_type import MalformedTypeError, is_media_type, parse_boundary
+from securefs.middleware.media_type import (
+    UNICODE_CHARSETS,
+    MalformedTypeError,
+    charset_of,
+    is_media_type,
+    parse_boundary,
+)
 from securefs.middleware.paths import any_reading_matches, every_reading_matches
 from securefs.middleware.raw import RawPipeline
 from securefs.middleware.refusal import Refusal
@@ -91,7 +97,16 @@ def _rewritten_form(transit: Transit, boundary: bytes) -> RewrittenBody:
     # A server that does not decode chunks hands out their lengths, too: before the first boundary,
     # where they would be dropped, and amid files.
     decoded = source.length is not None or bool(inner.get("wsgi.input_terminated"))
-    pipeline = UploadPipeline(source, boundary, policy, sealing, chunks, plain=plain, preamble=decoded)
+    pipeline = UploadPipeline(
+        source,
+        boundary,
+        policy,
+        sealing,
+        chunks,
+        plain=plain,
+        preamble=decoded,
+        unicode=(charset_of(inner["CONTENT_TYPE"]) or "utf-8") in UNICODE_CHARSETS,
+    )
     body = prepare(pipeline, spool=policy.spool, environ=inner)
     inner["CONTENT_TYPE"] = f"multipart/form-data; boundary={pipeline.boundary}"
     return _announced(transit, body)

@@ -12,7 +12,7 @@ hold that:
    ``token="characters"``, each name once, no asterisk in a name (RFC 2231), no backslash in a
    value. Empty parameters are skipped (RFC 9110 section 5.6.6).
 3. Of all multipart types only ``multipart/form-data``, with one boundary, and with no charset
-   other than UTF-8 or ASCII: some frameworks decode names by it.
+   but one in which ASCII is ASCII. The app does not see it: some frameworks decode names by it.
 4. Any other type has no boundary. Not even its values have an asterisk, ``=?`` or the word
    multipart: the app's framework gets this type as it came.
 
@@ -28,7 +28,9 @@ from securefs.errors import Reason, SecureFSError
 
 __all__ = [
     "MAX_MEDIA_TYPE",
+    "UNICODE_CHARSETS",
     "MalformedTypeError",
+    "charset_of",
     "is_media_type",
     "parse_boundary",
     "type_of_field",
@@ -53,7 +55,8 @@ _PARAMETER: Final = re.compile(
 # some clients use. More than its 70 characters, because the app never sees this boundary.
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=?!#$%&*^`|~ ]{0,199}[0-9A-Za-z'()+_,\-./:=?!#$%&*^`|~]")
 _FORM: Final = "multipart/form-data"
-_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})  # the names in a form are UTF-8
+# What the names and the fields of a form are in if it does not say otherwise.
+UNICODE_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 # In a quoted value: what a framework matches or decodes, and may take for a form.
 _AMBIGUOUS: Final = re.compile(r"\*|=\?|multipart", re.IGNORECASE)
 # media-type = type "/" subtype parameters
@@ -66,7 +69,7 @@ DEFAULT_TYPE: Final = "application/octet-stream"
 _PAIRS: Final = "application/x-www-form-urlencoded"
 # Charsets in which ASCII is ASCII: one framework decodes names by them. Others raise errors that an
 # app does not expect (rot13), or take time that grows with the square of the length (punycode).
-_FIELD_CHARSETS: Final = re.compile(
+_ASCII_CHARSETS: Final = re.compile(
     r"utf-?8|(?:us-)?ascii|iso-8859-(?:[1-9]|1[03-6])|windows-125[0-8]|koi8-[ru]|gb2312|gbk|gb18030"
     r"|big5|shift_jis|euc-(?:jp|kr)",
     re.IGNORECASE,
@@ -113,8 +116,18 @@ def type_of_field(text: str) -> str:
     match = _NAME.match(text)
     if match is None or is_form or match[0].lower() == _PAIRS:
         return ""
-    charset = _parse_parameters(text, match.end()).get("charset", "utf-8")
-    return text if _FIELD_CHARSETS.fullmatch(charset) else match[0]
+    charset = charset_of(text)
+    return text if charset is None or _ASCII_CHARSETS.fullmatch(charset) else match[0]
+
+
+def charset_of(media_type: str) -> str | None:
+    """Return the charset that a type names, in lower case, None without one.
+
+    :param media_type: a type that :func:`type_of_field` or :func:`parse_boundary` took.
+    """
+    text = media_type.strip(" \t")
+    charset = _parse_parameters(text, len(text.partition(";")[0].rstrip(" \t"))).get("charset")
+    return charset if charset is None else charset.lower()
 
 
 def parse_boundary(content_type: str) -> bytes | None:
@@ -171,6 +184,6 @@ def _parse_parameters(text: str, position: int) -> dict[str, str]:
 def _boundary_of_form(parameters: dict[str, str]) -> bytes:
     if not _BOUNDARY.fullmatch(parameters.get("boundary", "")):
         raise MalformedTypeError("the Content-Type does not name one boundary of 1 to 200 characters")
-    if parameters.get("charset", "utf-8").lower() not in _CHARSETS:
-        raise MalformedTypeError("the Content-Type has a charset that is neither UTF-8 nor ASCII")
+    if not _ASCII_CHARSETS.fullmatch(parameters.get("charset", "utf-8")):
+        raise MalformedTypeError("the Content-Type of a form has an unusual charset")
     return parameters["boundary"].encode("ascii")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from securefs.errors import JournalError, LimitExceededError, Reason
 from securefs.middleware.bound import MAX_SEALED_NAME, Bound
 from securefs.middleware.filename import decode, normalise, relative, shortened
-from securefs.middleware.media_type import DEFAULT_TYPE
+from securefs.middleware.media_type import DEFAULT_TYPE, charset_of
 from securefs.middleware.multipart import Data, MalformedBodyError, MultipartParser, Part, PartEnd
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.sealing import CIPHERTEXT, Piece, refuse_ciphertext
@@ -44,6 +44,7 @@ class UploadPipeline:
     :param chunks: refuses pieces of files, None to let them pass.
     :param plain: no file of this body is encrypted: ``Policy.plain_uploads`` names its path.
     :param preamble: whether text may precede the first boundary.
+    :param unicode: whether fields are UTF-8; else those that name no charset are ASCII.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class UploadPipeline:
         *,
         plain: bool = False,
         preamble: bool = True,
+        unicode: bool = True,
     ) -> None:
         # At least as long as the client's boundary, so that short boundaries can't make bodies
         # grow; seldom longer. Some frameworks take no more than 70 characters.
@@ -70,6 +72,7 @@ class UploadPipeline:
         overhead = None if plain else sealing.new.most_overhead
         self._bound = Bound(policy, overhead, boundary=size, longer=size - len(boundary))
         self._plain = plain
+        self._unicode = unicode
         self._open: SealedFile | None = None  # the file part that is being sealed
         self._unsent = 0  # bytes of a part's header that was parsed and not yet passed on
 
@@ -170,10 +173,16 @@ class UploadPipeline:
             self._chunks.add_field(part.name)
         yield self._header(part, part.filename)
         size = 0
+        # Frameworks differ on whether such a field is in the charset of the form.
+        ascii_only = not self._unicode and charset_of(part.content_type) is None
         for data in refuse_ciphertext(content, "a field starts like an encrypted file"):
             if data is None:
                 yield None
                 continue
+            if ascii_only and not bytes(data).isascii():
+                raise MalformedBodyError(
+                    "a field without a charset of its own is not ASCII, in a form whose charset is not UTF-8"
+                )
             size += len(data)
             if size > self._policy.max_field_bytes:
                 raise LimitExceededError(

@@ -15,6 +15,7 @@ from securefs.middleware.media_type import (
     MAX_CONTENT_TYPE,
     MAX_MEDIA_TYPE,
     MalformedTypeError,
+    charset_of,
     is_media_type,
     parse_boundary,
     type_of_field,
@@ -45,6 +46,7 @@ FORM = "multipart/form-data; boundary="
         pytest.param("multipart/form-data;; ;boundary=XX ; ", b"XX", id="empty parameters"),
         pytest.param('multipart/form-data; charset="UTF-8"; boundary=XX', b"XX", id="UTF-8"),
         pytest.param("multipart/form-data; charset=us-ascii; boundary=XX", b"XX", id="ASCII"),
+        pytest.param("multipart/form-data; charset=ISO-8859-1; boundary=XX", b"XX", id="Latin-1"),
         pytest.param('multipart/form-data; a=""; boundary=XX', b"XX", id="empty value"),
     ],
 )
@@ -78,7 +80,7 @@ def test_a_boundary_is_found(text, boundary):
         pytest.param(FORM + 'x; a="\t"', id="tab between quotation marks"),
         *(
             pytest.param(FORM + "x; charset=" + charset, id=charset)
-            for charset in ("utf-16", "utf-7", "idna", "iso-8859-1", '"utf-8,utf-16"', '""')
+            for charset in ("utf-16", "utf-7", "idna", "iso-8859-12", '"utf-8,utf-16"', '""')
         ),
     ],
 )
@@ -221,6 +223,7 @@ def test_of_a_file_s_type_malformed_parameters_are_left_out(text, expected):
         ("application/json", "application/json"),
         ("text/plain; charset=ISO-8859-1", "text/plain; charset=ISO-8859-1"),
         ('text/plain;charset="koi8-r"; a=b', 'text/plain;charset="koi8-r"; a=b'),
+        ('text/plain; charset=""', "text/plain"),
         *((f"text/plain; charset={name}", "text/plain") for name in ("rot13", "punycode", "utf-7", "utf-16")),
         ("Application/X-WWW-Form-URLencoded", ""),
         ("multipart/form-data; boundary=B", ""),
@@ -235,6 +238,21 @@ def test_of_a_file_s_type_malformed_parameters_are_left_out(text, expected):
 )
 def test_a_field_is_handed_on_with_a_type_that_no_framework_takes_for_a_form(text, expected):
     assert type_of_field(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("text/plain", None),
+        ("text/plain; a=charset", None),
+        ('text/plain;a="; charset=b"', None),
+        ("text/plain; Charset=KOI8-R; a=b", "koi8-r"),
+        (' multipart/form-data\t; boundary="a;b"; charset="UTF-8" ', "utf-8"),
+    ],
+)
+def test_the_charset_of_a_type_is_told(text, expected):
+    assert charset_of(text) == expected
 
 
 def test_the_type_of_a_file_may_be_as_long_as_its_limit():

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import platform
 import re
 import sys
@@ -21,6 +22,9 @@ from support.framework_matrix import CASES, NOTES, ROWS, SERVERS  # noqa: E402  
 from support.server_matrix import version  # noqa: E402  # the same
 
 PAGE = Path(__file__).parents[2] / "docs" / "matrix.md"
+EXAMPLES = Path(__file__).parents[1] / "test_examples.py"
+# What its tests run: the fixture, and the application's distribution.
+APPLICATIONS = {"index": "pypiserver", "tracker": "roundup"}
 MARKS = dict(zip(NOTES, "¹²³", strict=True))
 
 Cells = dict[str, dict[str, str]]  # row, server: cell
@@ -50,8 +54,17 @@ The marks:
 The tests use Django's admin as a person does: its login form, and its add forms with their tokens.
 The ModelForm is behind Django's CSRF check, which reads the form before the view. The rows of
 Django, REST framework included, give files by `FileResponse`. [servers.md](servers.md) shows what
-each server does with aborted, malformed and chunked requests, and [multipart.md](multipart.md) what
-each framework makes of hostile bodies.
+each server does with aborted, malformed and chunked requests, [multipart.md](multipart.md) what
+each framework makes of hostile bodies, and [clients.md](clients.md) what becomes of uploads by
+other clients than browsers.
+
+## Applications
+
+Unchanged programs from PyPI behind SecureFS, under gunicorn, used with twine, pip and curl as their
+users do: [examples](../examples/README.md). Each line is a test in
+[tests/test_examples.py](../tests/test_examples.py).
+
+{applications}
 """
 
 
@@ -74,8 +87,21 @@ def render(cells: Cells) -> str:
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     cases = "\n".join(_item(f"{case}: {text}") for case, text in CASES.items())
     notes = "\n".join(_item(f"{MARKS[note]} {text}") for note, text in NOTES.items())
+    told = [["application", "version", "what is tested"], ["---"] * 3, *_applications()]
+    applications = "\n".join("| " + " | ".join(row) + " |" for row in told)
     measured = f"Measured on CPython {platform.python_version()}, Linux."
-    return f"{HEAD}\n{table}\n\n{measured}\n\n{BELOW.format(cases=cases, notes=notes)}"
+    return f"{HEAD}\n{table}\n\n{measured}\n\n{BELOW.format(cases=cases, notes=notes, applications=applications)}"
+
+
+def _applications() -> list[list[str]]:
+    """Return a row for each test of an application: which, its version, and what the test is called."""
+    rows = []
+    for node in ast.parse(EXAMPLES.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            what = node.name.removeprefix("test_").replace("_", " ")
+            used = [APPLICATIONS[fixture.arg] for fixture in node.args.args if fixture.arg in APPLICATIONS]
+            rows += [[name, metadata.version(name), what] for name in used]
+    return rows
 
 
 def _item(text: str) -> str:
