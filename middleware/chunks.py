@@ -3,19 +3,23 @@
 Each request holds a piece, and the app joins the pieces. Behind the middleware each piece would
 become an encrypted file of its own, and no reader opens what the app joins. So a piece is
 recognised by what the widgets send beside it, and refused with a reason that names the remedy. The
-widgets are Dropzone, Resumable.js, Flow.js, Fine Uploader and Plupload, and those that send
-Content-Range, such as jQuery File Upload. No I/O.
+widgets are Dropzone, Resumable.js, Flow.js, Fine Uploader and Plupload, those that send
+Content-Range, such as jQuery File Upload, and those that send Upload-Offset, such as tus (Uppy) and
+FilePond. No I/O.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 from securefs.errors import Reason
 from securefs.middleware.multipart import MalformedBodyError
 
-__all__ = ["ChunkWatch", "ChunkedUploadError"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ChunkWatch", "ChunkedUploadError", "refuse_resumed"]
 
 # Fields that a widget sends beside a piece: any of these sets.
 _MARKS: Final = tuple(
@@ -30,6 +34,8 @@ _MARKS: Final = tuple(
     )
 )
 _NAMES: Final = frozenset().union(*_MARKS)
+# Types of a body that is a piece: tus 1.0 ("PATCH"), and draft-ietf-httpbis-resumable-upload.
+_TYPES: Final = frozenset({"application/offset+octet-stream", "application/partial-upload"})
 _MAX_PAIRS: Final = 1000  # pairs of a query string
 
 
@@ -44,6 +50,21 @@ class ChunkedUploadError(MalformedBodyError):
             'would open for nobody. Turn chunking off in the widget, or set Policy(chunked_uploads="allow"), SECUREFS_CHUNKED_UPLOADS, '
             "if the app decrypts the pieces before it joins them"
         )
+
+
+def refuse_resumed(environ: Mapping[str, object]) -> None:
+    """Raise for a body that the headers call a piece: of tus, or of a widget that does as tus does.
+
+    It is neither a form nor a declared upload. Without this, it would pass without encryption.
+
+    :param environ: of a request with a body.
+    :raises ChunkedUploadError: it is one.
+    """
+    media_type = str(environ.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
+    if "HTTP_UPLOAD_OFFSET" in environ:
+        raise ChunkedUploadError("an Upload-Offset")
+    if media_type in _TYPES:
+        raise ChunkedUploadError(f"of the type {media_type}")
 
 
 class ChunkWatch:

@@ -127,3 +127,35 @@ def test_a_raw_body_with_marks_in_its_query_is_a_piece(lab_of):
 def test_a_content_range_on_a_body_that_is_no_upload_is_the_app_s(lab_of):
     lab = lab_of(policy=REFUSED)
     assert lab.post("application/json", b"{}", [("Content-Range", "bytes 0-1/2")]).status == 200
+
+
+@pytest.mark.parametrize("path", ["/files/1", "/raw"])
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        pytest.param("application/offset+octet-stream", [("Upload-Offset", "0")], id="tus"),
+        pytest.param("application/octet-stream", [("Upload-Offset", "100")], id="offset"),
+        pytest.param("Application/Offset+Octet-Stream; a=b", [("Upload-Length", "9")], id="creation"),
+        pytest.param("application/partial-upload", [("Upload-Complete", "?0")], id="draft"),
+        pytest.param(BROWSER_TYPE, [("Upload-Offset", "0")], id="form"),
+    ],
+)
+def test_what_tus_sends_is_a_piece_on_any_path(lab_of, kind, headers, path):
+    """On a path that is not declared, it would pass without encryption."""
+    body = browser_body([file()]) if kind == BROWSER_TYPE else b"canary"
+    lab = lab_of(policy=REFUSED)
+    assert lab.post(kind, body, headers, path, REQUEST_METHOD="PATCH").status == 400
+    (record,) = lab.records("file.rejected")
+    assert record["reason"] == "chunked_upload"
+    assert "chunked_uploads" in record["obj"]["rule"]
+    assert lab.app.calls == 0
+    lab = lab_of(policy=ALLOWED)
+    assert lab.post(kind, body, headers, path, REQUEST_METHOD="PATCH").status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_request_of_tus_without_a_body_is_no_piece(lab_of, method):
+    """The creation of an upload, and its end."""
+    lab = lab_of(policy=REFUSED)
+    headers = [("Upload-Length", "100"), ("Upload-Offset", "0")]
+    assert lab.post("", b"", headers, REQUEST_METHOD=method).status == 200
