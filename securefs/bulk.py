@@ -23,7 +23,7 @@ from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from securefs.disk import explain, read_regular, special_kind
+from securefs.disk import explain, read_regular, remove_stale, special_kind, temporary_of
 from securefs.errors import (
     VERDICTS,
     ConfigurationError,
@@ -66,6 +66,7 @@ __all__ = [
 
 SUFFIX: Final = ".enc"
 _JOINED: Final = "containers one behind another: an app joined encrypted chunks"
+_LEFT: Final = "a run that was killed had left it"
 # Bytes at a file's start that hold its slot table, wherever a writer put the slots.
 _SLOTS_END: Final = FIXED_SIZE + MAX_SLOTS * MAX_SLOT_SIZE
 
@@ -89,6 +90,7 @@ class Status(str, Enum):
     LINK = "link"
     SPECIAL = "special"
     GONE = "gone"
+    REMOVED = "removed"
 
 
 class _Kind(Enum):
@@ -354,6 +356,8 @@ def import_one(
     :param dry_run: change nothing; tell what would be done.
     :param suite, break_links, on_bytes: as for :func:`encrypt_in_place`.
     """
+    if not dry_run and _remove_left(found):
+        return Verdict(found.path, Status.REMOVED, _LEFT)
 
     def seal(*, format_1: bool) -> Verdict:
         what = "Format 1" if format_1 else ""
@@ -407,6 +411,8 @@ def reencrypt_one(
     :param dry_run: change nothing; tell what would be done.
     :param suite, keep_id, break_links, on_bytes: as for :func:`reencrypt`.
     """
+    if not dry_run and _remove_left(found):
+        return Verdict(found.path, Status.REMOVED, _LEFT)
 
     def encrypted(file: BinaryIO) -> Verdict:
         context = context_of(found.path)
@@ -431,6 +437,15 @@ def reencrypt_one(
 
     acts = _Acts(encrypted, _old_key(found, keyring), lambda file: _joined(found, file))
     return _judged(found, keyring, acts, everything=everything, settled=True, what="cannot be re-encrypted")
+
+
+def _remove_left(found: Found) -> bool:
+    """Return whether ``found`` was what a killed process left that wrote a file beside it.
+
+    It was removed. What a living process writes is locked, and stays.
+    """
+    target = temporary_of(found.path)
+    return target is not None and target.is_file() and found.path in remove_stale(target)
 
 
 def _hides_others(file: BinaryIO, keyring: Keyring, context: bytes | None) -> bool:

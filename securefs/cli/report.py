@@ -35,6 +35,7 @@ _WORDS: Final = {
     Status.LINK: ("link", "symbolic links"),
     Status.SPECIAL: ("special", "special files"),
     Status.GONE: ("gone", "removed meanwhile"),
+    Status.REMOVED: ("removed", "leftovers removed"),
 }
 # Statuses of files of which one at least must be found.
 _ENCRYPTED: Final = frozenset(
