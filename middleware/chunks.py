@@ -33,6 +33,10 @@ _MARKS: Final = tuple(
         "chunk chunks",
     )
 )
+# Fields with the number of pieces. Some widgets send all of these fields beside a whole file, too.
+_TOTALS: Final = frozenset(
+    {"dztotalchunkcount", "resumableTotalChunks", "flowTotalChunks", "qqtotalparts", "chunks"}
+)
 _NAMES: Final = frozenset().union(*_MARKS)
 # Types of a body that is a piece: tus 1.0 ("PATCH"), and draft-ietf-httpbis-resumable-upload.
 _TYPES: Final = frozenset({"application/offset+octet-stream", "application/partial-upload"})
@@ -68,7 +72,7 @@ def refuse_resumed(environ: Mapping[str, object]) -> None:
 
 
 class ChunkWatch:
-    """Looks for the marks of a piece in one request.
+    """Looks for the marks of a piece in one request. A piece that is the only one is a whole file.
 
     :param content_range: whether the request has a Content-Range.
     """
@@ -76,6 +80,7 @@ class ChunkWatch:
     def __init__(self, *, content_range: bool) -> None:
         self._ranged = content_range
         self._has_file = False
+        self._only_one = False
         self._seen: set[str] = set()
 
     def add_file(self, *, ranged: bool = False) -> None:
@@ -88,13 +93,23 @@ class ChunkWatch:
         self._check()
 
     def add_field(self, name: str) -> None:
-        """Count a field; raise if it belongs to a piece that came before.
-
-        :raises ChunkedUploadError: it does.
-        """
+        """Count a field."""
         if name in _NAMES:
             self._seen.add(name)
-            self._check()
+
+    def add_value(self, name: str, value: bytes) -> None:
+        """Take the first bytes of a field's value, two at least if there are two."""
+        if name in _TOTALS:
+            self._only_one = value == b"1"
+
+    def finish(self) -> None:
+        """Take the end of the request; raise if a file in it is a piece after all.
+
+        The number of pieces may come last, so what is behind a file is judged here.
+
+        :raises ChunkedUploadError: it is.
+        """
+        self._check()
 
     def add_query(self, text: str) -> None:
         """Count the names in a query string: widgets put them there if the body is the piece."""
@@ -102,14 +117,17 @@ class ChunkWatch:
             pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PAIRS)
         except ValueError:
             return
-        for name, _ in pairs:
+        for name, value in pairs:
             self.add_field(name)
+            self.add_value(name, value.encode("utf-8"))
 
     def _check(self) -> None:
         if not self._has_file:
             return
         if self._ranged:
             raise ChunkedUploadError("a Content-Range")
+        if self._only_one:
+            return
         for mark in _MARKS:
             if mark <= self._seen:
                 raise ChunkedUploadError(f"beside {' and '.join(sorted(mark))}")
