@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from support.commands import KEY, OTHER_KEY, names, sealed
-from support.journals import only_chain, records
+from support.journals import ROOT, only_chain, records
 from support.sealing import pattern
 
 from securefs import Keyring, open_encrypted
@@ -229,3 +231,22 @@ def test_without_a_context_the_containers_are_counted_alone(run):
     result = run("verify", "video.mp4", "--context-from", "contexts:of", "--json")
     (file,) = json.loads(result.out)["files"]
     assert (file["kind"], file["containers"], "broken" in file) == ("joined", 3, False)
+
+
+def test_the_page_says_what_the_commands_do(run):
+    page = (ROOT / "docs/chunked-uploads.md").read_text("utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (line,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    joined()
+    assert run("verify", "video.mp4").out.decode().startswith(line)
+    Path("pieces").mkdir()
+    commands = [shlex.split(text, comments=True) for text in block.splitlines()]
+    # What replaces the file comes last.
+    for name, *arguments in sorted(commands, key=lambda command: "--in-place" in command):
+        assert name == "securefs"
+        assert run(*arguments).code == 0
+    assert content("whole.mp4") == content("video.mp4") == b"".join(PLAIN)
+    # In another order, by hand.
+    for number in (1, 2, 3):
+        assert run("decrypt", f"pieces/video.mp4.{number}.enc").code == 0
+        assert Path(f"pieces/video.mp4.{number}").read_bytes() == PLAIN[number - 1]
