@@ -33,7 +33,9 @@ OUTCOMES: Final = frozenset({"started", "success", "failure"})
 # count from 0.
 MEMBERS: Final[Mapping[str, type]] = MappingProxyType(
     {
-        **dict.fromkeys(("id", "key_id", "suite", "digest", "name", "field", "role", "rule"), str),
+        **dict.fromkeys(
+            ("id", "key_id", "old_id", "old_key_id", "suite", "digest", "name", "field", "role", "rule"), str
+        ),
         **dict.fromkeys(("format", "size", "segment", "slot", "parts"), int),
         # The first line of a chain: the settings, and what the chain replaces.
         **dict.fromkeys(
@@ -98,6 +100,11 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             _members("parts rule"),
             by_reason={Reason.CIPHERTEXT_INJECTION: ALARM},
         ),
+        "file.import": Event(
+            "`securefs import` or `securefs recover` encrypted a file that was there, or could not",
+            {"success": ROUTINE, "failure": WARNING},
+            _members(_FILE),
+        ),
         "auth.denied": Event("a request or a sign-in names no known principal", {"failure": WARNING}),
         "key.use": Event(
             "reserved: this version does not write it",
@@ -108,6 +115,11 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "`securefs rewrap` changed the slots of a file, or could not",
             {"success": ROUTINE, "failure": WARNING},
             _members("id key_id name"),
+        ),
+        "key.reencrypt": Event(
+            "`securefs reencrypt` gave a file a new data key, or could not",
+            {"success": ROUTINE, "failure": WARNING},
+            _members("id key_id old_id old_key_id name"),
         ),
         "server.start": Event(
             "the first record of a chain; more severe where the chain replaces one that met trouble",

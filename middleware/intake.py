@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import Reason
 from securefs.middleware.body import RewrittenBody, prepare, prepare_raw
-from securefs.middleware.chunks import ChunkedUploadError, ChunkWatch
+from securefs.middleware.chunks import ChunkedUploadError, ChunkWatch, refuse_resumed
 from securefs.middleware.headers import content_length, drop_copies, has_body, is_identity
 from securefs.middleware.media_type import (
     UNICODE_CHARSETS,
@@ -53,12 +53,22 @@ def receive(transit: Transit) -> None:
     there = has_body(transit.inner)
     if there:
         drop_copies(transit.inner)
+        _refuse_resumed(transit)
     # An empty file is a file, too.
     stores = there or str(transit.inner.get("REQUEST_METHOD")).upper() in _STORING
     if stores and any_reading_matches(transit.environ, transit.settings.policy.raw_uploads):
         transit.body = transit.inner["wsgi.input"] = _rewritten_file(transit)
     elif there:
         transit.body = transit.inner["wsgi.input"] = _rewritten(transit)
+
+
+def _refuse_resumed(transit: Transit) -> None:
+    if transit.settings.policy.chunked_uploads == "allow":
+        return
+    try:
+        refuse_resumed(transit.inner)
+    except ChunkedUploadError as error:
+        raise Refusal(400, error.reason, str(error)) from None
 
 
 def _rewritten(transit: Transit) -> RewrittenBody | GuardedInput:

@@ -131,6 +131,8 @@ class UploadPipeline:
                 self.produced += len(piece.data) if piece else 0
                 yield piece
         self._source.close()
+        if self._chunks is not None:
+            self._chunks.finish()
         lead = b"\r\n" if self.parts else b""
         closing = Piece(lead + b"--" + self.boundary.encode("ascii") + b"--\r\n", atomic=True)
         self.produced += len(closing.data)
@@ -172,7 +174,7 @@ class UploadPipeline:
         if self._chunks is not None:
             self._chunks.add_field(part.name)
         yield self._header(part, part.filename)
-        size = 0
+        size, start = 0, b""
         # Frameworks differ on whether such a field is in the charset of the form.
         ascii_only = not self._unicode and charset_of(part.content_type) is None
         for data in refuse_ciphertext(content, "a field starts like an encrypted file"):
@@ -189,7 +191,10 @@ class UploadPipeline:
                     f"a field is longer than {self._policy.max_field_bytes} bytes (max_field_bytes)"
                 )
             self._bound.add_field_bytes(len(data))
+            start = (start + bytes(data[:2]))[:2]
             yield Piece(data)
+        if self._chunks is not None:
+            self._chunks.add_value(part.name, start)
 
     def _file(self, part: Part, content: Iterator[memoryview | None]) -> Iterator[Piece | None]:
         self._bound.add_file()

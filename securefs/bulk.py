@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from securefs.disk import explain, read_regular, special_kind
+from securefs.disk import explain, read_regular, remove_stale, special_kind, temporary_of
 from securefs.errors import (
     VERDICTS,
     ConfigurationError,
@@ -34,8 +35,11 @@ from securefs.errors import (
 )
 from securefs.files import FileInfo, verify
 from securefs.header import FIXED_SIZE, MAGIC, MAX_SLOT_SIZE, MAX_SLOTS
-from securefs.importing import encrypt_in_place, refuse_other_names
+from securefs.importing import encrypt_in_place
+from securefs.joined import check_in_steps, examine, is_joined, parts
 from securefs.reader import open_encrypted
+from securefs.reencryption import needs_reencryption, reencrypt
+from securefs.replacing import refuse_other_names
 from securefs.rotation import opening_key, rewrap
 from securefs.secrecy import clears_frames
 from securefs.suites import Suite
@@ -44,12 +48,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from securefs.keys import Keyring
+    from securefs.reencryption import Before
     from securefs.rotation import Rewrapped
 
-__all__ = ["SUFFIX", "Found", "Status", "Verdict", "import_one", "key_of", "rewrap_one", "verify_one", "walk"]
+__all__ = [
+    "SUFFIX",
+    "Found",
+    "Status",
+    "Verdict",
+    "import_one",
+    "key_of",
+    "reencrypt_one",
+    "rewrap_one",
+    "verify_one",
+    "walk",
+]
 
 SUFFIX: Final = ".enc"
-_STEP: Final = 16 * 1024 * 1024  # bytes of plaintext that are verified between two reports
+_JOINED: Final = "containers one behind another: an app joined encrypted chunks"
+_LEFT: Final = "a run that was killed had left it"
 # Bytes at a file's start that hold its slot table, wherever a writer put the slots.
 _SLOTS_END: Final = FIXED_SIZE + MAX_SLOTS * MAX_SLOT_SIZE
 
@@ -60,16 +77,20 @@ class Status(str, Enum):
     VERIFIED = "verified"
     REWRAPPED = "rewrapped"
     IMPORTED = "imported"
+    REENCRYPTED = "reencrypted"
     PLANNED = "planned"
+    DUE = "due"
     UNCHANGED = "unchanged"
     OPENS = "opens"
     FAILED = "failed"
+    JOINED = "joined"
     FORMAT_1 = "format_1"
     PLAIN = "plain"
     EMPTY = "empty"
     LINK = "link"
     SPECIAL = "special"
     GONE = "gone"
+    REMOVED = "removed"
 
 
 class _Kind(Enum):
@@ -107,9 +128,12 @@ class Verdict:
 
     :ivar message: why, in one line; empty if there is nothing to say.
     :ivar reason: the code of a failure, where there is one.
-    :ivar info: a file that verified, or was imported.
+    :ivar info: a file that verified, or was imported or re-encrypted.
     :ivar rewrapped: a file that was rewrapped, or did not need it.
+    :ivar before: what a file was that was re-encrypted, or did not need it.
     :ivar key_id: the id (hex) of the key that the file needs (:func:`key_of`, and Format 1).
+    :ivar containers: how many containers are in a file that an app joined, and how many of them do
+        not verify, where that was looked at.
     """
 
     path: Path
@@ -118,12 +142,14 @@ class Verdict:
     reason: Reason | None = None
     info: FileInfo | None = None
     rewrapped: Rewrapped | None = None
+    before: Before | None = None
     key_id: str = ""
+    containers: tuple[int, int | None] | None = None
 
     @property
     def failed(self) -> bool:
         """Whether it is a failure."""
-        return self.status is Status.FAILED
+        return self.status in {Status.FAILED, Status.JOINED}
 
 
 def walk(names: Sequence[str]) -> Iterator[Found]:
@@ -243,10 +269,7 @@ def verify_one(
 
     def encrypted(file: BinaryIO) -> Verdict:
         with open_encrypted(file, keyring, context_of(found.path)) as plain:
-            # At least once: an empty file has a segment, too.
-            for start in range(0, plain.size or 1, _STEP):
-                plain.check(start, min(start + _STEP, plain.size) or None)
-                on_bytes(min(_STEP, plain.size - start))
+            check_in_steps(plain, on_bytes)
             return Verdict(found.path, Status.VERIFIED, info=FileInfo.of(plain))
 
     def old(info: FileInfo, required: bool) -> Verdict:
@@ -256,7 +279,8 @@ def verify_one(
         status = Status.FAILED if required else Status.FORMAT_1
         return Verdict(found.path, status, message, Reason.NOT_ENCRYPTED, key_id=info.key_id)
 
-    return _judged(found, keyring, _Acts(encrypted, old), everything=everything)
+    acts = _Acts(encrypted, old, lambda file: _examined(found, file, keyring, context_of))
+    return _judged(found, keyring, acts, everything=everything)
 
 
 @clears_frames
@@ -276,12 +300,15 @@ def rewrap_one(
         :func:`securefs.rewrap`.
     """
 
-    def encrypted(_file: BinaryIO) -> Verdict:
-        done = rewrap(found.path, keyring, context_of(found.path), follow_links=found.named)
+    def encrypted(file: BinaryIO) -> Verdict:
+        context = context_of(found.path)
+        if _hides_others(file, keyring, context):
+            return _joined(found, file)
+        done = rewrap(found.path, keyring, context, follow_links=found.named)
         status = Status.REWRAPPED if done.changed else Status.UNCHANGED
         return Verdict(found.path, status, rewrapped=done)
 
-    acts = _Acts(encrypted, _old_key(found, keyring))
+    acts = _Acts(encrypted, _old_key(found, keyring), lambda file: _joined(found, file))
     return _judged(found, keyring, acts, everything=everything, settled=True, what="cannot be rewrapped")
 
 
@@ -295,15 +322,19 @@ def key_of(found: Found, keyring: Keyring, context_of: Callable[[Path], bytes | 
     :param context_of: as for :func:`rewrap_one`.
     """
 
-    def encrypted(_file: BinaryIO) -> Verdict:
-        key = opening_key(found.path, keyring, context_of(found.path), follow_links=found.named)
+    def encrypted(file: BinaryIO) -> Verdict:
+        context = context_of(found.path)
+        if _hides_others(file, keyring, context):
+            return _joined(found, file)
+        key = opening_key(found.path, keyring, context, follow_links=found.named)
         message = "" if key == keyring.primary_id.hex() else f"key {key}"
         return Verdict(found.path, Status.OPENS, message, key_id=key)
 
     def old(info: FileInfo, required: bool) -> Verdict:  # noqa: ARG001  # it needs its key in any case
         return Verdict(found.path, Status.OPENS, f"key {info.key_id}, Format 1", key_id=info.key_id)
 
-    return _judged(found, keyring, _Acts(encrypted, old), settled=True)
+    acts = _Acts(encrypted, old, lambda file: _joined(found, file))
+    return _judged(found, keyring, acts, settled=True)
 
 
 @clears_frames
@@ -325,6 +356,8 @@ def import_one(
     :param dry_run: change nothing; tell what would be done.
     :param suite, break_links, on_bytes: as for :func:`encrypt_in_place`.
     """
+    if not dry_run and _remove_left(found):
+        return Verdict(found.path, Status.REMOVED, _LEFT)
 
     def seal(*, format_1: bool) -> Verdict:
         what = "Format 1" if format_1 else ""
@@ -348,9 +381,113 @@ def import_one(
     acts = _Acts(
         lambda _file: Verdict(found.path, Status.UNCHANGED),
         lambda _info, _required: seal(format_1=True),
+        lambda file: _joined(found, file),
         lambda: seal(format_1=False),
     )
     return _judged(found, keyring, acts, settled=True, what="cannot be encrypted")
+
+
+@clears_frames
+def reencrypt_one(
+    found: Found,
+    keyring: Keyring,
+    context_of: Callable[[Path], bytes],
+    *,
+    everything: bool = False,
+    again: bool = False,
+    dry_run: bool = False,
+    suite: Suite | None = None,
+    keep_id: bool = False,
+    break_links: bool = False,
+    on_bytes: Callable[[int], object] = int,
+) -> Verdict:
+    """Write a file anew, with a new data key, under the primary key: see :func:`reencrypt`.
+
+    A file whose data key no other key ever had is left alone. Only a failure leaves open whether
+    there is something to do.
+
+    :param context_of, everything: as for :func:`verify_one`.
+    :param again: also a file that needs nothing.
+    :param dry_run: change nothing; tell what would be done.
+    :param suite, keep_id, break_links, on_bytes: as for :func:`reencrypt`.
+    """
+    if not dry_run and _remove_left(found):
+        return Verdict(found.path, Status.REMOVED, _LEFT)
+
+    def encrypted(file: BinaryIO) -> Verdict:
+        context = context_of(found.path)
+        before = needs_reencryption(file, keyring, context)
+        if not (before.needed or again):
+            return Verdict(found.path, Status.UNCHANGED, before=before)
+        if dry_run:
+            if not break_links:
+                refuse_other_names(found.path, os.fstat(file.fileno()))
+            return Verdict(found.path, Status.DUE, f"key {before.key_id}", before=before)
+        done = reencrypt(
+            found.path,
+            keyring,
+            context,
+            suite=suite,
+            keep_id=keep_id,
+            follow_links=found.named,
+            break_links=break_links,
+            on_bytes=on_bytes,
+        )
+        return Verdict(found.path, Status.REENCRYPTED, info=done.info, before=done.before)
+
+    acts = _Acts(encrypted, _old_key(found, keyring), lambda file: _joined(found, file))
+    return _judged(found, keyring, acts, everything=everything, settled=True, what="cannot be re-encrypted")
+
+
+def _remove_left(found: Found) -> bool:
+    """Return whether ``found`` was what a killed process left that wrote a file beside it.
+
+    It was removed. What a living process writes is locked, and stays.
+    """
+    target = temporary_of(found.path)
+    return target is not None and target.is_file() and found.path in remove_stale(target)
+
+
+def _hides_others(file: BinaryIO, keyring: Keyring, context: bytes | None) -> bool:
+    """Return whether an encrypted file is several containers: its header tells of the first alone.
+
+    The end of such a file does not verify. Without the context that can't be known, and all of the
+    file is read.
+    """
+    if context is not None:
+        with suppress(*VERDICTS):
+            open_encrypted(file, keyring, context).close()
+            return False
+    return is_joined(file)
+
+
+def _joined(found: Found, file: BinaryIO) -> Verdict:
+    count = sum(1 for _ in parts(file))
+    message = f"{count} {_JOINED}: use securefs recover first"
+    return Verdict(found.path, Status.JOINED, message, Reason.CHUNKED_UPLOAD, containers=(count, None))
+
+
+def _examined(found: Found, file: BinaryIO, keyring: Keyring, context_of: Callable[[Path], bytes]) -> Verdict:
+    """Return the verdict on a file of several containers, each of which is verified."""
+    try:
+        context = context_of(found.path)
+    except IntegrityError:
+        return _joined(found, file)
+    count = broken = 0
+    first = ""
+    for container in examine(file, keyring, context):
+        count += 1
+        if container.fault is not None:
+            broken += 1
+            first = first or f"{container.place}: {container.fault}"
+    what = f"{broken} are broken, first {first}" if broken else "all of them verify"
+    return Verdict(
+        found.path,
+        Status.JOINED,
+        f"{count} {_JOINED}; {what}; see securefs recover",
+        Reason.CHUNKED_UPLOAD,
+        containers=(count, broken),
+    )
 
 
 def _old_key(found: Found, keyring: Keyring) -> Callable[[FileInfo, bool], Verdict]:
@@ -371,11 +508,13 @@ class _Acts:
     """What is done to a file: if it is in Format 2, in Format 1, or not encrypted.
 
     :ivar old: takes what is known of the file, and whether it must be encrypted.
+    :ivar joined: takes a file of several containers.
     :ivar plain: None: the verdict on such a file follows from its name.
     """
 
     encrypted: Callable[[BinaryIO], Verdict]
     old: Callable[[FileInfo, bool], Verdict]
+    joined: Callable[[BinaryIO], Verdict]
     plain: Callable[[], Verdict] | None = None
 
 
@@ -410,8 +549,16 @@ def _by_contents(found: Found, keyring: Keyring, acts: _Acts, *, required: bool)
     with read_regular(found.path, follow_links=found.named) as file:
         look = _look(file, keyring)
         if look is _Look.ENCRYPTED:
-            return acts.encrypted(file)
+            try:
+                return acts.encrypted(file)
+            except VERDICTS:
+                # Only now: a file that verifies is one container, and not searched for others.
+                if is_joined(file):
+                    return acts.joined(file)
+                raise
         info = None if look is _Look.EMPTY else _format_1(file, keyring)
+        if look is _Look.DAMAGED and info is None and is_joined(file):
+            return acts.joined(file)
     if info is not None:
         return acts.old(info, required)
     if acts.plain is not None and look is not _Look.DAMAGED:

@@ -44,6 +44,7 @@ __all__ = [
     "read_regular",
     "remove_stale",
     "special_kind",
+    "temporary_of",
     "write_atomically",
     "write_new",
 ]
@@ -53,6 +54,7 @@ PRIVATE_FILE: Final = 0o600
 # Bytes of the target's name that the temporary name repeats. The whole name stays under NAME_MAX
 # (255 bytes).
 TEMPORARY_NAME: Final = 128
+_TEMPORARY: Final = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.ASCII | re.DOTALL)
 # A file that exceeds the size limit of the process or the file system is the same as a full disk.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a system call says that a file system does not have.
@@ -300,6 +302,12 @@ def remove_stale(target: StrPath) -> list[Path]:
     except OSError:
         return []
     return [other for other in found if _is_removed(other)]
+
+
+def temporary_of(path: Path) -> Path | None:
+    """Return the file that ``path`` was to become, by its name; None if it is no temporary name."""
+    found = _TEMPORARY.fullmatch(path.name)
+    return None if found is None else path.with_name(found[1])
 
 
 def _is_removed(path: Path) -> bool:

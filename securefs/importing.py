@@ -1,29 +1,23 @@
 """Files that are there already become encrypted ones: :func:`encrypt_in_place`.
 
-Guarantees: at every moment there is the old file or the new one, whole. The old one is replaced
-only after the new one was read back from the file system, verified, and compared with what was
-read. Owner, group, mode, extended attributes and the time of last modification stay.
+Guarantees: at every moment there is the old file or the new one, whole
+(:mod:`securefs.replacing`). The old one is replaced only after the new one was read back from the
+file system, verified, and compared with what was read.
 
-Refuses: a file that is in Format 2 already, so that none is encrypted twice; a file with other
-names (hard links), because they would keep the plaintext; a file that changes meanwhile. It can't
-see a program that holds the old file open and writes to it later: what that writes is lost.
-
-The old bytes stay on the disk until something overwrites them, and in backups and snapshots.
+Refuses: a file that is in Format 2 already, so that none is encrypted twice.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from securefs.disk import check_still_there, keep_attributes, locked, write_atomically
-from securefs.errors import FormatError, IntegrityError, Reason, SourceError
-from securefs.files import COPY_SIZE, FileInfo
+from securefs.errors import FormatError
+from securefs.files import COPY_SIZE
 from securefs.header import MAGIC
 from securefs.reader import open_encrypted
+from securefs.replacing import replacement, seal_pieces, verified_copy
 from securefs.sealer import NewFiles
 from securefs.secrecy import clears_frames
 from securefs.suites import Suite
@@ -32,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from securefs.disk import StrPath
+    from securefs.files import FileInfo
     from securefs.keys import Keyring
-    from securefs.primitives import Primitives, StreamSealer
+    from securefs.primitives import Primitives
 
-__all__ = ["encrypt_in_place", "refuse_other_names"]
+__all__ = ["encrypt_in_place"]
 
 
 @clears_frames
@@ -68,32 +63,14 @@ def encrypt_in_place(
     :raises OSError: it can't be read or replaced, or an attribute can't be kept.
     """
     sealer = NewFiles(keyring, suite=suite).sealer(context, primitives=primitives)
-    with locked(path, os.O_RDONLY, follow_links=follow_links) as descriptor:
-        before = os.fstat(descriptor)
-        if not break_links:
-            refuse_other_names(path, before)
-        target = Path(path).resolve()
-        with (
-            _plaintext(descriptor, keyring, format_1=format_1) as source,
-            write_atomically(target, overwrite=True) as sealed,
-        ):
-            # No more than there was: otherwise a file that grows all the time would never end.
-            digest = _seal(source, sealed, sealer, on_bytes, most=before.st_size)
-            info = _verified(sealed, keyring, context, digest)
-            keep_attributes(descriptor, sealed.fileno(), before)
-            after = os.fstat(descriptor)
-            if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-                raise SourceError(f"{os.fsdecode(path)} was changed meanwhile: do it again")
-            check_still_there(descriptor, target)
-    return info
-
-
-def refuse_other_names(path: StrPath, status: os.stat_result) -> None:
-    """Raise :class:`SourceError` if the file at ``path`` has other names (hard links)."""
-    if status.st_nlink > 1:
-        raise SourceError(
-            f"{os.fsdecode(path)} has {status.st_nlink} names (hard links), and the others would keep what is in it"
-        )
+    with (
+        replacement(path, follow_links=follow_links, break_links=break_links) as new,
+        _plaintext(new.descriptor, keyring, format_1=format_1) as source,
+    ):
+        # No more than there was: otherwise a file that grows all the time would never end.
+        pieces = _read(source, most=new.before.st_size)
+        digest = seal_pieces(pieces, new.file, sealer, on_bytes)
+        return verified_copy(new.file, keyring, context, digest)
 
 
 @contextmanager
@@ -109,27 +86,8 @@ def _plaintext(descriptor: int, keyring: Keyring, *, format_1: bool) -> Iterator
             yield cast("BinaryIO", opened)
 
 
-def _seal(
-    source: BinaryIO, target: BinaryIO, sealer: StreamSealer, on_bytes: Callable[[int], object], *, most: int
-) -> bytes:
-    """Seal up to ``most`` bytes from ``source`` into ``target``; return the plaintext's SHA-256."""
-    digest = hashlib.sha256()
+def _read(source: BinaryIO, *, most: int) -> Iterator[bytes]:
+    """Yield up to ``most`` bytes from ``source``."""
     while data := source.read(min(COPY_SIZE, most)):
         most -= len(data)
-        digest.update(data)
-        target.write(sealer.update(data))
-        on_bytes(len(data))
-    target.write(sealer.finalize())
-    return digest.digest()
-
-
-def _verified(file: BinaryIO, keyring: Keyring, context: bytes, digest: bytes) -> FileInfo:
-    """Return what is known of a new file, after all of it was read and compared."""
-    found = hashlib.sha256()
-    with open_encrypted(file, keyring, context) as opened:
-        while data := opened.read(COPY_SIZE):
-            found.update(data)
-        info = FileInfo.of(opened)
-    if found.digest() != digest:
-        raise IntegrityError("the new file does not hold what was read", Reason.IO_ERROR)
-    return info
+        yield data

@@ -77,16 +77,19 @@ class NewFiles(HoldsSecrets):
         context: bytes = b"",
         metadata: Mapping[str, object] | None = None,
         *,
+        file_id: bytes | None = None,
         primitives: Primitives | None = None,
     ) -> FileSealer:
         """Return an object that seals one file.
 
-        :param context, metadata: as for :class:`Encryptor`.
+        :param context, metadata, file_id: as for :class:`Encryptor`; Format 1 has none of them.
         :raises ConfigurationError: for an unusable key, context or metadata; Format 1 holds neither
             context nor metadata.
         """
         if self.binds:
-            return Encryptor(self.keyring, self.suite, context, metadata, primitives=primitives)
+            return Encryptor(
+                self.keyring, self.suite, context, metadata, file_id=file_id, primitives=primitives
+            )
         if context or metadata:
             raise ConfigurationError("Format 1 has no place for a context or metadata: use Format 2")
         return self.keyring.format_1_sealer(primitives)

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 
 from securefs.arguments import require
 from securefs.backend import default_primitives
-from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason
+from securefs.errors import (
+    ConfigurationError,
+    FormatError,
+    IntegrityError,
+    LimitExceededError,
+    Reason,
+)
 from securefs.header import (
     DEFAULT_SLOTS,
     FILE_ID_SIZE,
@@ -76,10 +82,12 @@ class Randomness(HoldsSecrets):
         return self.wrap_salt if size == len(self.wrap_salt) else token_bytes(size)
 
     @classmethod
-    def draw(cls) -> Randomness:
-        """Return fresh values from the system's CSPRNG."""
+    def draw(cls, file_id: bytes | None = None) -> Randomness:
+        """Return fresh values from the system's CSPRNG, but for ``file_id`` if it is given."""
+        if file_id is not None and len(file_id) != FILE_ID_SIZE:
+            raise ConfigurationError(f"a file id has {FILE_ID_SIZE} bytes, not {len(file_id)}")
         return cls(
-            file_id=token_bytes(FILE_ID_SIZE),
+            file_id=token_bytes(FILE_ID_SIZE) if file_id is None else file_id,
             dek=token_bytes(KEY_SIZE),
             wrap_salt=token_bytes(WRAP_SALT_SIZE),
             body_salt=token_bytes(SALT_SIZE),
@@ -100,7 +108,9 @@ class Encryptor(HoldsSecrets):
         reader must know it.
     :param metadata: sealed into the header, e.g. ``{"name": …, "type": …}``; JSON values, at most
         65,520 bytes and 32 levels of nesting.
-    :raises ConfigurationError: for an unusable key, context or metadata.
+    :param file_id: 32 bytes that become the object id. Leave it out, so that it is random, unless
+        the file takes the place of the one that had this id.
+    :raises ConfigurationError: for an unusable key, context, metadata or file id.
     """
 
     @clears_frames
@@ -111,12 +121,13 @@ class Encryptor(HoldsSecrets):
         context: bytes = b"",
         metadata: Mapping[str, object] | None = None,
         *,
+        file_id: bytes | None = None,
         primitives: Primitives | None = None,
     ) -> None:
         require("keyring", keyring, Keyring, "a Keyring")
         require("suite", suite, Suite, "a Suite such as Suite.GCM")
         primitives = primitives or default_primitives()
-        random = Randomness.draw()
+        random = Randomness.draw(file_id)
         text = encode_metadata(metadata or {})
         preamble, header = _header(keyring, suite, text, random, primitives)
         ctx = body_context(preamble, context)

@@ -208,11 +208,49 @@ def _file_commands(commands: Commands) -> None:
     )
     command.add_argument("--suite", choices=_SUITES, help=f"default: {_SUITES[0]}")
 
+    _anew_commands(commands)
+
     keys = commands.add_parser("keys", help="tell which keys the stored files need")
     actions = keys.add_subparsers(metavar="ACTION", required=True)
     text = "count the files that need each key; exit code 0: none needs a previous key, and this is proven"
     command = _command(actions, "in-use", "securefs.cli.keys:in_use", text)
     _any_context_option(_bulk_options(command))
+    _quiet_option(command)
+
+
+def _anew_commands(commands: Commands) -> None:
+    text = "give files new data keys, because a file key leaked: write them anew under FILE_KEY_BASE64"
+    command = _command(commands, "reencrypt", "securefs.cli.reencrypt:run", text)
+    _bulk_options(command)
+    _quiet_option(command)
+    command.add_argument("--all", action="store_true", help="fail for everything that is not encrypted")
+    command.add_argument("--again", action="store_true", help="also files whose data key no other key had")
+    command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
+    command.add_argument(
+        "--keep-ids", action="store_true", help="the new files have the object ids of the old ones"
+    )
+    command.add_argument(
+        "--break-links",
+        action="store_true",
+        help="also files with several names (hard links): each name becomes a file of its own",
+    )
+    command.add_argument("--suite", choices=_SUITES, help="default: each file keeps its own")
+
+    text = "make one file of the encrypted chunks that an app joined, in the order in which they are stored"
+    command = _command(commands, "recover", "securefs.cli.recover:run", text)
+    command.add_argument("file", metavar="FILE")
+    group = command.add_mutually_exclusive_group(required=True)
+    group.add_argument("-o", "--output", metavar="DST", help="write a new file")
+    group.add_argument("--in-place", action="store_true", help="replace FILE, once the new one was verified")
+    group.add_argument("--apart", metavar="DIR", help="write each container into a file of its own in DIR")
+    command.add_argument("--force", action="store_true", help="replace existing files")
+    command.add_argument(
+        "--break-links",
+        action="store_true",
+        help="in place, also a file with several names (hard links): the others keep the old one",
+    )
+    _context_options(command)
+    _json_option(command)
     _quiet_option(command)
 
 

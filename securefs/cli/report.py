@@ -23,21 +23,25 @@ _WORDS: Final = {
     Status.REWRAPPED: ("rewrapped", "rewrapped"),
     Status.UNCHANGED: ("unchanged", "unchanged"),
     Status.IMPORTED: ("imported", "imported"),
+    Status.REENCRYPTED: ("reencrypted", "re-encrypted"),
     Status.PLANNED: ("would be", "to be imported"),
+    Status.DUE: ("would be", "to be re-encrypted"),
     Status.OPENS: ("needs", "encrypted"),
     Status.FAILED: ("FAILED", "failed"),
+    Status.JOINED: ("JOINED", "joined from chunks"),
     Status.FORMAT_1: ("format1", "in Format 1"),
     Status.PLAIN: ("plain", "not encrypted"),
     Status.EMPTY: ("empty", "empty"),
     Status.LINK: ("link", "symbolic links"),
     Status.SPECIAL: ("special", "special files"),
     Status.GONE: ("gone", "removed meanwhile"),
+    Status.REMOVED: ("removed", "leftovers removed"),
 }
 # Statuses of files of which one at least must be found.
 _ENCRYPTED: Final = frozenset(
     {
         *(Status.VERIFIED, Status.REWRAPPED, Status.UNCHANGED, Status.IMPORTED, Status.PLANNED),
-        *(Status.OPENS, Status.FAILED, Status.FORMAT_1),
+        *(Status.REENCRYPTED, Status.DUE, Status.OPENS, Status.FAILED, Status.JOINED, Status.FORMAT_1),
     }
 )
 _MORE: Final = {"planted": "with planted slots", "previous": "under a previous key"}
@@ -100,16 +104,23 @@ class Report:
             parts = [f"{self.counts[s]} {_WORDS[s][1]}" for s in (*self._shown, *further)]
             parts += [f"{count} {_MORE[name]}" for name, count in (more or {}).items() if count]
             say(", ".join(parts) + note)
-        return FINDING if self.counts[Status.FAILED] or any((more or {}).values()) else DONE
+        failed = self.counts[Status.FAILED] or self.counts[Status.JOINED]
+        return FINDING if failed or any((more or {}).values()) else DONE
 
 
 def _others(shown: Iterable[Status]) -> list[Status]:
-    """Return the statuses that JSON counts besides: those of files that are not encrypted."""
-    return [status for status in Status if status not in {*shown, *_ENCRYPTED} or status is Status.FORMAT_1]
+    """Return the statuses that JSON counts besides: those that any command may find."""
+    always = {Status.FORMAT_1, Status.JOINED}
+    return [status for status in Status if status not in {*shown, *_ENCRYPTED} or status in always]
 
 
 def _entry(verdict: Verdict, about: Mapping[str, object]) -> dict[str, object]:
     entry: dict[str, object] = {"path": str(verdict.path), "kind": verdict.status.value, **about}
+    if verdict.containers is not None:
+        count, broken = verdict.containers
+        entry["containers"] = count
+        if broken is not None:
+            entry["broken"] = broken
     if verdict.failed:
         return {**entry, "error": verdict.message, "reason": verdict.reason and verdict.reason.value}
     return {**entry, "note": verdict.message} if verdict.message else entry

@@ -5,22 +5,19 @@ It ends with 0 only if no file under the paths still needs a previous key.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
-from securefs.audit import Entry, Journal
+from securefs.audit import Entry
 from securefs.bulk import Status, rewrap_one, walk
 from securefs.cli.contexts import selection
 from securefs.cli.report import Report
-from securefs.cli.service import refuse_root
+from securefs.cli.service import journal_of
 from securefs.cli.terminal import Progress
 from securefs.errors import Reason
 from securefs.keys import Keyring
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from securefs.bulk import Verdict
 
@@ -33,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = selection(arguments)
     shown = (Status.REWRAPPED, Status.UNCHANGED, Status.FAILED)
     with (
-        _journal() as journal,
+        journal_of() as journal,
         Progress.over(lambda: sum(1 for _ in walk(chosen.paths)), arguments, unit="files") as progress,
     ):
         report = Report(arguments, shown, 11, progress)
@@ -41,30 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
             if journal is not None:
                 journal.check()  # before anything is changed
             verdict = rewrap_one(found, keyring, chosen.context_of, everything=arguments.all)
-            if journal is not None and verdict.status in {Status.REWRAPPED, Status.FAILED}:
+            if journal is not None and (verdict.status is Status.REWRAPPED or verdict.failed):
                 journal.record(_record(verdict))
             report.add(verdict, _about(verdict))
             progress.add(1)
     unverified = arguments.context is None
     return report.end(note="; --any-context: commitments were not verified" if unverified else "")
-
-
-@contextlib.contextmanager
-def _journal() -> Iterator[Journal | None]:
-    """Yield the journal if there is a folder for it.
-
-    Its lines on standard error would mix with the messages.
-    """
-    folder = os.environ.get("SECUREFS_AUDIT_DIR")
-    if folder is None:
-        yield None
-        return
-    refuse_root("SECUREFS_AUDIT_DIR", folder)
-    journal = Journal.from_env()
-    try:
-        yield journal
-    finally:
-        journal.close()
 
 
 def _record(verdict: Verdict) -> Entry:

@@ -1,4 +1,4 @@
-"""Folders of a service are not written to as root.
+"""The journal of a command; folders of a service are not written to as root.
 
 A file that root makes there belongs to root, and the service, which runs as another user, can't
 read or continue it: after a ``sudo securefs rewrap`` it would not start.
@@ -8,14 +8,37 @@ from __future__ import annotations
 
 import os
 import pwd
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from securefs.audit import Journal
 from securefs.errors import ConfigurationError
 
-__all__ = ["refuse_root"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["journal_of", "refuse_root"]
 
 _ROOT: Final = 0  # user id
+
+
+@contextmanager
+def journal_of(*, wanted: bool = True) -> Iterator[Journal | None]:
+    """Yield the journal in ``SECUREFS_AUDIT_DIR``, None if there is none, or if it is not wanted.
+
+    Its lines on standard error would mix with the messages.
+    """
+    folder = os.environ.get("SECUREFS_AUDIT_DIR")
+    if folder is None or not wanted:
+        yield None
+        return
+    refuse_root("SECUREFS_AUDIT_DIR", folder)
+    journal = Journal.from_env()
+    try:
+        yield journal
+    finally:
+        journal.close()
 
 
 def refuse_root(variable: str, folder: str) -> None:

@@ -10,6 +10,7 @@ import threading
 import pytest
 from support.commands import KEY, OTHER_KEY, Result
 
+from securefs.audit import Journal
 from securefs.cli import main
 
 
@@ -72,3 +73,20 @@ def rotating(monkeypatch):
     """FILE_KEY_BASE64 holds a new key, and KEY is the previous one."""
     monkeypatch.setenv("FILE_KEY_BASE64", base64.b64encode(OTHER_KEY).decode())
     monkeypatch.setenv("FILE_KEY_BASE64_PREVIOUS", base64.b64encode(KEY).decode())
+
+
+@pytest.fixture
+def full_journal(monkeypatch):
+    """Make the disk under the journal in this folder full; in the test, once all else is in place."""
+    real = os.open
+
+    def full(name, flags, *arguments, **options):
+        if str(name).endswith(".jsonl"):
+            raise OSError(28, "No space left on device", name)
+        return real(name, flags, *arguments, **options)
+
+    def fill():
+        Journal("journal").close()  # which makes the key of its pseudonyms, while there is room
+        monkeypatch.setattr("os.open", full)
+
+    return fill

@@ -187,3 +187,20 @@ def test_no_path_is_told(run, command):
         2,
         "no PATH is named: name files or folders, or the app's folder with --data-dir",
     )
+
+
+def test_files_of_the_app_are_encrypted_anew_under_their_ids_alone(run, storage, rotating):
+    """The app finds them by their ids."""
+    paths = [uploaded(storage, owner) for owner in ("ann", "zoë")]
+    before = [path.read_bytes() for path in paths]
+    assert run("reencrypt", "--data-dir", "data", "--dry-run").code == 0
+    result = run("reencrypt", "--data-dir", "data")
+    assert (result.code, result.line) == (
+        2,
+        "the reference app finds its files by their object ids, which change: give --keep-ids",
+    )
+    assert [path.read_bytes() for path in paths] == before
+    result = run("reencrypt", "--data-dir", "data", "--keep-ids")
+    assert (result.code, result.out.splitlines()[-1]) == (0, b"2 re-encrypted, 0 unchanged, 0 failed")
+    assert run("verify", "--data-dir", "data").code == 0
+    assert run("keys", "in-use", "--data-dir", "data").code == 0

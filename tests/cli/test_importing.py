@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import KEY, OTHER_KEY, names, sealed
+from support.journals import only_chain, records
 from support.sealing import pattern
 
 from securefs import Keyring, open_encrypted
@@ -166,3 +167,38 @@ def test_a_file_of_a_key_that_is_not_given_is_left_alone(run):
     before = Path("a").read_bytes()
     assert run("import", "a").code == 0
     assert Path("a").read_bytes() == before
+
+
+def test_it_is_journalled(run, monkeypatch):
+    Path("1.pdf").write_bytes(b"plaintext")
+    Path("2.pdf").write_bytes(b"two names")
+    os.link("2.pdf", "3.pdf")
+    sealed(name="4.enc")
+    Path("journal").mkdir(mode=0o700)
+    monkeypatch.setenv("SECUREFS_AUDIT_DIR", "journal")
+    monkeypatch.setenv("SECUREFS_AUDIT_NAMES", "clear")
+    assert run("import", "1.pdf", "--dry-run").code == 0
+    assert list(Path("journal").iterdir()) == []
+    files = json.loads(run("import", "1.pdf", "2.pdf", "4.enc", "--json").out)["files"]
+    _, done, failed, _ = records(only_chain(Path("journal")))
+    assert (done["event"], done["outcome"]) == ("file.import", "success")
+    assert done["obj"] == {
+        "id": files[0]["object_id"],
+        "key_id": RING.primary_id.hex(),
+        "suite": "aes-256-cbc-hmac-sha256",
+        "format": 2,
+        "size": 9,
+        "name": "1.pdf",
+    }
+    assert (failed["event"], failed["outcome"], failed["reason"]) == ("file.import", "failure", "io_error")
+    assert failed["obj"] == {"name": "2.pdf"}
+
+
+def test_nothing_is_changed_that_the_journal_cannot_record(run, monkeypatch, full_journal):
+    Path("1.pdf").write_bytes(b"plaintext")
+    Path("journal").mkdir(mode=0o700)
+    monkeypatch.setenv("SECUREFS_AUDIT_DIR", "journal")
+    full_journal()
+    result = run("import", "1.pdf")
+    assert (result.code, "journal cannot be written" in result.line) == (2, True)
+    assert Path("1.pdf").read_bytes() == b"plaintext"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import OTHER_KEY, names, program, sealed
-from support.servers import app_environ, python_environ, wait_until
+from support.servers import ROOT, app_environ, python_environ, wait_until
 from support.special import unnamed_of
 
 from securefs import Keyring, __version__, encrypt_file
@@ -24,6 +25,15 @@ def test_help_and_version(run):
     assert b"demo" in run("--help").out
     result = run("--version")
     assert (result.code, result.out) == (0, f"securefs {__version__}\n".encode())
+
+
+@pytest.mark.parametrize("command", ["reencrypt", "recover"])
+def test_each_option_of_these_commands_is_in_the_pages(run, command):
+    pages = "".join((ROOT / f"docs/{name}.md").read_text("utf-8") for name in ("cli", "chunked-uploads"))
+    options = set(re.findall(r"(?<![-\w])--?[a-z][-a-z0-9]*", run(command, "--help").out.decode()))
+    assert options >= {"--json", "--quiet", "--help"}
+    assert f"securefs {command}" in pages
+    assert [option for option in sorted(options - {"-h", "--help"}) if f"{option}" not in pages] == []
 
 
 def test_help_needs_neither_the_server_extra_nor_time():
@@ -86,6 +96,12 @@ BAD = [
     pytest.param(["verify", ""], 2, "No such file", id="verify empty name"),
     pytest.param(["rewrap"], 2, "PATH", id="rewrap nothing"),
     pytest.param(["rewrap", "missing"], 2, "missing: No such file", id="rewrap missing"),
+    pytest.param(["reencrypt"], 2, "PATH", id="reencrypt nothing"),
+    pytest.param(["reencrypt", "missing"], 2, "missing: No such file", id="reencrypt missing"),
+    pytest.param(["recover", "good.enc"], 2, "is required", id="recover to nowhere"),
+    pytest.param(["recover", "good.enc", "-o", "x"], 2, "nothing to recover", id="recover one"),
+    pytest.param(["recover", "folder", "-o", "x"], 2, "folder", id="recover folder"),
+    pytest.param(["recover", "a", "--apart", "no/such"], 2, "no/such", id="apart in missing folder"),
     pytest.param(["keygen", "--output", "no/such"], 2, "no/such: No such file", id="key in missing folder"),
     pytest.param(["keygen", "--output", "folder"], 2, "exists already", id="key over folder"),
     pytest.param(["token"], 2, "ACTION", id="token without action"),

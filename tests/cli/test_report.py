@@ -48,6 +48,13 @@ def with_planted_slot(path):
     return changed(path, 216, slot_of(OTHER_KEY, path.read_bytes()[:48], bytes(range(9, 41)), 9))
 
 
+def joined(path):
+    """Make what an app makes of two encrypted chunks."""
+    both = b"".join(sealed(content, name=path, overwrite=True).read_bytes() for content in (b"1", b"2"))
+    path.write_bytes(both)
+    return path
+
+
 def linked(path, target):
     path.symlink_to(target)
     return path
@@ -80,6 +87,7 @@ KINDS = {
     "one that was written in another context": lambda path: sealed(name=path, context=b"owner:ann"),
     "one with a slot that somebody planted": lambda path: with_planted_slot(sealed(name=path)),
     "one whose first bytes were damaged": lambda path: changed(sealed(name=path), 0, b"\x88"),
+    "several, one behind another": joined,
     "a Format 1 file": lambda path: sealed(name=path, format_1=True),
     "a file that is not encrypted": lambda path: path.write_bytes(b"plaintext") and path,
     "one that is not encrypted, and whose name ends in `.enc`": lambda path: path.rename(f"{path}.enc"),
@@ -166,7 +174,7 @@ def test_nothing_is_left_out_of_the_counts(run, rotating, open_folder, command):
         counts = sum(map(int, re.findall(r"(\d+) (?!with planted|under)", told)))
         assert counts == len(files)
     assert {file["kind"] for file in files} <= set(document)
-    assert all(("error" in file) is (file["kind"] == "failed") for file in files)
+    assert all(("error" in file) is (file["kind"] in {"failed", "joined"}) for file in files)
 
 
 def test_quiet_prints_failures_and_the_summary_alone(run, rotating):

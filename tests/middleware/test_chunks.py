@@ -37,10 +37,10 @@ def test_a_file_beside_such_fields_is_a_piece_in_any_order(names):
     assert 'Policy(chunked_uploads="allow")' in str(caught.value)
     behind = watch()
     behind.add_file()
-    for name in names[:-1]:
+    for name in names:
         behind.add_field(name)
     with pytest.raises(ChunkedUploadError):
-        behind.add_field(names[-1])
+        behind.finish()
 
 
 def test_other_fields_and_one_of_a_pair_are_no_mark():
@@ -127,3 +127,76 @@ def test_a_raw_body_with_marks_in_its_query_is_a_piece(lab_of):
 def test_a_content_range_on_a_body_that_is_no_upload_is_the_app_s(lab_of):
     lab = lab_of(policy=REFUSED)
     assert lab.post("application/json", b"{}", [("Content-Range", "bytes 0-1/2")]).status == 200
+
+
+@pytest.mark.parametrize("path", ["/files/1", "/raw"])
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        pytest.param("application/offset+octet-stream", [("Upload-Offset", "0")], id="tus"),
+        pytest.param("application/octet-stream", [("Upload-Offset", "100")], id="offset"),
+        pytest.param("Application/Offset+Octet-Stream; a=b", [("Upload-Length", "9")], id="creation"),
+        pytest.param("application/partial-upload", [("Upload-Complete", "?0")], id="draft"),
+        pytest.param(BROWSER_TYPE, [("Upload-Offset", "0")], id="form"),
+    ],
+)
+def test_what_tus_sends_is_a_piece_on_any_path(lab_of, kind, headers, path):
+    """On a path that is not declared, it would pass without encryption."""
+    body = browser_body([file()]) if kind == BROWSER_TYPE else b"canary"
+    lab = lab_of(policy=REFUSED)
+    assert lab.post(kind, body, headers, path, REQUEST_METHOD="PATCH").status == 400
+    (record,) = lab.records("file.rejected")
+    assert record["reason"] == "chunked_upload"
+    assert "chunked_uploads" in record["obj"]["rule"]
+    assert lab.app.calls == 0
+    lab = lab_of(policy=ALLOWED)
+    assert lab.post(kind, body, headers, path, REQUEST_METHOD="PATCH").status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_request_of_tus_without_a_body_is_no_piece(lab_of, method):
+    """The creation of an upload, and its end."""
+    lab = lab_of(policy=REFUSED)
+    headers = [("Upload-Length", "100"), ("Upload-Offset", "0")]
+    assert lab.post("", b"", headers, REQUEST_METHOD=method).status == 200
+
+
+TOTALS = [
+    pytest.param("dztotalchunkcount", ["dzchunkindex", "dzchunkbyteoffset"], id="dropzone"),
+    pytest.param("resumableTotalChunks", ["resumableChunkNumber"], id="resumable"),
+    pytest.param("flowTotalChunks", ["flowChunkNumber"], id="flow"),
+    pytest.param("qqtotalparts", ["qqpartindex"], id="fine uploader"),
+    pytest.param("chunks", ["chunk"], id="plupload"),
+]
+
+
+@pytest.mark.parametrize(("value", "status"), [("1", 200), ("2", 400), ("10", 400), ("", 400), ("1 ", 400)])
+@pytest.mark.parametrize(("total", "marks"), TOTALS)
+def test_the_only_piece_is_a_whole_file(lab_of, total, marks, value, status):
+    """Some widgets always cut, so a large size of their chunks is how to turn that off."""
+    lab = lab_of(policy=REFUSED)
+    parts = [*[field(name, b"0") for name in marks], field(total, value.encode()), file()]
+    assert lab.post(BROWSER_TYPE, browser_body(parts)).status == status
+    query = "&".join([*[f"{name}=0" for name in marks], f"{total}={value.replace(' ', '+')}"])
+    lab = lab_of(policy=REFUSED)
+    assert lab.post("image/png", b"canary", path="/raw", QUERY_STRING=query).status == status
+
+
+def test_the_number_of_pieces_counts_in_any_order_behind_a_file(lab_of):
+    """Of a mark before the file, it must come before the file, too: later, the app had read it."""
+    for parts, status in (
+        ([file(), field("flowTotalChunks", b"1"), field("flowChunkNumber", b"1")], 200),
+        ([file(), field("flowChunkNumber", b"1"), field("flowTotalChunks", b"1")], 200),
+        ([file(), field("flowChunkNumber", b"1"), field("flowTotalChunks", b"2")], 400),
+        ([file(), field("flowChunkNumber", b"1")], 400),
+        ([field("flowChunkNumber", b"1"), file(), field("flowTotalChunks", b"1")], 400),
+    ):
+        lab = lab_of(policy=REFUSED)
+        assert lab.post(BROWSER_TYPE, browser_body(parts)).status == status
+
+
+def test_the_only_piece_is_none_beside_a_content_range(lab_of):
+    lab = lab_of(policy=REFUSED)
+    ranged = [field("flowTotalChunks", b"1"), file()]
+    headers = [("Content-Range", "bytes 0-9/100")]
+    assert lab.post(BROWSER_TYPE, browser_body(ranged), headers).status == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -12,7 +13,18 @@ from support.sealing import KEY, OTHER_KEY, RING, pattern, seal, seal_1
 from support.special import bind
 
 from securefs import ConfigurationError, IntegrityError, Keyring, Reason
-from securefs.bulk import Found, Status, _found, _link, import_one, key_of, rewrap_one, verify_one, walk
+from securefs.bulk import (
+    Found,
+    Status,
+    _found,
+    _link,
+    import_one,
+    key_of,
+    reencrypt_one,
+    rewrap_one,
+    verify_one,
+    walk,
+)
 from securefs.header import MAGIC
 from securefs.keys import key_id
 
@@ -433,3 +445,53 @@ def test_a_file_that_cannot_be_replaced_is_told_in_words_of_its_own(monkeypatch)
     assert verdict.message == "cannot be encrypted: No space left on device"
     put("d/1", seal(b"x"))
     assert only("d", rewrap_one, ROTATING).message == "cannot be rewrapped: No space left on device"
+
+
+def test_several_containers_are_one_finding_of_every_judge():
+    both = seal(b"1", label="1") + seal(b"2", label="2")
+    for data, count in ((both, 2), (b"\x88" + both[1:], 2), (both + both[:100], 3)):
+        put("d/1", data)
+        for judge in (verify_one, rewrap_one, key_of, reencrypt_one):
+            verdict = only("d", judge)
+            assert (verdict.status, verdict.failed, verdict.reason) == (
+                Status.JOINED,
+                True,
+                Reason.CHUNKED_UPLOAD,
+            )
+            assert verdict.containers[0] == count
+        assert Path("d/1").read_bytes() == data
+    put("d/1", both)
+    (found,) = walk(["d"])
+    assert rewrap_one(found, RING, lambda _: None).status is Status.JOINED
+    assert key_of(found, RING, lambda _: None).status is Status.JOINED
+    assert import_one(found, RING, no_context).status is Status.UNCHANGED
+    # What is damaged and one container is told as before, and so is what a file that is not
+    # encrypted holds.
+    put("d/1", seal(pattern(3000))[:-1])
+    assert only("d").reason is Reason.TRUNCATED
+    put("d/1", bytes(40_000) + both)
+    assert only("d").status is Status.PLAIN
+
+
+def test_what_a_killed_run_left_is_removed():
+    for judge, keyring in ((import_one, RING), (reencrypt_one, ROTATING)):
+        for name in ("1", "2\n3"):
+            put(f"d/{name}", seal(b"x"))
+            left = put(f"d/.{name}.0123456789abcdef.tmp", b"half")
+            found = Found(left)
+            assert judge(found, keyring, no_context, dry_run=True).status is not Status.REMOVED
+            assert left.exists()
+            assert judge(found, keyring, no_context).status is Status.REMOVED
+            assert not left.exists()
+    # Its own file is gone, or it is not named as one.
+    for name in (".gone.0123456789abcdef.tmp", ".1.0123456789ABCDEF.tmp", "1.0123456789abcdef.tmp"):
+        assert import_one(Found(put(f"d/{name}", b"x")), RING, no_context).status is Status.IMPORTED
+
+
+def test_what_a_living_run_writes_is_not_removed():
+    put("d/1", b"x")
+    left = put("d/.1.0123456789abcdef.tmp", seal(b"half"))
+    with left.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert import_one(Found(left), RING, no_context).status is Status.UNCHANGED
+    assert left.exists()

@@ -18,6 +18,7 @@ from support.sealing import BODY_START, KEY, LIBRARIES, OTHER_KEY, RING, SUITES,
 from securefs import Keyring, UnknownKeyError, encrypt_file, open_encrypted, rewrap, verify
 from securefs.header import parse_header, slot_table
 from securefs.keys.slots import claimed_slots
+from securefs.reencryption import reencrypt
 from securefs.stream import Randomness, seal_with, split_start
 from securefs.suites import body_context, derive
 
@@ -159,6 +160,25 @@ def test_the_runbook_for_a_leaked_key_runs_as_it_stands(leak):
         "new.key",
         "uploads",
     ]
+
+
+@pytest.mark.parametrize("keep_id", [False, True])
+def test_what_keeping_the_ids_costs(tmp_path, keep_id):
+    """An old copy that was rewrapped before opens with the current key alone, under the id that it had."""
+    path = tmp_path / "file"
+    path.write_bytes(seal(b"content"))
+    rewrap(path, BOTH)
+    old = path.read_bytes()
+    expected = reencrypt(path, BOTH, keep_id=keep_id).info.object_id
+    put_back = opened(old, NEW)
+    assert (put_back.read(), put_back.object_id == expected) == (b"content", keep_id)
+
+
+def test_reencrypt_makes_a_forgery_permanent_as_rewrap_does(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(seal(b"forged"))
+    reencrypt(path, BOTH)
+    assert opened(path.read_bytes(), NEW).read() == b"forged"
 
 
 def test_after_its_first_step_the_forgery_is_refused(leak):

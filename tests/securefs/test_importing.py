@@ -21,12 +21,11 @@ from securefs import (
     FormatError,
     IntegrityError,
     Keyring,
-    Reason,
     SourceError,
     open_encrypted,
 )
 from securefs.files import COPY_SIZE
-from securefs.importing import _verified, encrypt_in_place
+from securefs.importing import encrypt_in_place
 
 CONTENT = pattern(COPY_SIZE + 70_000)  # two pieces
 YEAR_2020 = 1_577_836_800 * 10**9 + 123_456_789  # nanoseconds since the epoch
@@ -218,16 +217,6 @@ def test_what_the_disk_made_of_the_new_file_is_found(path, monkeypatch):
                 file.write(b"?")
 
     unchanged(path, IntegrityError, "segment 0", on_bytes=damage)
-
-
-def test_the_new_file_must_hold_what_was_read(path):
-    path.write_bytes(seal(CONTENT))
-    with (
-        path.open("rb") as file,
-        pytest.raises(IntegrityError, match="does not hold what was read") as caught,
-    ):
-        _verified(file, RING, b"", bytes(32))
-    assert caught.value.reason is Reason.IO_ERROR
 
 
 @pytest.mark.usefixtures("naming")

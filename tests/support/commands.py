@@ -39,7 +39,7 @@ def names():
     return sorted(path.name for path in Path().iterdir())
 
 
-def program(*arguments, **options):
+def program(*arguments, key=KEY, more=None, **options):
     """Start a command in a process of its own."""
-    environ = python_environ(FILE_KEY_BASE64=base64.b64encode(KEY).decode())
+    environ = python_environ(FILE_KEY_BASE64=base64.b64encode(key).decode(), **(more or {}))
     return subprocess.Popen([sys.executable, "-m", "securefs", *arguments], env=environ, **options)
