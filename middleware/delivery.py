@@ -15,11 +15,10 @@ from securefs.disk import explain
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
 from securefs.middleware.conditions import NOT_MODIFIED
 from securefs.middleware.headers import STALE, values_of, without
-from securefs.middleware.ranges import UnsatisfiableRangeError
 from securefs.middleware.refusal import Refusal
 from securefs.middleware.response import SEND_SIZE
 from securefs.middleware.restored import restored
-from securefs.middleware.selection import KEPT, PARTIAL, Selection, content_range, requested
+from securefs.middleware.selection import KEPT, Selection
 from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
@@ -30,12 +29,10 @@ if TYPE_CHECKING:
     from securefs.middleware.headers import Headers
     from securefs.middleware.response import Response
     from securefs.reader import EncryptedFile
-    from securefs.stream import Decryptor
 
 __all__ = [
     "Delivery",
     "FileDelivery",
-    "StreamDelivery",
     "UnopenedDelivery",
     "UnsentDelivery",
     "record_failure",
@@ -209,124 +206,6 @@ class FileDelivery(Delivery):
         return item if isinstance(item, bytes) else self._span(item), not self._selection.plan
 
 
-class StreamDelivery(Delivery):
-    """From a source that can be read once and is too long to hold: sent segment by segment.
-
-    Only the final segment proves where the file ends, and it comes last. Until then the end is a
-    claim of the app's Content-Length, and a truncated file has a Content-Length, too. So nothing
-    tells a client that a part is the whole:
-
-    - No total is named before: no ``Content-Range`` has one, no range gets status 416, and a HEAD
-      response has no Content-Length.
-    - A closed range that ends before the claimed end is served. For any other range, and for
-      several, the whole file is sent, and the connection is aborted if its end fails verification.
-    - The byte that completes a Content-Length is sent after the final segment was verified.
-
-    The segments before a range are skipped unopened, and those after it are not requested.
-
-    :param length: the ciphertext's length in bytes that the app announced, None if it announced
-        none.
-    """
-
-    def __init__(
-        self, exchange: Exchange, chunks: Iterator[bytes], decryptor: Decryptor, length: int | None
-    ) -> None:
-        self._chunks = chunks
-        self._decryptor = decryptor
-        self._ready = b""
-        self._ahead: tuple[bytes, bool] | None = None
-        drawn = 0
-        while decryptor.unlocked is None and (chunk := next(chunks, None)) is not None:
-            self._ready = decryptor.update(chunk)
-            drawn += len(chunk)
-        unlocked = decryptor.unlocked
-        if unlocked is None:
-            # The body ended inside its header: the parser reports where.
-            decryptor.finalize()
-            raise IntegrityError("it is cut", Reason.TRUNCATED)  # pragma: no cover  # raised above
-        header = unlocked.header
-        about: dict[str, str | int] = {"id": header.object_id, "key_id": unlocked.key_id, "format": 2}
-        super().__init__(exchange, about | {"suite": header.suite.label}, unlocked.metadata)
-        self.passed_over = unlocked.planted
-        self._segment_size = header.suite.segment_size
-        # Suite 1 pads: the ciphertext's length leaves the last four bits of the size open.
-        self._least, most = (0, None) if length is None else header.plaintext_bounds(length)
-        self._size = most if most == self._least else None
-        self._due = (length or 0) - drawn  # bytes of ciphertext announced and still to come
-        self._span: range | None = None
-        self._added: Headers = []
-        self._position = 0  # offset in the plaintext of the next byte
-
-    # The limit is the interface's.
-    def select(self, response: Response, asked: Mapping[str, Any], limit: int) -> None:  # noqa: ARG002
-        """See :meth:`Delivery.select`. It is not called for HEAD, so no length is named there."""
-        try:
-            # One range only: of several, those left out as unsatisfiable would reveal where the
-            # file ends.
-            spans = requested(response, asked, self._least, 1)
-        except UnsatisfiableRangeError:
-            spans = None
-        if spans is not None and spans[0].stop < self._least:
-            self._select_part(spans[0])
-        elif self._size is not None:
-            self._added = [("Content-Length", str(self._size))]
-        if self._added:
-            # These headers, and the position of a segment in the plaintext, are correct only for a
-            # body of that length.
-            self._chunks = _exactly(self._due, self._chunks)
-
-    def _select_part(self, span: range) -> None:
-        self.status, self._span = PARTIAL, span
-        self._added = [("Content-Range", content_range(span, None)), ("Content-Length", str(len(span)))]
-        if span.start >= len(self._ready):
-            self._ready = b""
-            index = span.start // self._segment_size
-            self._decryptor.skip_to(index)
-            self._position = index * self._segment_size
-
-    def headers(self, headers: Headers) -> Headers:
-        """See :meth:`Delivery.headers`."""
-        return [*super().headers(headers), *self._added]
-
-    def _verify(self, limit: int | None) -> None:  # noqa: ARG002  # the interface's
-        # A failure in the first segment is still a clean 500.
-        self._ahead = self._read()
-
-    def _read(self) -> tuple[bytes, bool]:
-        if self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            return ahead
-        return self._next_of_all() if self._span is None else self._next_of(self._span)
-
-    def _next(self) -> tuple[bytes, bool]:
-        """Return the next bytes of the plaintext, and whether the final segment is verified."""
-        data, self._ready = self._ready, b""
-        ended = False
-        while not data and not ended:
-            chunk = next(self._chunks, None)
-            ended = chunk is None
-            data = self._decryptor.finalize() if chunk is None else self._decryptor.update(chunk)
-        self._position += len(data)
-        return data, ended
-
-    def _next_of_all(self) -> tuple[bytes, bool]:
-        data, ended = self._next()
-        # If the final segment is empty, the last byte is in the segment before it: the two are sent
-        # together.
-        while not ended and self._size is not None and self._position >= self._size:
-            more, ended = self._next()
-            data += more
-        return data, ended
-
-    def _next_of(self, span: range) -> tuple[bytes, bool]:
-        """Return the next bytes of ``span``, and whether they are the last."""
-        # The segments before it were skipped, so these bytes are in the span, the first in part.
-        start = self._position
-        data, ended = self._next()
-        piece = data[max(0, span.start - start) : max(0, span.stop - start)]
-        return piece, ended or self._position >= span.stop
-
-
 class UnopenedDelivery(Delivery):
     """The headers of a Format 1 file that was not opened: for HEAD.
 
@@ -353,17 +232,6 @@ class UnsentDelivery(Delivery):
         """See :meth:`Delivery.headers`: there is no content to describe."""
         kept = [pair for pair in super().headers(headers) if not pair[0].lower().startswith("content-")]
         return kept if self.status == NOT_MODIFIED else [*kept, ("Content-Length", "0")]
-
-
-def _exactly(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield ``chunks``; raise :class:`IntegrityError` unless they are ``size`` bytes in all."""
-    for chunk in chunks:
-        size -= len(chunk)
-        if size < 0:
-            break
-        yield chunk
-    if size:
-        raise IntegrityError("the file is not as long as the app announced", Reason.TRUNCATED)
 
 
 def record_passed_over(

@@ -9,29 +9,35 @@ rest.
 
 from __future__ import annotations
 
-import errno
 import os
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from securefs.errors import FormatError, IntegrityError, LimitExceededError, Reason, SecureFSError
 from securefs.format1 import ciphertext_size
-from securefs.header import MAGIC, PREAMBLE_SIZE, claimed_object_id, claimed_suite
+from securefs.header import (
+    FIXED_SIZE,
+    MAGIC,
+    PREAMBLE_SIZE,
+    claimed_least,
+    claimed_object_id,
+    claimed_suite,
+)
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.conditions import entity_tag, failed_condition
 from securefs.middleware.delivery import (
     FileDelivery,
-    StreamDelivery,
     UnopenedDelivery,
     UnsentDelivery,
     record_failure,
     record_passed_over,
 )
-from securefs.middleware.headers import STALE, values_of, without
+from securefs.middleware.headers import STALE, without
+from securefs.middleware.plain import select_of_plain_file
 from securefs.middleware.refusal import BodyRefusedError, Refusal
-from securefs.middleware.response import SEND_SIZE, Closing
-from securefs.middleware.selection import Selection
+from securefs.middleware.response import Closing
 from securefs.middleware.servers import EMPTY_BODY, OFFLOAD_HEADERS, shows_breaks
+from securefs.middleware.streamed import StreamDelivery, range_before
 from securefs.primitives import view_of
 from securefs.reader import nested_ids, open_encrypted
 from securefs.source import as_a_file
@@ -203,7 +209,7 @@ def _unchanged(transit: Transit) -> Iterable[bytes]:
     """Return the app's response unchanged, except for ranges of plain files."""
     response, body = transit.response, transit.body
     if not response.started:
-        if (selected := _select_of_plain_file(transit)) is not None:
+        if (selected := select_of_plain_file(transit)) is not None:
             selection, chunks = selected
             _begin(transit, selection.status, selection.headers(without(response.headers, STALE)))
             return Closing(chunks, transit.close)
@@ -297,12 +303,18 @@ class _Download:
 
     def _condition(self) -> str | None:
         """Give the file an entity tag, if the app did not; return the status if it is not sent."""
-        response, object_id = self._response, self.about.get("id")
+        tag = self._own_tag(self.about.get("id"))
+        if tag is None:
+            return None
+        self._response.headers.append(("ETag", tag))
+        return failed_condition(self._transit.environ, tag)
+
+    def _own_tag(self, object_id: object) -> str | None:
+        """Return the entity tag that the file gets; None if the app gave one, or for no file."""
+        response = self._response
         if object_id is None or response.header("etag") is not None or not response.status.startswith("200"):
             return None
-        tag = entity_tag(str(object_id))
-        response.headers.append(("ETag", tag))
-        return failed_condition(self._transit.environ, tag)
+        return entity_tag(str(object_id))
 
     def _check_not_nested(self) -> None:
         """Refuse what the app read out of an encrypted file, in this request: it is plaintext."""
@@ -358,58 +370,49 @@ class _Download:
         source = self._response.whole_file()
         if source is not None:
             return source, iter(())
-        most, chunks = self._most_held()
+        start, chunks = _started(self._response.chunks())
+        if not self._is_format_1 and self._needs_little(start):
+            return None, chunks
+        most = self._most_held(start)
         if most is not None and self._announced is not None and self._announced > most:
             return None, chunks
         return _hold(self._response.spool(), chunks, most)
 
-    def _most_held(self) -> tuple[int | None, Iterator[bytes]]:
-        """Return (how many bytes of ciphertext are held before streaming, the body).
+    def _needs_little(self, start: bytes) -> bool:
+        """Return whether the answer needs no more than a beginning of the body.
 
-        None stands for all bytes.
+        That is so for HEAD, for a condition that does not hold, and for a range that ends before
+        the file does. What is there already, or must be verified as a whole, is rather held: then
+        the answer knows where the file ends.
+
+        :param start: its first bytes.
         """
-        chunks = self._response.chunks()
+        response, asked, most = self._response, self._transit.environ, self._policy.verify_first
+        if response.is_all_there():
+            return False
+        tag = self._own_tag(claimed_object_id(start))
+        if tag is not None and failed_condition(asked, tag) is not None:
+            return True
+        if most is None or self._transit.is_head:
+            return most is not None
+        end = None if self._announced is None else claimed_least(start, self._announced)
+        span = range_before(response, asked, end, tag)
+        return span is not None and len(span) <= most
+
+    def _most_held(self, start: bytes) -> int | None:
+        """Return how many bytes of ciphertext are held before streaming; None stands for all.
+
+        :param start: its first bytes.
+        """
         # Format 1 can only be verified as a whole.
         most = self._policy.max_format_1 if self._is_format_1 else self._policy.verify_first
         if self._is_format_1 or self._transit.is_head or shows_breaks(self._transit.environ):
-            return most, chunks
+            return most
         # Only the length tells the client that nothing is missing, so a body without one is held
-        # until it is complete.
-        known, chunks = _length_is_known(chunks, self._announced)
-        return most if known else None, chunks
-
-
-def _select_of_plain_file(transit: Transit) -> tuple[Selection, Iterator[bytes]] | None:
-    """Return the ranges of a plain file that the request asks for; None if there are none.
-
-    The app never sees a Range header, so it can't serve ranges as it would without the middleware.
-    They are served here for a file that can seek and whose size equals the Content-Length.
-    """
-    response = transit.response
-    file = response.seekable_file()
-    if file is None or (response.header("accept-ranges") or "bytes").lower() != "bytes":
-        return None
-    size = file.seek(0, os.SEEK_END) or file.tell()
-    file.seek(0)
-    if response.announced_length != size:
-        return None
-    selection = Selection(size)
-    types = values_of(response.headers, "content-type")
-    selection.choose(response, transit.environ, transit.settings.policy.max_ranges, types)
-    return None if selection.status is None else (selection, _selected(selection, file))
-
-
-def _selected(selection: Selection, file: SeekableFile) -> Iterator[bytes]:
-    while selection.plan:
-        item = selection.take(SEND_SIZE)
-        if isinstance(item, bytes):
-            yield item
-            continue
-        file.seek(item.start)
-        data = file.read(len(item))
-        if len(data) < len(item):
-            raise OSError(errno.EIO, "the file became shorter while it was sent")
-        yield data
+        # until it is complete. It follows from the ciphertext's length in suite 2. Suite 1 pads:
+        # only its final segment tells.
+        known = self._announced is not None and claimed_suite(start) is Suite.GCM
+        return most if known else None
 
 
 def _check_servable(response: Response) -> None:
@@ -420,16 +423,12 @@ def _check_servable(response: Response) -> None:
         )
 
 
-def _length_is_known(chunks: Iterator[bytes], length: int | None) -> tuple[bool, Iterator[bytes]]:
-    """Return whether the length of the plaintext is known before its end; and ``chunks`` again.
-
-    It follows from the ciphertext's length in suite 2. Suite 1 pads: only its final segment tells.
-    """
+def _started(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Return the first bytes of a body, enough for a file's preamble; and ``chunks`` again."""
     start = b""
-    while len(start) < PREAMBLE_SIZE and (chunk := next(chunks, None)) is not None:
+    while len(start) < FIXED_SIZE and (chunk := next(chunks, None)) is not None:
         start += chunk
-    known = length is not None and claimed_suite(start) is Suite.GCM
-    return known, chain((start,), chunks)
+    return start, chain((start,), chunks)
 
 
 def _hold(

@@ -29,6 +29,8 @@ _CHOICES: Final = {
     "ciphertext_uploads": ("refuse", "allow"),
     "chunked_uploads": ("refuse", "allow"),
 }
+# Fields that a variable switches on.
+_FLAGS: Final = {"keep_paths": "SECUREFS_KEEP_PATHS", "unbound_format_1": "SECUREFS_UNBOUND_FORMAT_1"}
 _LISTS: Final = {
     **dict.fromkeys(
         ("format_1_paths", "plain_uploads", "protected_paths", "raw_uploads", "upload_paths"), "/files/*"
@@ -168,11 +170,8 @@ class Policy:
                 raise ConfigurationError(f"SECUREFS_FORMAT must be 1 or 2, not {text!r}")
             policy = replace(policy, format=int(text))
         chosen: dict[str, Any] = {name: word for name in _CHOICES if (word := _choice(environ, name))}
+        chosen |= {name: True for name, variable in _FLAGS.items() if _is_set(environ, variable)}
         policy = replace(policy, **chosen)
-        if text := environ.get("SECUREFS_UNBOUND_FORMAT_1"):
-            if text not in {"0", "1"}:
-                raise ConfigurationError(f"SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1, not {text[:40]!r}")
-            policy = replace(policy, unbound_format_1=text == "1")
         if text := environ.get("SECUREFS_MAX_WAITING"):
             if not re.fullmatch("[1-9][0-9]{0,5}", text):
                 raise ConfigurationError(
@@ -189,6 +188,14 @@ def _choice(environ: Mapping[str, str], name: str) -> str:
     if text and text not in words:
         raise ConfigurationError(f"{variable} must be {' or '.join(words)}, not {text[:40]!r}")
     return text
+
+
+def _is_set(environ: Mapping[str, str], variable: str) -> bool:
+    """Return whether a variable is 1."""
+    text = environ.get(variable, "")
+    if text not in {"", "0", "1"}:
+        raise ConfigurationError(f"{variable} must be 0 or 1, not {text[:40]!r}")
+    return text == "1"
 
 
 # What a field must be, by its annotation: its types, and words for them.

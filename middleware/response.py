@@ -18,7 +18,7 @@ from securefs.middleware.codings import Inside, decoder_of
 from securefs.middleware.file_wrapper import FileWrapper, as_bytes, opened_by_app
 from securefs.middleware.headers import is_identity, length_in, value_of
 from securefs.middleware.refusal import BodyRefusedError, Refusal
-from securefs.middleware.spool import Spool
+from securefs.middleware.spool import SealedSpool, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
     StartResponse = Callable[..., Callable[[bytes], object]]
 
-__all__ = ["SEND_SIZE", "Closing", "Response"]
+__all__ = ["SEND_SIZE", "Closing", "Response", "length_of"]
 
 _LATE: Final = "a file of stores (SECUREFS_STORES) is read after the response has begun as something else"
 SEND_SIZE: Final = 256 * 1024  # bytes; whole segments of either suite that stay in the cache
@@ -104,7 +104,7 @@ class Response:
         self._result: Iterable[bytes] = ()
         self._server_write: Callable[[bytes], object] | None = None
         self._written: Spool | None = None
-        self._spools: list[Spool] = []
+        self._spools: list[Spool | SealedSpool] = []
         self._head = b""  # the first bytes of the body
         self._pulled: list[bytes] = []
         self._rest: Iterator[bytes] | None = None
@@ -275,7 +275,7 @@ class Response:
             return None
         file: SeekableFile = passed_on.file
         length = self.announced_length
-        return file if length is not None and length == _length_of(file) else None
+        return file if length is not None and length == length_of(file) else None
 
     def is_opened_whole(self) -> bool:
         """Return whether the body is all of what the app opened itself, as far as is known.
@@ -315,9 +315,16 @@ class Response:
         return Closing(self.chunks(), self.close)
 
     def spool(self) -> Spool:
-        """Return a spool that is closed with this response."""
-        self._spools.append(Spool())
-        return self._spools[-1]
+        """Return a spool for ciphertext that is closed with this response."""
+        spool = Spool()
+        self._spools.append(spool)
+        return spool
+
+    def sealed_spool(self) -> SealedSpool:
+        """Return a spool for plaintext that is closed with this response."""
+        spool = SealedSpool()
+        self._spools.append(spool)
+        return spool
 
     def header(self, name: str) -> str | None:
         """Return the app's header ``name`` (lower case), None if it set none."""
@@ -371,6 +378,12 @@ class Response:
             return sum(map(len, self._result))
         return None
 
+    def is_all_there(self) -> bool:
+        """Return whether nothing of the body is left to ask of the app, by what it announced."""
+        announced = self.announced_length
+        drawn = announced is not None and sum(map(len, self._pulled)) >= announced
+        return drawn or isinstance(self._result, (list, tuple))
+
     def close(self) -> None:
         """Close what the app returned, and the spools."""
         for spool in self._spools:
@@ -397,7 +410,7 @@ def _is_enough(head: bytes, alike: int) -> bool:
     return len(head) == len(MAGIC) or 2 * alike < len(head)
 
 
-def _length_of(file: SeekableFile) -> int | None:
+def length_of(file: SeekableFile) -> int | None:
     """Return a file's length in bytes, None if it can't be told; leave the file where it stands."""
     try:
         here = file.tell()

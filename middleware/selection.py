@@ -20,25 +20,28 @@ if TYPE_CHECKING:
     from securefs.middleware.headers import Headers
     from securefs.middleware.response import Response
 
-__all__ = ["KEPT", "PARTIAL", "Selection", "content_range", "requested"]
+__all__ = ["KEPT", "PARTIAL", "UNSATISFIABLE", "Selection", "content_range", "requested"]
 
 KEPT: Final = 1024 * 1024  # bytes that may wait in memory for the status line
 PARTIAL: Final = "206 Partial Content"
 UNSATISFIABLE: Final = "416 Range Not Satisfiable"
 
 
-def requested(response: Response, asked: Mapping[str, Any], size: int, limit: int) -> list[range] | None:
+def requested(
+    response: Response, asked: Mapping[str, Any], size: int, limit: int, tag: str | None = None
+) -> list[range] | None:
     """Return the spans of ``size`` bytes that the request asks for; None for all.
 
     :param response: the app's; only one with status 200 may be sent in part.
     :param asked: the server's environ, with the headers that the app never saw.
     :param limit: the most ranges that may be requested.
+    :param tag: the entity tag, if the app gives none.
     :raises UnsatisfiableRangeError: none of them lies within the file.
     """
     header = asked.get("HTTP_RANGE")
     if header is None or asked.get("REQUEST_METHOD") != "GET" or not response.status.startswith("200"):
         return None
-    validators = response.header("etag"), response.header("last-modified")
+    validators = response.header("etag") or tag, response.header("last-modified")
     if not if_range_holds(asked.get("HTTP_IF_RANGE"), *validators):
         return None
     return parse_ranges(header, size, limit)
@@ -47,11 +50,13 @@ def requested(response: Response, asked: Mapping[str, Any], size: int, limit: in
 class Selection:
     """The bytes that are sent of one file of ``size`` bytes.
 
+    :param forwards: the file is read once, so ranges come in its order.
     :ivar status: the status line that replaces the app's, None to keep the app's.
     :ivar plan: spans of the file, and bytes between them, in the order in which they are sent.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, forwards: bool = False) -> None:
+        self._forwards = forwards
         self.status: str | None = None
         self.plan: list[range | bytes] = [range(size)]
         self._size = size
@@ -97,7 +102,8 @@ class Selection:
             lines += [f"Content-Range: {content_range(span, self._size)}", "", ""]
             parts.append(("\r\n".join(lines).encode("latin-1"), span))
         end = f"\r\n--{boundary}--\r\n".encode("ascii")
-        if sum(len(head) + len(span) for head, span in parts) + len(end) > KEPT:
+        length = sum(len(head) + len(span) for head, span in parts) + len(end)
+        if self._forwards or length > KEPT:
             parts.sort(key=lambda part: part[1].start)
         self.plan = [item for part in parts for item in part]
         self.plan.append(end)

@@ -31,6 +31,7 @@ __all__ = [
     "Header",
     "Slot",
     "build_preamble",
+    "claimed_least",
     "claimed_object_id",
     "claimed_suite",
     "fitting_slot_size",
@@ -260,6 +261,18 @@ def claimed_suite(start: bytes) -> Suite | None:
         return Suite(start[SUITE_AT]) if start[: len(MAGIC)] == MAGIC else None
     except (IndexError, ValueError):
         return None
+
+
+def claimed_least(start: bytes, file_size: int) -> int:
+    """Return the minimum bytes of plaintext in a file of ``file_size`` bytes, by what it claims.
+
+    0 if ``start``, its first :data:`FIXED_SIZE` bytes, is no start of a Format 2 header.
+    """
+    try:
+        length = header_length(start)
+        return Suite(start[SUITE_AT]).plaintext_bounds(file_size - length - len(TRAILER))[0]
+    except (FormatError, ValueError):
+        return 0
 
 
 def claimed_object_id(start: bytes) -> str | None:

@@ -358,6 +358,7 @@ class Decryptor(HoldsSecrets):
 
     :param keyring: any of its keys may be the one that the file names.
     :param context: the context that the file was written with.
+    :ivar size: the size in bytes of the whole plaintext. 0 until :meth:`finalize` has returned.
     """
 
     @clears_frames
@@ -370,6 +371,7 @@ class Decryptor(HoldsSecrets):
         self._primitives = primitives or default_primitives()
         self._buffer = bytearray()
         self._index = self._first = 0
+        self.size = 0
         self.unlocked: Unlocked | None = None  # None until the header was read and verified
 
     @clears_frames
@@ -402,7 +404,9 @@ class Decryptor(HoldsSecrets):
                 "the file does not end in its trailer", Reason.TRUNCATED, segment=self._index
             )
         check_index(self._index)
-        return self.unlocked.cipher.open(self._index, True, self._buffer[:-1])
+        last = self.unlocked.cipher.open(self._index, True, self._buffer[:-1])
+        self.size = self._index * self.unlocked.header.suite.segment_size + len(last)
+        return last
 
     def _try_unlock(self) -> Unlocked | None:
         buffer = self._buffer

@@ -191,7 +191,9 @@ def test_a_coding_of_the_plaintext_is_kept(source, coding, places, journal):
     assert (answer.status, answer.body, answer.headers["content-encoding"]) == (206, TEXT[5:10], coding)
     answer = ask(app, journal, method="HEAD", **PLACES[places])
     assert (answer.status, answer.headers["content-encoding"]) == (200, coding)
-    assert answer.headers["content-length"] == str(len(TEXT))
+    # HEAD does not read the body to its end, unless it is there already.
+    known = None if source == "small chunks" else str(len(TEXT))
+    assert answer.headers.get("content-length") == known
 
 
 def test_a_coding_of_the_plaintext_is_kept_for_format_1(journal):

@@ -377,8 +377,12 @@ def test_head_gives_the_headers_that_get_would(source, keyring, journal):
     for stored in (seal(keyring), b"plain text"):
         app = wrap(app_of(SOURCES[source](stored), headers=[("ETag", '"x"')]), keyring, journal)
         get, head = call(app), call(app, "HEAD")
-        assert head.body == b""
-        assert (head.status, head.headers) == (get.status, get.headers)
+        assert (head.status, head.body) == (get.status, b"")
+        left_out = get.headers.keys() - head.headers.keys()
+        assert head.headers.items() <= get.headers.items()
+        # Where a generator ends, only its end tells: HEAD does not read so far.
+        unread = source == "generator with empty chunks" and stored != b"plain text"
+        assert left_out == ({"content-length", "accept-ranges"} if unread else set())
 
 
 def test_head_of_a_list_has_the_length_that_a_server_would_count(keyring, journal):

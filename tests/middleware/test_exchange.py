@@ -388,7 +388,9 @@ def test_a_range_and_headers_alone_are_of_the_expected_file_too(when, journal):
     answer, _ = ask(calling(when, STORED), journal, headers=[("Range", "bytes=10-19")])
     assert (answer.status, answer.body) == (206, TEXT[10:20])
     answer, _ = ask(calling(when, STORED), journal, "HEAD")
-    assert (answer.status, answer.headers["content-length"]) == (200, str(len(TEXT)))
+    # Of a generator, HEAD reads the header alone.
+    length = None if when.startswith("generator") else str(len(TEXT))
+    assert (answer.status, answer.headers.get("content-length")) == (200, length)
     for body in (PAGE, OTHER):
         for method, headers in (("GET", [("Range", "bytes=10-19")]), ("HEAD", [])):
             answer, _ = ask(calling(when, body), journal, method, headers=headers)

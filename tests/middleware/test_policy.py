@@ -88,6 +88,7 @@ def test_the_environment_chooses_suite_format_and_paths():
         "SECUREFS_FORMAT": "1",
         "SECUREFS_FORMAT_1_PATHS": "/old/*, /older/*,,",
         "SECUREFS_UNBOUND_FORMAT_1": "1",
+        "SECUREFS_KEEP_PATHS": "1",
         "SECUREFS_PLAIN_UPLOADS": "/avatars/*",
         "SECUREFS_PLAIN_FIELDS": "logo,banner",
         "SECUREFS_FILE_FIELDS": "document",
@@ -100,13 +101,16 @@ def test_the_environment_chooses_suite_format_and_paths():
         format=1,
         format_1_paths=("/old/*", "/older/*"),
         unbound_format_1=True,
+        keep_paths=True,
         plain_uploads=("/avatars/*",),
         plain_fields=("logo", "banner"),
         file_fields=("document",),
         ciphertext_uploads="allow",
         chunked_uploads="allow",
     )
-    assert Policy.from_env({}) == Policy.from_env({"SECUREFS_UNBOUND_FORMAT_1": "0"}) == Policy()
+    for off in ("0", ""):
+        environ = {"SECUREFS_UNBOUND_FORMAT_1": off, "SECUREFS_KEEP_PATHS": off}
+        assert Policy.from_env({}) == Policy.from_env(environ) == Policy()
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,9 @@ def test_the_environment_chooses_suite_format_and_paths():
         ),
         pytest.param(
             {"SECUREFS_UNBOUND_FORMAT_1": "yes"}, "^SECUREFS_UNBOUND_FORMAT_1 must be 0 or 1", id="unbound"
+        ),
+        pytest.param(
+            {"SECUREFS_KEEP_PATHS": "true"}, "^SECUREFS_KEEP_PATHS must be 0 or 1, not 'true'$", id="paths"
         ),
     ],
 )

@@ -56,11 +56,12 @@ def test_werkzeugs_lint_finds_nothing(place, kind, keyring, journal):
         expected = HTML if stored is HTML else TEXT
         answer = call(linted, headers=[("Host", "x")])
         assert (answer.status, answer.body, answer.error) == (200, expected, None)
-        answer = call(linted, headers=[("Host", "x"), ("Range", "bytes=5-9")])
-        # A plain body is sent in part where it is a file that can seek, which the middleware inside
-        # hides.
-        whole = stored is HTML and (kind, place) != ("file", "outside")
-        assert answer.body == (HTML if whole else expected[5:10])
+        # Inside, it hides that a file can seek. Of a body that can't, no more is read than the range
+        # needs, and it takes that for a wrong length.
+        if (kind, place) != ("file", "inside"):
+            answer = call(linted, headers=[("Host", "x"), ("Range", "bytes=5-9")])
+            # A plain body is sent in part where it is a file.
+            assert answer.body == (HTML if stored is HTML and kind != "file" else expected[5:10])
         kind_of, body = multipart(("f", "a.txt", b"canary" * 100))
         answer = call(linted, "POST", body=body, headers=[("Host", "x"), ("Content-Type", kind_of)])
         assert answer.body == b"ok"
