@@ -19,21 +19,23 @@ import time
 import weakref
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 from securefs.arguments import require, require_function
-from securefs.audit.chain import Chain, ChainBrokenError, FileSink, Sink, StreamSink
+from securefs.audit.chain import Chain
 from securefs.audit.events import FLUSH_FROM
 from securefs.audit.folder import prepare_folder
 from securefs.audit.pseudonym import load_or_create, random_pseudonyms
 from securefs.audit.record import Entry, Source
+from securefs.audit.sink import ChainBrokenError, FileSink, Sink, StreamSink
 from securefs.errors import ConfigurationError, JournalError
 from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from securefs.audit.pseudonym import Pseudonyms
+    from securefs.audit.pseudonym import Kind, Pseudonyms
 
 __all__ = ["HasDescriptor", "Journal", "Names", "OnFailure", "Sync"]
 
@@ -42,7 +44,9 @@ Sync = Literal["buffered", "record"]
 OnFailure = Literal["closed", "continue"]
 
 _STANDARD_ERROR: Final = 2  # descriptor
-_OWN_EVENTS: Final = frozenset({"server.start", "server.stop"})
+_OWN_EVENTS: Final = frozenset({"server.start", "server.stop", "audit.clock"})
+# Members of ``obj`` that are names.
+_HIDDEN: Final[Mapping[str, Kind]] = {"name": "name", "principal": "principal"}
 
 
 class HasDescriptor(Protocol):
@@ -89,7 +93,7 @@ class Journal:
         self._stream = stream  # kept, so that its descriptor stays open
         # Read now, because it imports modules: a child that is forked while a thread imports would
         # wait for that import for ever.
-        self._version = _version()
+        self._version, self._boot = _version(), _boot_id()
         if directory is not None and stream is not None:
             raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
         # One sink for all chains of a stream: it remembers whether the last line there was torn.
@@ -155,6 +159,9 @@ class Journal:
             entry.request_id,
             entry.address,
             entry.http,
+            entry.peer,
+            entry.client_request_id,
+            entry.seal,
         )
         with self._exclusive():
             try:
@@ -277,7 +284,8 @@ class Journal:
     def _open_chain(self) -> Chain:
         name = Chain.random_id()
         try:
-            chain = Chain(name, Source(os.uname().nodename, os.getpid(), self._version), self._sink_for(name))
+            source = Source(os.uname().nodename, os.getpid(), self._version, self._boot)
+            chain = Chain(name, source, self._sink_for(name))
         except ChainBrokenError as error:
             self._blame(error.why, error.error)
             raise
@@ -324,10 +332,13 @@ class Journal:
                 self._trouble["error"] = error
 
     def _hide_name(self, obj: Mapping[str, str | int]) -> Mapping[str, str | int]:
-        name = obj.get("name")
-        if self._pseudonyms is None or not isinstance(name, str):
+        if self._pseudonyms is None:
             return obj
-        return {**obj, "name": self._pseudonyms.of("name", name)}
+        for member, kind in _HIDDEN.items():
+            text = obj.get(member)
+            if isinstance(text, str):
+                obj = {**obj, member: self._pseudonyms.of(kind, text)}
+        return obj
 
     def _hide_actor(self, actor: str | None) -> str | None:
         if self._pseudonyms is None or not isinstance(actor, str):
@@ -358,6 +369,14 @@ def _version(distribution: str = "securefs") -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "unknown"  # run from a checkout
+
+
+def _boot_id(file: str = "/proc/sys/kernel/random/boot_id") -> str | None:
+    """Return the id that the kernel drew at this start of the host, None where it draws none."""
+    try:
+        return Path(file).read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 # Weak references, so that a journal that nobody holds any more is collected, and its file closed.
