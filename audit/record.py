@@ -52,6 +52,7 @@ __all__ = [
     "line_hash",
     "new_line_hash",
     "parse_line",
+    "timestamp",
 ]
 
 NO_LINE: Final = "0" * 64  # `prev` of the first line
@@ -154,7 +155,7 @@ def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -
         f'"prev":"{position.prev}"',
         f'"seq":{position.seq}',
         f'"sev":{severity}',
-        f'"time":"{_timestamp(time_ns)}"',
+        f'"time":"{timestamp(time_ns)}"',
         f'"v":{VERSION}',
         *_optional(entry),
     ]
@@ -207,7 +208,8 @@ def _encode(record: Mapping[str, object]) -> bytes:
     return _ENCODER.encode(record).encode("ascii")
 
 
-def _timestamp(time_ns: int) -> str:
+def timestamp(time_ns: int) -> str:
+    """Return the time in nanoseconds since 1970-01-01 UTC as RFC 3339 spells it."""
     seconds, nanoseconds = divmod(time_ns, _NANOSECONDS)
     return f"{_second(seconds)}.{nanoseconds:09d}Z"
 

@@ -185,6 +185,15 @@ class StreamSink:
         self._torn = False
         self._at_hand = self._patience
 
+    def stalls(self, fd: int) -> bool:
+        """Return whether the reader stalls, and ``fd`` leads to the same stream."""
+        if self._at_hand:
+            return False
+        try:
+            return self._own is not None and self._own.leads_to(os.fstat(fd))
+        except OSError:
+            return False
+
     def _write_all(self, write: Callable[[memoryview], int], rest: memoryview) -> None:
         deadline = time.monotonic() + self._at_hand
         while rest:

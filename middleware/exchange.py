@@ -165,7 +165,7 @@ class Exchange:
 
     def tell(self, refusal: Refusal) -> None:
         """Log a refusal for the operator: a warning unless the client is to blame."""
-        if refusal is self._told:
+        if refusal is self._told or self._journal.stalls_the_log:
             return
         self._told = refusal
         level = logging.WARNING if refusal.status >= 500 else logging.INFO  # noqa: PLR2004  # HTTP
