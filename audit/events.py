@@ -3,7 +3,7 @@
 Guarantees: severities, outcomes and members are decided here and nowhere else, and
 ``docs/journal.md`` shows this table. Refuses: to write an event, an outcome or a member that is not
 in the table. A reader is more lenient: it accepts every member in any event, so that a later
-version may move one. Pure.
+version may move one. :mod:`securefs.audit.schema` makes a JSON Schema of it. Pure.
 """
 
 from __future__ import annotations
@@ -29,19 +29,30 @@ FLUSH_FROM: Final = ALARM
 
 OUTCOMES: Final = frozenset({"started", "success", "failure"})
 
-# All members of ``obj``, and their types. Sizes are in bytes of plaintext; segment and slot numbers
-# count from 0.
+# All members of ``obj``, and their types. Sizes are in bytes of plaintext, ``start``, ``stop`` and
+# ``sent`` in bytes of what a client gets; segment and slot numbers count from 0.
 MEMBERS: Final[Mapping[str, type]] = MappingProxyType(
     {
-        **dict.fromkeys(
-            ("id", "key_id", "old_id", "old_key_id", "suite", "digest", "name", "field", "role", "rule"), str
-        ),
+        **dict.fromkeys(("id", "key_id", "suite", "digest", "name", "field", "role", "rule"), str),
         **dict.fromkeys(("format", "size", "segment", "slot", "parts"), int),
+        # A download: the first byte that is asked for, the one after the last, bytes handed out.
+        **dict.fromkeys(("start", "stop", "sent"), int),
+        # What an object was before it was encrypted anew.
+        **dict.fromkeys(("old_id", "old_key_id"), str),
+        # A token's id, and whose it is.
+        **dict.fromkeys(("token", "principal"), str),
+        # Records that stand for several: how many, and since when.
+        "count": int,
+        "since": str,
         # The first line of a chain: the settings, and what the chain replaces.
         **dict.fromkeys(
             ("names", "sync", "on_failure", "places", "replaces", "replaces_hash", "why", "error"), str
         ),
         **dict.fromkeys(("replaces_seq", "lost"), int),
+        # The clock, and the sealed log: another chain, up to a record and its hash.
+        "back_ms": int,
+        **dict.fromkeys(("chain", "hash", "boot"), str),
+        **dict.fromkeys(("upto", "files"), int),
     }
 )
 
@@ -55,6 +66,8 @@ class Event:
     :ivar members: what its ``obj`` may hold.
     :ivar by_reason: the severity of a failure for these reasons.
     :ivar by_member: the severity if ``obj`` has one of these members.
+    :ivar summed: anyone can cause it, without limit: after the tenth of an address in a minute,
+        such records are summed up (:mod:`securefs.audit.floods`), and paths in them are short.
     """
 
     when: str
@@ -62,6 +75,7 @@ class Event:
     members: frozenset[str] = frozenset()
     by_reason: Mapping[Reason, int] = field(default_factory=dict)
     by_member: Mapping[str, int] = field(default_factory=dict)
+    summed: bool = False
 
 
 def _members(names: str) -> frozenset[str]:
@@ -85,27 +99,62 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "file.decrypt": Event(
             "a stored file is decrypted for a client: before its first byte, and at its end",
             {"started": ROUTINE, "success": ROUTINE, "failure": WARNING},
-            _members(_FILE),
+            _members(f"{_FILE} start stop parts sent"),
             by_reason={Reason.CLIENT_GONE: NOTICE},
+        ),
+        "file.open": Event(
+            "the app, or `securefs decrypt`, reads a stored file's plaintext: before its first byte; "
+            "of a command also at its end",
+            {"started": ROUTINE, "success": ROUTINE, "failure": WARNING},
+            _members(_FILE),
         ),
         "file.integrity_failure": Event(
             "a stored file, or one slot of it, is not what was written; nothing unverified is sent",
             {"failure": ALARM},
-            _members(f"{_FILE} segment digest slot"),
+            _members(f"{_FILE} start stop parts sent segment digest slot"),
             by_reason={Reason.UNKNOWN_KEY: WARNING},
         ),
-        "file.rejected": Event(
-            "a request body is refused",
-            {"failure": NOTICE},
-            _members("parts rule"),
-            by_reason={Reason.CIPHERTEXT_INJECTION: ALARM},
+        "file.delete": Event(
+            "a stored file is removed: before, and after",
+            {"started": ROUTINE, "success": ROUTINE, "failure": WARNING},
+            _members("id size name"),
         ),
         "file.import": Event(
             "`securefs import` or `securefs recover` encrypted a file that was there, or could not",
             {"success": ROUTINE, "failure": WARNING},
             _members(_FILE),
         ),
-        "auth.denied": Event("a request or a sign-in names no known principal", {"failure": WARNING}),
+        "file.rejected": Event(
+            "a request body is refused",
+            {"failure": NOTICE},
+            _members("parts rule count since"),
+            by_reason={Reason.CIPHERTEXT_INJECTION: ALARM},
+            summed=True,
+        ),
+        "request.answered": Event(
+            "the app's answer to a request of which files were encrypted: before its status is sent; "
+            "without a status if the app failed",
+            {"success": ROUTINE, "failure": NOTICE},
+            _members("parts"),
+        ),
+        "auth.granted": Event("a sign-in opens a session", {"success": ROUTINE}, _members("token")),
+        "auth.denied": Event(
+            "a request or a sign-in names no known principal, or a principal asks for somebody else's file",
+            {"failure": WARNING},
+            _members("id count since"),
+            summed=True,
+        ),
+        "auth.logout": Event("a session ends at its user's wish", {"success": ROUTINE}, _members("token")),
+        "token.add": Event(
+            "`securefs token add` made a token, which is not shown before",
+            {"success": NOTICE, "failure": WARNING},
+            _members("token principal"),
+        ),
+        "token.revoke": Event(
+            "`securefs token revoke` ends tokens: before, and after",
+            {"started": NOTICE, "success": NOTICE, "failure": WARNING},
+            _members("token principal count"),
+        ),
         "key.use": Event(
             "reserved: this version does not write it",
             {"started": ROUTINE, "success": ROUTINE, "failure": WARNING},
@@ -120,6 +169,32 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "`securefs reencrypt` gave a file a new data key, or could not",
             {"success": ROUTINE, "failure": WARNING},
             _members("id key_id old_id old_key_id name"),
+        ),
+        "audit.clock": Event(
+            "the writer's clock was set back, by so many milliseconds, since the record before",
+            {"success": WARNING},
+            _members("back_ms"),
+        ),
+        "audit.seal": Event("the sealer signs the log: what it took, and its next key", {"success": ROUTINE}),
+        "audit.epoch": Event(
+            "a sealer begins a new line of keys, because it has not got the next key of the old one",
+            {"success": WARNING},
+            _members("why"),
+        ),
+        "audit.adopted": Event(
+            "the sealer found a chain whose writer died, and saw this much of it",
+            {"success": NOTICE},
+            _members("chain upto hash size boot"),
+        ),
+        "audit.cutover": Event(
+            "a chain that was there before the log, and how far",
+            {"success": NOTICE},
+            _members("chain upto hash"),
+        ),
+        "audit.retired": Event(
+            "whole files of a chain, the oldest, are removed for good",
+            {"success": NOTICE},
+            _members("chain upto hash files"),
         ),
         "server.start": Event(
             "the first record of a chain; more severe where the chain replaces one that met trouble",

@@ -19,21 +19,26 @@ import time
 import weakref
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 from securefs.arguments import require, require_function
-from securefs.audit.chain import Chain, ChainBrokenError, FileSink, Sink, StreamSink
-from securefs.audit.events import FLUSH_FROM
+from securefs.audit.chain import Chain
+from securefs.audit.clock import Clock
+from securefs.audit.events import EVENTS, FLUSH_FROM
+from securefs.audit.floods import Floods
 from securefs.audit.folder import prepare_folder
+from securefs.audit.outage import Outage
 from securefs.audit.pseudonym import load_or_create, random_pseudonyms
 from securefs.audit.record import Entry, Source
+from securefs.audit.sink import ChainBrokenError, FileSink, Sink, StreamSink
 from securefs.errors import ConfigurationError, JournalError
 from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from securefs.audit.pseudonym import Pseudonyms
+    from securefs.audit.pseudonym import Kind, Pseudonyms
 
 __all__ = ["HasDescriptor", "Journal", "Names", "OnFailure", "Sync"]
 
@@ -42,7 +47,12 @@ Sync = Literal["buffered", "record"]
 OnFailure = Literal["closed", "continue"]
 
 _STANDARD_ERROR: Final = 2  # descriptor
-_OWN_EVENTS: Final = frozenset({"server.start", "server.stop"})
+# Bytes of the journal's file system that are kept for other records than those that anyone can
+# cause.
+RESERVE: Final = 64 * 1024 * 1024
+_OWN_EVENTS: Final = frozenset({"server.start", "server.stop", "audit.clock"})
+# Members of ``obj`` that are names.
+_HIDDEN: Final[Mapping[str, Kind]] = {"name": "name", "principal": "principal"}
 
 
 class HasDescriptor(Protocol):
@@ -69,6 +79,7 @@ class Journal:
     """
 
     _busy: bool
+    _roomy: bool
 
     @clears_frames
     def __init__(
@@ -89,13 +100,14 @@ class Journal:
         self._stream = stream  # kept, so that its descriptor stays open
         # Read now, because it imports modules: a child that is forked while a thread imports would
         # wait for that import for ever.
-        self._version = _version()
+        self._version, self._boot = _version(), _boot_id()
         if directory is not None and stream is not None:
             raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
         # One sink for all chains of a stream: it remembers whether the last line there was torn.
         self._target = StreamSink(_descriptor(stream)) if directory is None else prepare_folder(directory)
         self._pseudonyms = None if names == "clear" else self._load_pseudonyms()
         self._closed = False
+        self._outage = Outage()
         self._chain: Chain | None = None
         self._start_afresh()
         _journals.add(self)
@@ -155,15 +167,66 @@ class Journal:
             entry.request_id,
             entry.address,
             entry.http,
+            entry.peer,
+            entry.client_request_id,
+            entry.seal,
         )
-        with self._exclusive():
-            try:
-                self._refuse_when_closed()
-                self._append(self._usable_chain(), entry)
-            except ChainBrokenError as error:
-                self._lost += 1
-                if self._settings["on_failure"] == "closed":
-                    raise JournalError(f"the audit journal cannot be written: {error}") from error
+        _ = entry.severity  # an entry that is not in the table has none
+        try:
+            with self._exclusive():
+                self._record(entry)
+        finally:
+            # A server's log on the stream that stalls would wait for ever.
+            if self._outage.pending and not self.stalls_the_log:
+                self._outage.tell()
+
+    def _record(self, entry: Entry) -> None:
+        closed = self._settings["on_failure"] == "closed"
+        try:
+            self._refuse_when_closed()
+            self._write(entry)
+        except ChainBrokenError as error:
+            self._lost += 1
+            self._outage.failed(error, "operations are refused" if closed else "operations go on unrecorded")
+            if closed:
+                raise JournalError(f"the audit journal cannot be written: {error}") from error
+
+    def _write(self, entry: Entry) -> None:
+        """Write the record, or count it if it is one of a flood; write the sums that are due."""
+        now = time.time_ns()
+        if self._floods.is_due(now) and self._has_room():
+            self._write_sums()
+        if EVENTS[entry.event].summed and not self._floods.admits(entry, now, room=self._has_room()):
+            return
+        chain = self._usable_chain()
+        self._append(chain, entry)
+        self._outage.ended(chain.position.chain)
+
+    def _write_sums(self) -> None:
+        for total in self._floods.sums():
+            self._append(self._usable_chain(), total)
+
+    def _has_room(self) -> bool:
+        """Return whether there is room for records that anyone can cause."""
+        if isinstance(self._target, StreamSink):
+            return True
+        try:
+            status = os.statvfs(self._target)
+        except OSError:
+            return True  # what a record meets will tell
+        room = status.f_bavail * status.f_frsize >= RESERVE
+        if self._roomy and not room:
+            self._outage.note(
+                f"less than {RESERVE // 2**20} MiB are free for the audit journal: "
+                "denials and rejected requests are only counted"
+            )
+        self._roomy = room
+        return room
+
+    @property
+    def stalls_the_log(self) -> bool:
+        """Whether the journal is on standard error, whose reader stalls: a log line would wait."""
+        return isinstance(self._target, StreamSink) and self._target.stalls(_STANDARD_ERROR)
 
     @clears_frames
     def describe(self, *, places: str) -> None:
@@ -193,6 +256,8 @@ class Journal:
                 except ChainBrokenError as error:
                     self._abandon(chain, error.why, error.error)
                     self._usable_chain()
+                if self._floods.is_due(time.time_ns()) and self._has_room():
+                    self._write_sums()
             except ChainBrokenError as error:
                 raise JournalError(f"the audit journal cannot be written: {error}") from error
 
@@ -210,7 +275,8 @@ class Journal:
             try:
                 # A process that never wrote has nothing to end; one that lost records still has to
                 # say so.
-                if self._chain is not None or self._lost:
+                if self._chain is not None or self._lost or self._floods.pending:
+                    self._write_sums()
                     self._append(self._usable_chain(), Entry("server.stop"))
             except ChainBrokenError as error:
                 if self._settings["on_failure"] == "closed":
@@ -236,6 +302,7 @@ class Journal:
         """Begin with no chain, no lock and no history, in a new journal or a forked child."""
         self._lock = threading.RLock()
         self._busy = False
+        self._clock, self._floods, self._roomy = Clock(), Floods(), True
         self._forget()
 
     def _forget(self) -> None:
@@ -277,7 +344,8 @@ class Journal:
     def _open_chain(self) -> Chain:
         name = Chain.random_id()
         try:
-            chain = Chain(name, Source(os.uname().nodename, os.getpid(), self._version), self._sink_for(name))
+            source = Source(os.uname().nodename, os.getpid(), self._version, self._boot)
+            chain = Chain(name, source, self._sink_for(name))
         except ChainBrokenError as error:
             self._blame(error.why, error.error)
             raise
@@ -297,7 +365,13 @@ class Journal:
     def _append(self, chain: Chain, entry: Entry) -> None:
         flush_from = 1 if self._settings["sync"] == "record" else FLUSH_FROM
         try:
-            chain.append(entry, time.time_ns(), flush_from=flush_from)
+            if not chain.position.seq:
+                chain.append(entry, time.time_ns(), flush_from=flush_from)
+                return
+            now, back = self._clock.read()
+            if back:
+                chain.append(Entry("audit.clock", obj={"back_ms": back}), now, flush_from=flush_from)
+            chain.append(entry, now, flush_from=flush_from)
         except ChainBrokenError as error:
             self._abandon(chain, error.why, error.error)
             raise
@@ -324,10 +398,13 @@ class Journal:
                 self._trouble["error"] = error
 
     def _hide_name(self, obj: Mapping[str, str | int]) -> Mapping[str, str | int]:
-        name = obj.get("name")
-        if self._pseudonyms is None or not isinstance(name, str):
+        if self._pseudonyms is None:
             return obj
-        return {**obj, "name": self._pseudonyms.of("name", name)}
+        for member, kind in _HIDDEN.items():
+            text = obj.get(member)
+            if isinstance(text, str):
+                obj = {**obj, member: self._pseudonyms.of(kind, text)}
+        return obj
 
     def _hide_actor(self, actor: str | None) -> str | None:
         if self._pseudonyms is None or not isinstance(actor, str):
@@ -358,6 +435,14 @@ def _version(distribution: str = "securefs") -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "unknown"  # run from a checkout
+
+
+def _boot_id(file: str = "/proc/sys/kernel/random/boot_id") -> str | None:
+    """Return the id that the kernel drew at this start of the host, None where it draws none."""
+    try:
+        return Path(file).read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 # Weak references, so that a journal that nobody holds any more is collected, and its file closed.

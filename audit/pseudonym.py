@@ -16,6 +16,7 @@ import hmac
 import os
 import secrets
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -50,7 +51,12 @@ class Pseudonyms(HoldsSecrets):
         object.__setattr__(self, "key_id", self._hmac("key-id", "")[:_KEY_ID_SIZE].hex())
 
     def of(self, kind: Kind, text: str) -> str:
-        """Return ``hmac-sha256:<key id, 16 hex>:<64 hex>`` for this file name or principal."""
+        """Return ``hmac-sha256:<key id, 16 hex>:<64 hex>`` for this file name or principal.
+
+        Texts that Unicode takes for equal have one pseudonym: some systems decompose names.
+        """
+        if not text.isascii():
+            text = unicodedata.normalize("NFC", text)
         return f"hmac-sha256:{self.key_id}:{self._hmac(kind, text).hex()}"
 
     def _hmac(self, kind: str, text: str) -> bytes:

@@ -2,10 +2,11 @@ r"""One record of the journal as bytes: how it is written, and what is accepted 
 
 Guarantees: :func:`build_line` returns one line of printable ASCII, ended by ``\n``, of at most
 :data:`MAX_LINE` bytes, whatever a client put into the strings. The same arguments always give the
-same bytes. :func:`parse_line` accepts every line that was built. Refuses: a key outside the closed
-lists below, a value of another type, and, when reading, any bytes that differ from what writing the
-parsed record again would give. So a record has exactly one encoding, and its hash covers its
-meaning. Pure: the clock, the process and all randomness are arguments.
+same bytes. :func:`parse_line` accepts every line that was built, and those of version 1. Refuses: a
+key outside the closed lists of :mod:`securefs.audit.fields`, a value of another type, and, when
+reading, any bytes that differ from what writing the parsed record again would give. So a record has
+exactly one encoding, and its hash covers its meaning. Pure: the clock, the process and all
+randomness are arguments.
 
 Implements the record table of ``docs/journal.md``.
 """
@@ -14,23 +15,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
-from types import MappingProxyType
+from functools import cached_property, lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from securefs.audit.events import EVENTS, MEMBERS, OUTCOMES, SEVERITIES, severity_of
+from securefs.audit.events import EVENTS, severity_of
+from securefs.audit.fields import (
+    LAYOUTS,
+    LONGEST_LINE,
+    MAX_LINE,
+    MAX_STRING,
+    SHORT_PATH,
+    VERSION,
+    Members,
+    RecordError,
+    check,
+    check_seal,
+    is_count,
+)
 from securefs.errors import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
-    "MAX_INT",
     "MAX_LINE",
-    "MAX_STRING",
     "NO_LINE",
     "VERSION",
     "Entry",
@@ -41,65 +52,13 @@ __all__ = [
     "line_hash",
     "new_line_hash",
     "parse_line",
+    "timestamp",
 ]
 
-VERSION: Final = 1  # the `v` field
-MAX_STRING: Final = 256  # code points kept of a string; its full length is recorded beside it
-MAX_INT: Final = 2**53 - 1  # the largest integer that every JSON reader keeps exact
-MAX_LINE: Final = 128 * 1024  # bytes with the line end; a test builds the longest possible record
 NO_LINE: Final = "0" * 64  # `prev` of the first line
 
-_REASONS: Final = frozenset(reason.value for reason in Reason)
-
-_REQUIRED: Final = frozenset(
-    {"v", "time", "seq", "chain", "prev", "event", "outcome", "sev", "src"},
-)
-_OPTIONAL: Final = frozenset({"reason", "obj", "actor", "req", "req_len", "http"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Members:
-    """The closed list of keys that one object of a record may have."""
-
-    strings: frozenset[str]
-    integers: frozenset[str]
-
-
-_OBJ: Final = _Members(
-    strings=frozenset(name for name, kind in MEMBERS.items() if kind is str),
-    integers=frozenset(name for name, kind in MEMBERS.items() if kind is int),
-)
-_SECTIONS: Final[Mapping[str, _Members]] = MappingProxyType(
-    {
-        "obj": _OBJ,
-        "actor": _Members(frozenset({"id"}), frozenset()),
-        "src": _Members(frozenset({"host", "version", "addr"}), frozenset({"pid"})),
-        "http": _Members(frozenset({"method", "path"}), frozenset({"status"})),
-    }
-)
-_REQUEST: Final = _Members(frozenset({"req"}), frozenset())
-_SOURCE_REQUIRED: Final = frozenset({"host", "pid", "version"})
-
-_TIME: Final = re.compile(
-    r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"  # RFC 3339 full-date
-    r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{9}Z"  # partial-time, nanoseconds, UTC
-)
-_CHAIN: Final = re.compile(r"[0-9a-f]{32}")
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
-
+_LAYOUT: Final = LAYOUTS[VERSION]
 _NANOSECONDS: Final = 1_000_000_000  # in a second
-
-
-class RecordError(ValueError):
-    """These bytes are not a record.
-
-    :attr:`code` is the verifier's word for why: ``too_long``, ``not_json``, ``not_canonical``,
-    ``bad_field`` or ``version``.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +73,25 @@ class Position:
     prev: str = NO_LINE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
-    """The writer of a record: the host's name, the process id and the version of securefs."""
+    """The writer of a record: the host's name, the process id and the version of securefs.
+
+    :ivar boot: the id that the kernel drew at the host's last start, None if it tells none.
+    """
 
     host: str
     pid: int
     version: str
+    boot: str | None = None
+
+    @cached_property
+    def encoded(self) -> str:
+        """The object ``host`` of each record, as JSON: it is made once for a chain."""
+        members: dict[str, str | int] = {"name": self.host, "pid": self.pid, "version": self.version}
+        if self.boot is not None:
+            members["boot"] = self.boot
+        return _object("host", members)
 
 
 @dataclass(frozen=True)
@@ -130,8 +101,11 @@ class Entry:
     :ivar event: one of :data:`securefs.audit.events.EVENTS`, which also decides the severity.
     :ivar reason: the reason of a failure.
     :ivar obj: the object: what the event's table allows.
-    :ivar actor: the principal. :ivar address: the client's. :ivar http: ``method``, ``path``,
-        ``status``.
+    :ivar actor: the principal. :ivar http: ``method``, ``path``, ``status``.
+    :ivar address: the client's. :ivar peer: the address of the connection, if it is another.
+    :ivar request_id: the server's own id of the request. :ivar client_request_id: the one that the
+        client sent.
+    :ivar seal: of ``audit.seal``: ``index``, ``key``, ``next``, ``runs`` and ``size``.
     """
 
     event: str
@@ -142,6 +116,9 @@ class Entry:
     request_id: str | None = None
     address: str | None = None
     http: Mapping[str, str | int] = field(default_factory=dict)
+    peer: str | None = None
+    client_request_id: str | None = None
+    seal: Mapping[str, object] | None = None
 
     @cached_property
     def severity(self) -> int:
@@ -169,19 +146,25 @@ def build_line(position: Position, source: Source, time_ns: int, entry: Entry) -
     :param time_ns: nanoseconds since 1970-01-01 UTC.
     :raises ValueError: a key, event, outcome or type outside the closed lists: a bug in the caller.
     """
-    record: dict[str, object] = {
-        "v": VERSION,
-        "time": _timestamp(time_ns),
-        "seq": position.seq,
-        "chain": position.chain,
-        "prev": position.prev,
-        "event": entry.event,
-        "outcome": entry.outcome,
-        "sev": entry.severity,
-    }
-    _add_rest(record, source, entry)
-    _check(record)
-    return _encode(record) + b"\n"
+    severity = entry.severity  # which also checks event, outcome and the members of obj
+    fields = [
+        f'"chain":"{position.chain}"',
+        f'"event":"{entry.event}"',
+        f'"host":{source.encoded}',
+        f'"outcome":"{entry.outcome}"',
+        f'"prev":"{position.prev}"',
+        f'"seq":{position.seq}',
+        f'"sev":{severity}',
+        f'"time":"{timestamp(time_ns)}"',
+        f'"v":{VERSION}',
+        *_optional(entry),
+    ]
+    # A quote and a colon sort before every letter of a key, so this is the order of the keys.
+    fields.sort()
+    line = f"{{{','.join(fields)}}}\n".encode("ascii")
+    if len(line) > MAX_LINE:
+        raise ValueError(f"{entry.event}: a line of {len(line)} bytes; at most {MAX_LINE} are allowed")
+    return line
 
 
 def parse_line(line: bytes) -> dict[str, object]:
@@ -189,8 +172,8 @@ def parse_line(line: bytes) -> dict[str, object]:
 
     :raises RecordError: it is not a record, or not in its one encoding.
     """
-    if len(line) >= MAX_LINE:
-        raise RecordError("too_long", f"no record is longer than {MAX_LINE} bytes")
+    if len(line) >= LONGEST_LINE:
+        raise _too_long(LONGEST_LINE)
     try:
         record = _DECODER.decode(line.decode("ascii"))
     except (ValueError, RecursionError):
@@ -198,11 +181,17 @@ def parse_line(line: bytes) -> dict[str, object]:
         raise RecordError("not_json", "the line is not one JSON object in ASCII without floats") from None
     if type(record) is not dict:
         raise RecordError("not_json", "the line is JSON, but not an object")
-    _check(record)
+    layout = check(record)
+    if len(line) >= layout.max_line:
+        raise _too_long(layout.max_line)
     # Duplicate keys and any other spacing, escapes or key order are refused here.
     if _encode(record) != line:
         raise RecordError("not_canonical", "the line is not spelled as securefs spells this record")
     return record
+
+
+def _too_long(most: int) -> RecordError:
+    return RecordError("too_long", f"no record is longer than {most} bytes")
 
 
 def _refuse_number(text: str) -> NoReturn:
@@ -215,48 +204,77 @@ _ENCODER: Final = json.JSONEncoder(
 )
 
 
-def _encode(record: dict[str, object]) -> bytes:
+def _encode(record: Mapping[str, object]) -> bytes:
     return _ENCODER.encode(record).encode("ascii")
 
 
-def _timestamp(time_ns: int) -> str:
+def timestamp(time_ns: int) -> str:
+    """Return the time in nanoseconds since 1970-01-01 UTC as RFC 3339 spells it."""
     seconds, nanoseconds = divmod(time_ns, _NANOSECONDS)
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
-    return f"{moment.isoformat()[:19]}.{nanoseconds:09d}Z"
+    return f"{_second(seconds)}.{nanoseconds:09d}Z"
 
 
-def _add_rest(record: dict[str, object], source: Source, entry: Entry) -> None:
-    src: dict[str, str | int] = {"host": source.host, "pid": source.pid, "version": source.version}
-    if entry.address is not None:
-        src["addr"] = entry.address
-    record["src"] = _cut(src)
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]
+
+
+def _optional(entry: Entry) -> list[str]:
+    """Return the fields that not every record has, each as JSON."""
+    fields = []
     if entry.reason is not None:
-        record["reason"] = Reason(entry.reason).value
+        if entry.outcome != "failure":
+            raise ValueError(f"{entry.event}: only a failure has a reason")
+        fields.append(f'"reason":"{Reason(entry.reason).value}"')
     if entry.obj:
-        record["obj"] = _cut(entry.obj)
+        fields.append(f'"obj":{_object("obj", entry.obj)}')
     if entry.actor is not None:
-        record["actor"] = _cut({"id": entry.actor})
-    if entry.request_id is not None:
-        record.update(_cut({"req": entry.request_id}))
+        fields.append(f'"actor":{_object("actor", {"id": entry.actor})}')
+    client = {"addr": entry.address, "peer": entry.peer}
+    if client := {name: text for name, text in client.items() if text is not None}:
+        fields.append(f'"client":{_object("client", client)}')
     if entry.http:
-        record["http"] = _cut(entry.http)
+        longest = SHORT_PATH if EVENTS[entry.event].summed else MAX_STRING
+        fields.append(f'"http":{_object("http", entry.http, longest)}')
+    if entry.request_id is not None:
+        fields += _members("req", {"req": entry.request_id}, _LAYOUT.texts)
+    if entry.client_request_id is not None:
+        fields += _members("client_req", {"client_req": entry.client_request_id}, _LAYOUT.texts)
+    if entry.seal is not None or entry.event == "audit.seal":
+        check_seal(entry.seal if entry.event == "audit.seal" else None)
+        fields.append(f'"seal":{_ENCODER.encode(entry.seal)}')
+    return fields
 
 
-def _cut(members: Mapping[str, str | int]) -> dict[str, str | int]:
-    """Copy ``members`` with each string cut at :data:`MAX_STRING`; add the length of a cut one.
+def _object(section: str, members: Mapping[str, str | int], longest_path: int = MAX_STRING) -> str:
+    fields = _members(section, members, _LAYOUT.sections[section], longest_path)
+    fields.sort()
+    return f"{{{','.join(fields)}}}"
 
-    It is the full length, under the key of the string with ``_len`` appended.
+
+def _members(
+    section: str, members: Mapping[str, str | int], allowed: Members, longest_path: int = MAX_STRING
+) -> list[str]:
+    """Return ``members`` as JSON, each string cut; add the full length of a cut one.
+
+    It stands under the key of the string with ``_len`` appended.
+
+    :raises ValueError: a key outside the closed list, or a value of another type.
     """
-    result: dict[str, str | int] = {}
+    fields = []
     for key, value in members.items():
-        if isinstance(value, str):
+        if key in allowed.strings and isinstance(value, str):
             text = value if value.isascii() else _scalar(value)
-            result[key] = text[:MAX_STRING]
-            if len(text) > MAX_STRING:
-                result[f"{key}_len"] = len(text)
+            longest = longest_path if key == "path" else MAX_STRING
+            if len(text) > longest:
+                fields.append(f'"{key}_len":{len(text)}')
+                text = text[:longest]
+            fields.append(f'"{key}":{quoted(text)}')
+        elif key in allowed.integers and is_count(value):
+            fields.append(f'"{key}":{value}')
         else:
-            result[key] = value
-    return result
+            raise ValueError(f"{section}: {ascii(key)[:40]} is unknown or of a wrong type or size")
+    return fields
 
 
 def _scalar(text: str) -> str:
@@ -265,86 +283,3 @@ def _scalar(text: str) -> str:
     Otherwise a length would differ after reading.
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-
-
-def _check(record: dict[str, object]) -> None:
-    """Refuse a record outside the closed lists; the writer and the verifier share this."""
-    keys = record.keys()
-    if not (keys >= _REQUIRED and keys <= _REQUIRED | _OPTIONAL):
-        odd = sorted((_REQUIRED - keys) | (keys - _REQUIRED - _OPTIONAL))
-        raise RecordError("bad_field", f"missing or unknown: {', '.join(ascii(key)[:40] for key in odd[:8])}")
-    if type(record["v"]) is not int or record["v"] != VERSION:
-        raise RecordError("version", f"this version of securefs reads records with v={VERSION} only")
-    _check_position(record)
-    _check_verdict(record)
-    for section, members in _SECTIONS.items():
-        if section in keys:
-            _check_members(section, record[section], members)
-    source = record["src"]
-    if not (isinstance(source, dict) and source.keys() >= _SOURCE_REQUIRED):
-        raise RecordError("bad_field", "src must have host, pid and version")
-    if "req" in keys or "req_len" in keys:
-        request = {key: record[key] for key in ("req", "req_len") if key in keys}
-        _check_members("req", request, _REQUEST)
-
-
-def _check_position(record: dict[str, object]) -> None:
-    for key, pattern in (("time", _TIME), ("chain", _CHAIN), ("prev", _HASH)):
-        value = record[key]
-        if not (type(value) is str and pattern.fullmatch(value)):
-            raise RecordError("bad_field", f"{key} is not in its format")
-    if not _is_count(record["seq"]):
-        raise RecordError("bad_field", f"seq is not an integer from 0 to {MAX_INT}")
-
-
-def _check_verdict(record: dict[str, object]) -> None:
-    for key, allowed in (("event", EVENTS), ("outcome", OUTCOMES)):
-        if not _is_one_of(record[key], allowed):
-            raise RecordError("bad_field", f"{key} is not one of {', '.join(sorted(allowed))}")
-    severity = record["sev"]
-    if type(severity) is not int or severity not in SEVERITIES:
-        raise RecordError("bad_field", "sev is not an integer from 1 to 5")
-    if "reason" not in record:
-        return
-    if record["outcome"] != "failure":
-        raise RecordError("bad_field", "only a failure has a reason")
-    if not _is_one_of(record["reason"], _REASONS):
-        raise RecordError("bad_field", f"reason is not one of {', '.join(sorted(_REASONS))}")
-
-
-def _check_members(section: str, value: object, members: _Members) -> None:
-    if type(value) is not dict or not value:
-        raise RecordError("bad_field", f"{section} is not an object with members")
-    for key, member in value.items():
-        if key in members.strings:
-            good = type(member) is str and len(member) <= MAX_STRING
-        elif key in members.integers:
-            good = _is_count(member)
-        else:
-            good = _is_length_of_cut(key, value, members)
-        if not good:
-            raise RecordError(
-                "bad_field", f"{section}: {ascii(key)[:40]} is unknown or of a wrong type or size"
-            )
-
-
-def _is_length_of_cut(key: object, value: dict[str, object], members: _Members) -> bool:
-    """Return whether ``key`` is the ``…_len`` of a string that was cut."""
-    if not (isinstance(key, str) and key.endswith("_len")):
-        return False
-    base = key.removesuffix("_len")
-    if base not in members.strings:
-        return False
-    text, length = value.get(base), value[key]
-    whole = type(text) is str and len(text) == MAX_STRING
-    return whole and type(length) is int and MAX_STRING < length <= MAX_INT
-
-
-def _is_count(value: object) -> bool:
-    # `type is`, because a bool is an int to isinstance and would be written as true.
-    return type(value) is int and 0 <= value <= MAX_INT
-
-
-def _is_one_of(value: object, allowed: Collection[str]) -> bool:
-    # The type first: a list in place of a string is not hashable.
-    return type(value) is str and value in allowed

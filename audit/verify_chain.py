@@ -15,7 +15,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
-from securefs.audit.record import MAX_LINE, NO_LINE, RecordError, line_hash, new_line_hash, parse_line
+from securefs.audit.fields import LONGEST_LINE, RecordError
+from securefs.audit.record import NO_LINE, line_hash, new_line_hash, parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,14 +123,16 @@ class ChainVerifier:
         for line in lines:
             self._line(line)
             self._offset += len(line) + 1
-        if len(self._rest) >= MAX_LINE:
+        if len(self._rest) >= LONGEST_LINE:
             # No record is that long, and memory must not grow with the content of the file.
             self._long, self._rest = _LongLine(self._rest), b""
 
     def finish(self) -> ChainSummary:
         """Return what was found, after the last byte."""
         if self._long is not None:
-            self._find("too_long", None, f"no record is longer than {MAX_LINE} bytes, not even a torn one")
+            self._find(
+                "too_long", None, f"no record is longer than {LONGEST_LINE} bytes, not even a torn one"
+            )
         torn = self._torn_tail()
         if torn is not None and self._ended:
             # A writer closes the file after server.stop: no crash leaves bytes there.
@@ -161,7 +164,7 @@ class ChainVerifier:
         if end:
             self._long = None
             self._broken_line(
-                "too_long", f"no record is longer than {MAX_LINE} bytes", long.linked.hexdigest()
+                "too_long", f"no record is longer than {LONGEST_LINE} bytes", long.linked.hexdigest()
             )
             self._offset += long.size + 1
         return data

@@ -22,7 +22,7 @@ from securefs.middleware.selection import KEPT, Selection
 from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from securefs.middleware.exchange import Exchange
@@ -55,6 +55,9 @@ class Delivery:
         self, exchange: Exchange, about: dict[str, str | int], metadata: Mapping[str, object]
     ) -> None:
         self.about = about
+        if isinstance(name := metadata.get("name"), str):
+            about["name"] = name
+        self._sent = 0  # bytes of the body that were handed to the server
         self._metadata = metadata
         self._exchange = exchange
         self._open = False
@@ -77,16 +80,18 @@ class Delivery:
             self._exchange.check()
             if last:
                 self._open = False
-                self._record("success")
+                self._record("success", sent=len(data))
         except (SecureFSError, OSError, Refusal) as error:
             self._open = False
-            self._exchange.tell(record_failure(self._exchange, error, self.about, None))
+            about = {**self.about, "sent": self._sent}
+            self._exchange.tell(record_failure(self._exchange, error, about, None))
             raise
         except Exception:
             # The app's generator may raise anything: the record still needs an outcome, and the
             # server gets the error.
             self._give_up()
             raise
+        self._sent += len(data)
         return data
 
     def _give_up(self) -> None:
@@ -142,8 +147,17 @@ class Delivery:
             with suppress(JournalError):
                 self._record("failure", reason)
 
-    def _record(self, outcome: str, reason: Reason | None = None) -> None:
-        self._exchange.record("file.decrypt", outcome=outcome, reason=reason, about=self.about)
+    def _record(self, outcome: str, reason: Reason | None = None, *, sent: int = 0) -> None:
+        """Write a record, which says how many bytes went out, ``sent`` more among them."""
+        about = self.about if outcome == "started" else {**self.about, "sent": self._sent + sent}
+        self._exchange.record("file.decrypt", outcome=outcome, reason=reason, about=about)
+
+    def _will_send(self, spans: Sequence[range]) -> None:
+        """Note the part of the file that is sent, for the records."""
+        if spans:
+            self.about |= {"start": min(s.start for s in spans), "stop": max(s.stop for s in spans)}
+        if len(spans) > 1:
+            self.about["parts"] = len(spans)
 
 
 class FileDelivery(Delivery):
@@ -166,6 +180,7 @@ class FileDelivery(Delivery):
         types = values_of(super().headers(response.headers), "content-type")
         self._selection.choose(response, asked, limit, types)
         self.status = self._selection.status
+        self._will_send(self._selection.spans)
 
     def headers(self, headers: Headers) -> Headers:
         """See :meth:`Delivery.headers`."""

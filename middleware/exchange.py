@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from secrets import token_hex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from securefs.audit import Entry
 from securefs.errors import IntegrityError, Reason
-from securefs.middleware.refusal import Refusal, log, one_line, request_id
+from securefs.middleware.proxies import TrustedProxies
+from securefs.middleware.refusal import Refusal, log, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "Upload"]
 
 _OBJECT_ID: Final = re.compile("[0-9a-f]{64}")
+_STATUS: Final = re.compile("[1-9][0-9]{2}")  # of a status line
+_NO_PROXIES: Final = TrustedProxies(())
+_FAILURES: Final = 400  # the first HTTP status of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +49,59 @@ class Exchange:
         app that does its own login.
     :ivar uploads: the file parts of this request, each from the moment that its last byte was
         encrypted. The list is complete once the app has read its request body.
+    :ivar receives: whether a file of this request was recorded.
     :ivar broken: why no response can be what the app expects, None while one can.
     """
 
     broken: Refusal | None = None
+    receives = False
     _expected: str | None = None
     _told: Refusal | None = None
     # Whether it is decided what the response is, and the object id of the file that it is.
     _settled = False
     _sent: str | None = None
+    _answered = False
 
     def __init__(
         self,
         environ: Mapping[str, Any],
         journal: Journal,
         on_event: Callable[[Entry], object] | None = None,
+        proxies: TrustedProxies = _NO_PROXIES,
     ) -> None:
         self.principal: str | None = None
         self.uploads: list[Upload] = []
-        self._given_id: object = environ.get("HTTP_X_REQUEST_ID")
-        self._request_id = ""
-        self.path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        # What is derived of these is derived when it is needed: most requests are never recorded.
+        # The environ itself would refer to this object, in a cycle.
+        self._client_id: object = environ.get("HTTP_X_REQUEST_ID")
+        self._path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         self._method: str = environ.get("REQUEST_METHOD", "")
-        self._address: str | None = environ.get("REMOTE_ADDR") or None
+        self._peer: str = environ.get("REMOTE_ADDR") or ""
+        self._forwarded: str = environ.get("HTTP_X_FORWARDED_FOR") or ""
+        self._proxies = proxies
         self._journal = journal
         self._on_event = on_event
 
-    @property
+    @cached_property
     def request_id(self) -> str:
-        """The id in this request's journal records and problem responses.
+        """The id in this request's journal records and problem responses: 32 random hex digits.
 
-        It is the client's ``X-Request-ID`` if that is well-formed, else a random one.
+        The records have the client's ``X-Request-ID`` beside it.
         """
-        # Most requests are never recorded, so the id is drawn when it is first needed.
-        if not self._request_id:
-            self._request_id = request_id(self._given_id)
-        return self._request_id
+        return token_hex(16)
+
+    @cached_property
+    def path(self) -> str:
+        r"""The path, decoded as UTF-8; other bytes stand as ``\xff``."""
+        try:
+            return self._path.encode("latin-1").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:
+            return self._path  # the server does not follow PEP 3333
+
+    @cached_property
+    def address(self) -> str | None:
+        """The client's address; None if the server names none."""
+        return self._proxies.client_address(self._peer, self._forwarded) or None
 
     def expect(self, object_id: str) -> None:
         """Declare the object id of the file that this response must be; refuse any other content.
@@ -142,13 +165,29 @@ class Exchange:
 
     def tell(self, refusal: Refusal) -> None:
         """Log a refusal for the operator: a warning unless the client is to blame."""
-        if refusal is self._told:
+        if refusal is self._told or self._journal.stalls_the_log:
             return
         self._told = refusal
         level = logging.WARNING if refusal.status >= 500 else logging.INFO  # noqa: PLR2004  # HTTP
         # One line of ASCII: a message may quote a client, or an inspector that does.
         detail = ascii(str(refusal))[1:-1]
         log.log(level, "%.32a %a: %s (request %s)", self._method, self.path[:256], detail, self.request_id)
+
+    def answered(self, status: str | None) -> None:
+        """Record the app's answer if files of this request were encrypted; once.
+
+        That a file was encrypted does not say that the app stored it.
+
+        :param status: the status line, None if the app failed.
+        :raises JournalError: it can't be recorded.
+        """
+        if not self.receives or self._answered:
+            return
+        self._answered = True
+        match = _STATUS.match(status or "")
+        code = int(match[0]) if match else None
+        outcome = "success" if code is not None and code < _FAILURES else "failure"
+        self.record("request.answered", outcome=outcome, status=code, about={"parts": len(self.uploads)})
 
     def record(
         self,
@@ -167,7 +206,19 @@ class Exchange:
         if status is not None:
             http["status"] = status
         obj = {name: value for name, value in about.items() if value is not None and value != ""}
-        entry = Entry(event, outcome, reason, obj, self.principal, self.request_id, self._address, http)
+        peer = self._peer if self._peer != self.address else None
+        entry = Entry(
+            event,
+            outcome,
+            reason,
+            obj,
+            self.principal,
+            self.request_id,
+            self.address,
+            http,
+            peer or None,
+            self._client_id if self._client_id and isinstance(self._client_id, str) else None,
+        )
         self._journal.record(entry)
         if self._on_event is not None:
             try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from securefs.arguments import require
 from securefs.errors import ConfigurationError
+from securefs.middleware.proxies import TrustedProxies
 from securefs.sealer import FORMATS
 from securefs.suites import Suite
 
@@ -37,6 +38,7 @@ _LISTS: Final = {
     ),
     **dict.fromkeys(("file_fields", "plain_fields"), "document"),
     "stores": "uploads",
+    "trusted_proxies": "127.0.0.1",
 }
 
 
@@ -104,6 +106,9 @@ class Policy:
     # Format 1 is refused unless this is True.
     unbound_format_1: bool = False
     protected_paths: tuple[str, ...] = ()  # successful responses on these paths must be encrypted
+    # Proxies in front of the app whose X-Forwarded-For names the client, for the journal: addresses
+    # and networks, and "unix" for a Unix socket.
+    trusted_proxies: tuple[str, ...] = ()
     spool: bool = False  # always hold an upload's ciphertext until it is whole, then call the app
 
     def __post_init__(self) -> None:
@@ -118,6 +123,7 @@ class Policy:
             given = getattr(self, name)
             if not all(isinstance(item, str) for item in given):
                 raise ConfigurationError(f'Policy.{name} must be a tuple such as ("{example}",)')
+        TrustedProxies(self.trusted_proxies)
         if both := set(self.plain_fields) & set(self.file_fields):
             raise ConfigurationError(
                 f"Policy.plain_fields and file_fields both name {min(both)!r}: it is encrypted, or it is not"
@@ -162,6 +168,7 @@ class Policy:
             plain_fields=_list(environ, "SECUREFS_PLAIN_FIELDS"),
             file_fields=_list(environ, "SECUREFS_FILE_FIELDS"),
             format_1_paths=_list(environ, "SECUREFS_FORMAT_1_PATHS"),
+            trusted_proxies=_list(environ, "SECUREFS_TRUSTED_PROXIES"),
         )
         if label := environ.get("SECUREFS_SUITE"):
             policy = replace(policy, suite=_suite(label))

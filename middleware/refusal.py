@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from dataclasses import dataclass
-from secrets import token_hex
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +24,7 @@ from securefs.middleware.refusal_page import POLICY, page, wants_page
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BodyRefusedError", "Problem", "Refusal", "log", "one_line", "request_id"]
+__all__ = ["BodyRefusedError", "Problem", "Refusal", "log", "one_line"]
 
 # One line for the operator: what a client is not told.
 log: Final = logging.getLogger("securefs")
@@ -54,10 +52,6 @@ _CLIENTS_FAULT: Final = frozenset(
         Reason.UNDECLARED,
     }
 )
-
-# The request ids that are accepted from a proxy or a client: characters that need no escaping
-# anywhere, at a length that fits a log line.
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
 class Refusal(Exception):  # noqa: N818  # an answer, not an error
@@ -161,11 +155,6 @@ class Problem:
         if self.detail is not None:
             document["detail"] = self.detail
         return json.dumps(document).encode("ascii") + b"\n"
-
-
-def request_id(given: object) -> str:
-    """Return ``given`` (an ``X-Request-ID``) if it is well-formed, else a random id."""
-    return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else token_hex(16)
 
 
 def one_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from itertools import chain
 from operator import eq
 from typing import TYPE_CHECKING, Any, Final
 
+from securefs.errors import JournalError
 from securefs.header import MAGIC, PREAMBLE_SIZE
 from securefs.middleware.codings import Inside, decoder_of
 from securefs.middleware.file_wrapper import FileWrapper, as_bytes, opened_by_app
@@ -135,7 +136,14 @@ class Response:
         return self.write
 
     def begin(self) -> None:
-        """Call the server's ``start_response`` with the present :attr:`status` and headers."""
+        """Call the server's ``start_response`` with the present :attr:`status` and headers.
+
+        :raises Refusal: the answer to an upload can't be recorded.
+        """
+        try:
+            self._exchange.answered(self.status)
+        except JournalError as error:
+            raise Refusal.of(error) from None
         self._exchange.settle()
         self._server_write = self._start_response(self.status, self.headers)
 
@@ -158,7 +166,12 @@ class Response:
         is_known = self._note(data) and not self.claims_ciphertext and not self.packs_ciphertext
         if is_known and not self.wants_ciphertext:
             # It is plaintext: from here on everything is passed on at once.
-            self.begin()
+            try:
+                self.begin()
+            except Refusal as refusal:
+                # However the app handles this, there is no response of its own.
+                self.refusal = refusal
+                raise BodyRefusedError("the response can't be recorded; another will be sent") from None
             for held in self._replay_written():
                 self._write_through(held)
             if self._written is not None:

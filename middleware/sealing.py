@@ -131,6 +131,7 @@ class SealedFile(HoldsSecrets):
         """
         # Not before: a file of which nothing is ever read would have a start without an outcome.
         self._record("started")
+        self._sealing.exchange.receives = True
         # The reason if this generator is closed: the app stopped reading.
         reason: Reason | None = Reason.IO_ERROR
         try:

@@ -53,11 +53,13 @@ class Selection:
     :param forwards: the file is read once, so ranges come in its order.
     :ivar status: the status line that replaces the app's, None to keep the app's.
     :ivar plan: spans of the file, and bytes between them, in the order in which they are sent.
+    :ivar spans: the spans of the file that are sent.
     """
 
     def __init__(self, size: int, *, forwards: bool = False) -> None:
         self._forwards = forwards
         self.status: str | None = None
+        self.spans = [range(size)]
         self.plan: list[range | bytes] = [range(size)]
         self._size = size
         self._added: Headers = []
@@ -76,12 +78,12 @@ class Selection:
         try:
             spans = requested(response, asked, self._size, limit)
         except UnsatisfiableRangeError:
-            self.status, self.plan = UNSATISFIABLE, []
+            self.status, self.plan, self.spans = UNSATISFIABLE, [], []
             self._added = [("Content-Range", content_range(range(0), self._size))]
             return
         if spans is None:
             return
-        self.status = PARTIAL
+        self.status, self.spans = PARTIAL, spans
         if len(spans) == 1:
             self.plan = [spans[0]]
             self._added = [("Content-Range", content_range(spans[0], self._size))]

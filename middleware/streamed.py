@@ -104,6 +104,8 @@ class StreamDelivery(Delivery):
             self._promise(span, None)
         elif self._size is not None:
             self._added = [("Content-Length", str(self._size))]
+        if self._span is None:
+            self.about["start"] = 0
         if self._added:
             self._expect_announced()
         # A failure in the first segment is still a clean 500.
@@ -116,6 +118,7 @@ class StreamDelivery(Delivery):
 
     def _promise(self, span: range, size: int | None) -> None:
         self.status = PARTIAL if span else UNSATISFIABLE
+        self._will_send([span] if span else [])
         self._added = [("Content-Range", content_range(span, size)), ("Content-Length", str(len(span)))]
 
     def _skip_to(self, span: range) -> None:
@@ -169,6 +172,8 @@ class StreamDelivery(Delivery):
         # together.
         while not self._ended and self._size is not None and self._position >= self._size:
             data += self._next()
+        if self._ended:
+            self._will_send([range(self._position)])
         return data, self._ended
 
     def _next_of(self, span: range) -> tuple[bytes, bool]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import io
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -20,6 +21,7 @@ from securefs.arguments import require
 from securefs.errors import ConfigurationError, JournalError
 from securefs.middleware.body import RewrittenBody
 from securefs.middleware.exchange import Exchange
+from securefs.middleware.proxies import TrustedProxies
 from securefs.middleware.refusal import BodyRefusedError, Problem, Refusal, log, one_line
 from securefs.middleware.response import Response
 from securefs.middleware.servers import drains
@@ -77,6 +79,7 @@ class Settings:
     inspect: Inspector | None
     on_refusal: Renderer | None = None
     on_event: Callable[[Entry], object] | None = None
+    proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
 
 
 class Transit:
@@ -97,7 +100,7 @@ class Transit:
         forget_nested()
         self.settings = settings
         self.environ = environ
-        self.exchange = exchange = Exchange(environ, settings.journal, settings.on_event)
+        self.exchange = exchange = Exchange(environ, settings.journal, settings.on_event, settings.proxies)
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
         self.place = settings.places.format_of(environ)
         reads = self.place is not None and _reads(environ)
@@ -234,9 +237,24 @@ class Transit:
         return refusal
 
     def record_late(self) -> None:
-        """Record a refusal after the response had begun; the connection was then aborted."""
+        """Record what is known only at the end of a response that had begun.
+
+        A refused body: the connection was then aborted. Else the answer to files that the app read
+        while it responded.
+        """
         if self.body is not None and self.body.refusal is not None:
             self.exchange.tell(self._recorded(self.body.refusal))
+            return
+        self._record_answer(self.response.status)
+
+    def record_crash(self) -> None:
+        """Record that the app failed, if it had received files: the server answers."""
+        self._record_answer(None)
+
+    def _record_answer(self, status: str | None) -> None:
+        # There is no answer left that could be refused for it; the journal tells the operator.
+        with suppress(JournalError):
+            self.exchange.answered(status)
 
 
 def _checked(status: str, headers: Iterable[tuple[str, str]], body: bytes) -> Rendered:

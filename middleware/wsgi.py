@@ -20,6 +20,7 @@ from securefs.middleware.download import deliver
 from securefs.middleware.intake import receive
 from securefs.middleware.places import Places
 from securefs.middleware.policy import Policy
+from securefs.middleware.proxies import TrustedProxies
 from securefs.middleware.refusal import Refusal, log
 from securefs.middleware.transit import Settings, Transit
 from securefs.middleware.waiting import WaitingRoom
@@ -123,6 +124,7 @@ class SecureFS:
             inspect,
             on_refusal,
             on_event,
+            TrustedProxies(policy.trusted_proxies),
         )
         if not places.declared:
             log.warning(UNDECLARED)
@@ -141,7 +143,10 @@ class SecureFS:
             return transit.refuse(refusal)
         except BaseException:
             # The server reports the error; everything that is open is closed as after any response.
-            transit.close()
+            try:
+                transit.close()
+            finally:
+                transit.record_crash()
             raise
 
 

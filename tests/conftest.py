@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support import schema_watch
 from support.fuzzing import PROFILE
 from support.marks import is_slow, marks_of
 
@@ -17,6 +19,17 @@ def pytest_configure():
     """Let programs that tests start be interrupted: one started by a shell's `&` would inherit that SIGINT is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    schema_watch.install()
+
+
+@pytest.fixture(autouse=True)
+def _records_follow_the_schema(request):
+    """Hold every record that the test writes against the schema."""
+    yield
+    for value in request.node.funcargs.values():
+        if isinstance(value, Path) and value.is_dir():
+            schema_watch.look_at_folder(value)
+    assert schema_watch.taken() == []
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -8,8 +8,8 @@ the file opens for nobody else even if the database is changed.
 
 It refuses requests without a token (401), other people's files (404, as if they did not exist), and
 requests that another site made a browser send (403). It does not store or serve as a file anything
-that is not encrypted. Configuration: ``SECUREFS_DATA_DIR``, ``SECUREFS_TRUSTED_PROXIES`` and
-the key variables.
+that is not encrypted. Configuration: ``SECUREFS_DATA_DIR``, the
+middleware's variables and the key variables.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from securefs import ConfigurationError, JournalError, Keyring, Reason, SecureFS
 from securefs.app.database import StorageError, data_directory, open_database
 from securefs.app.keycheck import KeyCheck
 from securefs.app.pages import Row, list_page, login_page
-from securefs.app.proxies import TrustedProxies
 from securefs.app.storage import Storage, StoredFile, owner_context
 from securefs.app.tokens import ANONYMOUS, SESSION_LIFETIME, Token, Tokens
 from securefs.app.web import (
@@ -99,30 +98,20 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ReferenceApp:
         upload_paths=("/files",),
         other_bodies="refuse",
     )
-    return ReferenceApp(app, keyring, journal, policy, TrustedProxies.from_env(environ))
+    return ReferenceApp(app, keyring, journal, policy)
 
 
 class ReferenceApp(SecureFS):
-    """The app behind the middleware, and behind proxies.
+    """The app behind the middleware.
 
     :ivar key_ids: the ids of its keys, the one that seals first.
     """
 
-    def __init__(
-        self, app: App, keyring: Keyring, journal: Journal, policy: Policy, proxies: TrustedProxies
-    ) -> None:
+    def __init__(self, app: App, keyring: Keyring, journal: Journal, policy: Policy) -> None:
         super().__init__(
             app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
         )
         self.key_ids = keyring.key_ids
-        self._proxies = proxies
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, whose address is the client's: see :mod:`securefs.app.proxies`."""
-        environ["REMOTE_ADDR"] = self._proxies.client_address(
-            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
-        )
-        return super().__call__(environ, start_response)
 
 
 def _end(journal: Journal) -> None:

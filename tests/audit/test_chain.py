@@ -1,16 +1,15 @@
 """One chain and its file: what breaks it, and that nothing is written after that."""
 
-import errno
 import os
-from pathlib import Path
 
 import pytest
 from support.flushes import flushes_of
 from support.journals import file_size_limit, records, unprivileged
 
-from securefs.audit.chain import Chain, ChainBrokenError, FileSink, StreamSink, chain_file_name
+from securefs.audit.chain import Chain
 from securefs.audit.pseudonym import KEY_FILE
 from securefs.audit.record import Entry, Source
+from securefs.audit.sink import ChainBrokenError, FileSink, chain_file_name
 
 NAME = "0123456789abcdef" * 2
 START = Entry("server.start", obj={"names": "clear"})
@@ -140,36 +139,6 @@ def test_an_entry_that_is_no_record_leaves_the_chain_usable(chain, path):
     assert len(records(path)) == 2
 
 
-def test_stream_puts_the_line_after_a_torn_one_on_its_own_line():
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    try:
-        sink = StreamSink(write_end)
-        sink.check()
-        sink.flush()
-        with pytest.raises(ChainBrokenError) as caught:
-            sink.write(b"x" * 200_000)
-        assert caught.value.why == "short_write"
-        torn = os.read(read_end, 300_000)
-        sink.write(b"next\n")
-        sink.write(b"last\n")
-        sink.close()
-        assert torn == b"x" * len(torn)
-        assert os.read(read_end, 100) == b"\nnext\nlast\n"
-    finally:
-        os.close(read_end)
-        os.close(write_end)
-
-
-def test_closed_stream():
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    os.close(write_end)
-    with pytest.raises(ChainBrokenError) as caught:
-        StreamSink(write_end).check()
-    assert caught.value.error == "EBADF"
-
-
 SYNCHRONOUS = """
 import sys
 from securefs.audit import Entry, Journal
@@ -226,17 +195,3 @@ def test_a_new_pseudonym_key_is_on_the_disk_before_it_has_its_name(tmp_path):
     assert key.startswith(f".{KEY_FILE}.")
     assert folders == ["folder", "folder"], "with the temporary name, then with its own"
     assert flushes_of(made, tmp_path / "folder") == []
-
-
-def test_a_file_that_cannot_be_locked_or_named_is_closed(tmp_path, monkeypatch):
-    """Nobody else would close it: the chain that it was for was never made."""
-
-    def fail(*_):
-        raise OSError(errno.EIO, "a broken disk")
-
-    before = len(list(Path("/dev/fd").iterdir()))
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(ChainBrokenError):
-        FileSink(tmp_path, NAME)
-    assert len(list(Path("/dev/fd").iterdir())) == before
-    assert list(tmp_path.iterdir()) == []

@@ -20,9 +20,9 @@ from support.journals import (
 )
 
 from securefs.audit import Entry, Journal, verify_journal
-from securefs.audit.chain import FileSink
 from securefs.audit.journal import _version
 from securefs.audit.record import line_hash
+from securefs.audit.sink import FileSink
 from securefs.errors import ConfigurationError, JournalError, Reason
 
 
@@ -53,8 +53,8 @@ def test_chain_opens_with_the_first_record(folder):
     assert record["obj"] == {"parts": 2}
     assert record["actor"] == {"id": "alice"}
     assert record["http"] == {"method": "POST", "path": "/u", "status": 413}
-    assert record["src"]["addr"] == "192.0.2.7"
-    assert record["src"]["pid"] == os.getpid()
+    assert record["client"]["addr"] == "192.0.2.7"
+    assert record["host"]["pid"] == os.getpid()
     assert (record["reason"], record["req"], record["sev"], record["outcome"]) == (
         "limit",
         "r1",
@@ -410,5 +410,5 @@ def test_a_record_that_says_no_more_is_a_success_of_the_least_severity(folder):
     journal.close()
     start, record, stop = records(only_chain(folder))
     assert (record["outcome"], record["sev"]) == ("success", 1)
-    assert record.keys() == {"v", "time", "seq", "chain", "prev", "event", "outcome", "sev", "src"}
+    assert record.keys() == {"v", "time", "seq", "chain", "prev", "event", "outcome", "sev", "host"}
     assert (start["sev"], stop["sev"]) == (1, 4)

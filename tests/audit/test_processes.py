@@ -13,7 +13,7 @@ def folder(tmp_path):
 
 
 def chains_by_pid(folder):
-    return {records(path)[0]["src"]["pid"]: records(path) for path in chain_files(folder)}
+    return {records(path)[0]["host"]["pid"]: records(path) for path in chain_files(folder)}
 
 
 def test_forked_child_has_its_own_chain_and_not_the_parents_file(folder):
@@ -161,7 +161,7 @@ journal.close()
     report = verify_journal(folder)
     assert report.exit_code == 3
     written = [
-        (record["src"]["pid"], record["obj"]["format"], record["obj"]["size"])
+        (record["host"]["pid"], record["obj"]["format"], record["obj"]["size"])
         for record in all_records(folder)
         if record["event"] == "file.decrypt"
     ]

@@ -5,14 +5,15 @@ import hashlib
 import pytest
 from support.chains import CHAIN, SOURCE, chain_bytes
 
-from securefs.audit.record import MAX_LINE, NO_LINE, Entry, Position, build_line, line_hash
+from securefs.audit.fields import LONGEST_LINE
+from securefs.audit.record import NO_LINE, Entry, Position, build_line, line_hash
 from securefs.audit.verify_chain import ChainVerifier
 
-LONG = b"x" * (3 * MAX_LINE)
+LONG = b"x" * (3 * LONGEST_LINE)
 START = chain_bytes(Entry("server.start"))
 
 
-@pytest.mark.parametrize("step", [1009, MAX_LINE, 10 * MAX_LINE])
+@pytest.mark.parametrize("step", [1009, LONGEST_LINE, 10 * LONGEST_LINE])
 def test_line_of_any_length_is_one_finding(step):
     """Memory stays bounded, and what comes after the line is still verified."""
     after = build_line(Position(CHAIN, 2, line_hash(LONG)), SOURCE, 0, Entry("key.use"))
@@ -20,7 +21,7 @@ def test_line_of_any_length_is_one_finding(step):
     verifier = ChainVerifier("f", CHAIN)
     for offset in range(0, len(data), step):
         verifier.feed(data[offset : offset + step])
-        assert len(verifier._rest) < MAX_LINE
+        assert len(verifier._rest) < LONGEST_LINE
     summary = verifier.finish()
     assert [(finding.code, finding.offset) for finding in verifier.findings] == [("too_long", len(START))]
     assert (summary.records, summary.head, summary.torn) == (3, line_hash(after[:-1]), None)
@@ -62,7 +63,7 @@ def test_claim_of_a_first_line():
     assert (claim.replaces, claim.seq, claim.digest) == ("x", 1, NO_LINE)
 
 
-@pytest.mark.parametrize("step", [1009, MAX_LINE, 10 * MAX_LINE])
+@pytest.mark.parametrize("step", [1009, LONGEST_LINE, 10 * LONGEST_LINE])
 def test_what_follows_a_line_that_is_too_long_is_found_where_it_stands(step):
     """Several such lines, one that is no record, a torn tail: offsets are bytes of the file."""
     data = START + LONG + b"\n" + LONG[:-1] + b"\n" + b"?\n" + b"torn"
@@ -81,7 +82,7 @@ def test_what_follows_a_line_that_is_too_long_is_found_where_it_stands(step):
     assert summary.before_head == line_hash(LONG[:-1])
 
 
-@pytest.mark.parametrize("step", [1009, MAX_LINE + 1, 10 * MAX_LINE])
+@pytest.mark.parametrize("step", [1009, LONGEST_LINE + 1, 10 * LONGEST_LINE])
 def test_a_torn_tail_of_any_length_is_measured_however_it_is_read(step):
     data = START + LONG
     verifier = ChainVerifier("f", CHAIN)
@@ -93,7 +94,7 @@ def test_a_torn_tail_of_any_length_is_measured_however_it_is_read(step):
     assert [(finding.code, finding.offset) for finding in verifier.findings] == [("too_long", len(START))]
 
 
-@pytest.mark.parametrize(("size", "found"), [(MAX_LINE - 1, []), (MAX_LINE, ["too_long"])])
+@pytest.mark.parametrize(("size", "found"), [(LONGEST_LINE - 1, []), (LONGEST_LINE, ["too_long"])])
 def test_a_torn_tail_may_be_as_long_as_a_record_without_its_line_end(size, found):
     verifier = ChainVerifier("f", CHAIN)
     verifier.feed(START + b"x" * size)

@@ -7,9 +7,9 @@ import io
 
 import pytest
 from support.sealing import KEY, OTHER_KEY, SUITES, chosen, pattern, seal, seal_1, slot_of
-from support.wsgi_client import call
+from support.wsgi_client import call, make_environ
 
-from securefs import ConfigurationError, Keyring, SourceError, Suite
+from securefs import ConfigurationError, Encryptor, Keyring, SourceError, Suite
 from securefs.header import slot_table
 from securefs.keys import key_id
 from securefs.middleware import Policy, SecureFS
@@ -344,6 +344,7 @@ def test_what_is_recorded_of_a_failure_is_what_the_file_claims(suite, way, at, j
     if at > 0:
         # It was opened: more is known of it.
         expected |= {"key_id": key_id(KEY).hex(), "format": 2, "suite": suite.label, "size": len(TEXT)}
+        expected |= {"start": 0, "stop": len(TEXT)}
     assert journal.records()[-1]["obj"] == expected
 
 
@@ -380,3 +381,99 @@ def test_a_request_for_headers_alone_leaves_no_record(suite, way, software, jour
     )
     assert call(app, "HEAD", SERVER_SOFTWARE=software, SERVER_PROTOCOL="HTTP/1.1").status == 200
     assert journal.records() == []
+
+
+# --- which part of a file, and how much of it
+
+
+def with_metadata(**metadata):
+    encryptor = Encryptor(Keyring(KEY), metadata=metadata)
+    return encryptor.update(TEXT) + encryptor.finalize()
+
+
+NAMED = with_metadata(name="ré\u0301sumé.pdf", type="a/b")
+
+
+def ranges_of(journal, event="file.decrypt"):
+    keys = ("start", "stop", "parts", "sent")
+    return [
+        (record["outcome"], {key: record["obj"][key] for key in keys if key in record["obj"]})
+        for record in journal.records(event)
+    ]
+
+
+@pytest.mark.parametrize("verify_first", [0, None], ids=["streamed", "held"])
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        pytest.param(None, {"start": 0, "stop": 200_000, "sent": 200_000}, id="all"),
+        pytest.param("bytes=0-0", {"start": 0, "stop": 1, "sent": 1}, id="a byte"),
+        pytest.param("bytes=100000-100009", {"start": 100_000, "stop": 100_010, "sent": 10}, id="amid"),
+        pytest.param("bytes=-7", {"start": 199_993, "stop": 200_000, "sent": 7}, id="the end"),
+        pytest.param("bytes=200000-", {"sent": 0}, id="nothing"),
+    ],
+)
+def test_a_download_says_which_part_was_asked_for_and_how_much_was_sent(asked, said, verify_first, journal):
+    app = SecureFS(
+        app_of(by_file(NAMED)), keyring=RING, journal=journal, policy=Policy(verify_first=verify_first)
+    )
+    answer = call(app, headers=[("Range", asked)] if asked else [])
+    assert len(answer.body) == said["sent"]
+    begun = {key: value for key, value in said.items() if key != "sent"}
+    assert ranges_of(journal) == [("started", begun), ("success", said)]
+
+
+def test_of_several_ranges_it_says_where_and_how_many(journal):
+    app = SecureFS(app_of(by_file(NAMED)), keyring=RING, journal=journal)
+    answer = call(app, headers=[("Range", "bytes=90-99,10-19,50-59")])
+    said = {"start": 10, "stop": 100, "parts": 3, "sent": len(answer.body)}
+    assert ranges_of(journal)[-1] == ("success", said)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_so_does_one_that_is_sent_as_it_is_read(suite, journal):
+    """Its length may be known at its end only."""
+    policy = Policy(verify_first=0)
+    stored = seal(TEXT, suite)
+    app = SecureFS(app_of(by_generator(stored), len(stored)), keyring=RING, journal=journal, policy=policy)
+    server = {"SERVER_SOFTWARE": "gunicorn/27"}
+    assert call(app, **server).body == TEXT
+    assert ranges_of(journal) == [
+        ("started", {"start": 0}),
+        ("success", {"start": 0, "stop": 200_000, "sent": 200_000}),
+    ]
+    assert call(app, headers=[("Range", "bytes=70000-70009")], **server).body == TEXT[70_000:70_010]
+    assert ranges_of(journal)[2:] == [
+        ("started", {"start": 70_000, "stop": 70_010}),
+        ("success", {"start": 70_000, "stop": 70_010, "sent": 10}),
+    ]
+
+
+def test_a_client_that_goes_away_has_what_was_handed_out(journal):
+    stored = seal(pattern(3 << 20))
+    app = SecureFS(app_of(by_file(stored)), keyring=RING, journal=journal, policy=Policy(verify_first=0))
+    answer = app(make_environ("GET", "/"), lambda *_: None)
+    got = len(next(iter(answer)))
+    answer.close()
+    assert ranges_of(journal)[-1] == ("failure", {"start": 0, "stop": 3 << 20, "sent": got})
+
+
+def test_a_file_that_fails_later_has_what_was_sent_before(journal):
+    stored = changed(seal(pattern(3 << 20)))
+    app = SecureFS(app_of(by_file(stored)), keyring=RING, journal=journal, policy=Policy(verify_first=0))
+    answer = call(app)
+    assert answer.error is not None
+    assert ranges_of(journal, "file.integrity_failure") == [
+        ("failure", {"start": 0, "stop": 3 << 20, "sent": len(answer.body)})
+    ]
+
+
+def test_a_download_has_the_name_that_is_sealed_in_the_file(journal):
+    call(SecureFS(app_of(by_file(NAMED)), keyring=RING, journal=journal))
+    assert {record["obj"]["name"] for record in journal.records("file.decrypt")} == {"ré\u0301sumé.pdf"}
+
+
+@pytest.mark.parametrize("metadata", [{}, {"name": ""}, {"name": 5}])
+def test_a_file_without_a_name_has_none_in_the_journal(metadata, journal):
+    call(SecureFS(app_of(by_file(with_metadata(**metadata))), keyring=RING, journal=journal))
+    assert all("name" not in record["obj"] for record in journal.records("file.decrypt"))

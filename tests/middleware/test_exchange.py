@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from contextlib import nullcontext, suppress
 
 import pytest
@@ -19,7 +20,7 @@ from support.wsgi_client import call, make_environ
 from securefs import IntegrityError, Suite
 from securefs.errors import JournalError
 from securefs.header import claimed_object_id
-from securefs.middleware import Policy, SecureFS
+from securefs.middleware import FileRefusedError, Policy, SecureFS
 from securefs.middleware.exchange import Exchange
 
 TEXT = pattern(300_000)
@@ -35,17 +36,42 @@ def test_an_exchange_tells_who_where_and_how(lab_of):
     body = browser_body([file()])
     lab.post(BROWSER_TYPE, body, SCRIPT_NAME="/app", HTTP_X_REQUEST_ID="request-17")
     exchange = lab.app.environ["securefs"]
-    assert (exchange.principal, exchange.request_id, exchange.path) == ("alice", "request-17", "/app/upload")
+    assert (exchange.principal, exchange.path) == ("alice", "/app/upload")
     record = lab.records("file.encrypt")[0]
     assert record["http"] == {"method": "POST", "path": "/app/upload"}
-    assert record["src"]["addr"] == "127.0.0.1"
-    assert record["req"] == "request-17"
+    assert record["client"] == {"addr": "127.0.0.1"}
+    assert (record["req"], record["client_req"]) == (exchange.request_id, "request-17")
+    assert re.fullmatch("[0-9a-f]{32}", exchange.request_id)
 
 
 def test_the_id_of_a_request_stays_the_same(journal):
     named, unnamed = Exchange({"HTTP_X_REQUEST_ID": "request-17"}, journal), Exchange({}, journal)
-    assert named.request_id == "request-17"
-    assert unnamed.request_id == unnamed.request_id != Exchange({}, journal).request_id
+    assert named.request_id == named.request_id != unnamed.request_id == unnamed.request_id
+
+
+@pytest.mark.parametrize("odd", [5, b"request-17", "", None])
+def test_a_client_s_id_that_is_no_text_is_left_out(odd, journal):
+    Exchange({"HTTP_X_REQUEST_ID": odd}, journal).record("file.delete")
+    assert "client_req" not in journal.records()[-1]
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        pytest.param(b"/\xc3\xbcbung", "/\xfcbung", id="utf-8"),
+        pytest.param(b"/\xff/\xc3", r"/\xff/\xc3", id="other bytes stay visible"),
+        pytest.param("/\U0001f600".encode(), "/\U0001f600", id="beyond the first plane"),
+        pytest.param(b"/\xed\xa0\x80", r"/\xed\xa0\x80", id="half of a pair"),
+    ],
+)
+def test_a_path_is_decoded_as_utf_8(raw, shown, journal):
+    exchange = Exchange({"SCRIPT_NAME": "/app", "PATH_INFO": raw.decode("latin-1")}, journal)
+    exchange.record("file.delete")
+    assert exchange.path == journal.records()[-1]["http"]["path"] == f"/app{shown}"
+
+
+def test_a_path_of_a_server_that_decodes_it_itself_stands_as_it_came(journal):
+    assert Exchange({"PATH_INFO": "/\u0142"}, journal).path == "/\u0142"
 
 
 def test_a_hook_hears_of_each_record_and_cannot_undo_it(lab_of, caplog):
@@ -58,9 +84,14 @@ def test_a_hook_hears_of_each_record_and_cannot_undo_it(lab_of, caplog):
     lab = lab_of(on_event=on_event)
     assert lab.post(BROWSER_TYPE, browser_body([file()])).status == 200
     assert lab.post("multipart/form-data", b"x").status == 400
-    assert heard == [("file.encrypt", "started"), ("file.encrypt", "success"), ("file.rejected", "failure")]
+    assert heard == [
+        ("file.encrypt", "started"),
+        ("file.encrypt", "success"),
+        ("request.answered", "success"),
+        ("file.rejected", "failure"),
+    ]
     assert heard == [(record["event"], record["outcome"]) for record in lab.records()[1:]]
-    assert caplog.text.count("on_event failed") == 3
+    assert caplog.text.count("on_event failed") == 4
     assert caplog.text.count("\n") == len(caplog.messages)
     assert all(message.isprintable() for message in caplog.messages)
 
@@ -69,7 +100,7 @@ def test_a_hook_hears_names_as_they_came(lab_of):
     heard = []
     lab = lab_of(on_event=heard.append)
     lab.post(BROWSER_TYPE, browser_body([file(filename="a.txt")]))
-    assert {entry.obj["name"] for entry in heard} == {"a.txt"}
+    assert {entry.obj["name"] for entry in heard if entry.event == "file.encrypt"} == {"a.txt"}
     assert all(record["obj"]["name"].startswith("hmac-sha256:") for record in lab.records("file.encrypt"))
 
 
@@ -93,7 +124,7 @@ def test_an_exchange_without_an_address_leaves_it_out(journal):
     assert b"".join(bytes(piece.data) for piece in flow.pipeline.pieces() if piece)
     records = [record for record in journal.records() if record["event"] == "file.encrypt"]
     assert [record["outcome"] for record in records] == ["started", "success"]
-    assert all("addr" not in record["src"] for record in records)
+    assert all("client" not in record for record in records)
 
 
 def test_what_is_not_known_of_an_object_is_left_out(journal):
@@ -464,3 +495,131 @@ def test_a_failure_of_the_journal_reaches_the_app_and_aborts_the_response_all_th
     assert len(seen) == 1
     assert answer.body == b"a page that has begun"
     assert isinstance(answer.error, IntegrityError)
+
+
+# --- what became of an upload
+
+
+def answering(status, read=True, how="return"):
+    """An app that reads an upload, or does not, and answers with a status, or fails."""
+
+    def app(environ, start_response):
+        if read:
+            environ["wsgi.input"].read()
+        if how == "raise":
+            raise ZeroDivisionError
+        write = start_response(status, [("Content-Type", "text/plain")])
+        if how == "write":
+            write(b"a page that is longer than the magic")
+            return []
+        if how == "late":
+            return late(environ)
+        return [b"a page"]
+
+    def late(environ):
+        yield b"a page that is longer than the magic"
+        environ["wsgi.input"].read()
+        yield b"its end"
+
+    return app
+
+
+def answers(journal):
+    return [
+        (record["outcome"], record["http"].get("status"), record["obj"]["parts"])
+        for record in journal.records("request.answered")
+    ]
+
+
+@pytest.mark.parametrize("how", ["return", "write"])
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("201 Created", ("success", 201, 2)),
+        ("303 See Other", ("success", 303, 2)),
+        ("400 Bad Request", ("failure", 400, 2)),
+        ("507 Insufficient Storage", ("failure", 507, 2)),
+    ],
+)
+def test_the_answer_to_an_upload_is_recorded_with_its_status(status, told, how, lab_of):
+    """That a file was encrypted does not say that it was stored."""
+    lab = lab_of(app=answering(status, how=how))
+    assert lab.post(BROWSER_TYPE, browser_body([file(), file()])).status == told[1]
+    assert answers(lab.journal) == [told]
+    assert lab.records()[-1]["event"] == "request.answered"
+    assert lab.records()[-1]["req"] == lab.records("file.encrypt")[0]["req"]
+
+
+def test_an_app_that_fails_gives_no_status(lab_of):
+    lab = lab_of(app=answering("", how="raise"))
+    with pytest.raises(ZeroDivisionError):
+        lab.post(BROWSER_TYPE, browser_body([file()]))
+    assert answers(lab.journal) == [("failure", None, 1)]
+
+
+@pytest.mark.parametrize("status", ["OK", "", "2000"])
+def test_a_status_that_is_none_is_not_guessed(status, journal):
+    exchange = Exchange({}, journal)
+    exchange.receives = True
+    exchange.answered(status)
+    assert answers(journal) == [("success", 200, 0) if status == "2000" else ("failure", None, 0)]
+
+
+def test_what_is_read_while_the_app_answers_is_told_at_its_end(lab_of):
+    lab = lab_of(app=answering("202 Accepted", read=False, how="late"), policy=Policy(raw_uploads=("*",)))
+    assert lab.post("a/b", bytes(3 << 20)).status == 202
+    assert answers(lab.journal) == [("success", 202, 1)]
+    assert [record["event"] for record in lab.records()][1:] == [
+        "file.encrypt",
+        "file.encrypt",
+        "request.answered",
+    ]
+
+
+def test_of_files_that_are_not_whole_yet_it_counts_none(lab_of):
+    """The status is sent before the app has read them: it is recorded before that."""
+    lab = lab_of(app=answering("202 Accepted", read=False, how="late"))
+    assert lab.post(BROWSER_TYPE, browser_body([file(content=bytes(3 << 20))])).status == 202
+    assert answers(lab.journal) == [("success", 202, 0)]
+
+
+def test_a_request_without_a_file_leaves_no_such_record(lab_of):
+    lab = lab_of()
+    assert lab.post("application/json", b"{}").status == 200
+    assert lab.post(BROWSER_TYPE, browser_body([file(content=b"", filename="")])).status == 200
+    assert lab.post("multipart/form-data", b"x").status == 400
+    assert [record["event"] for record in lab.records()][1:] == ["file.rejected"]
+
+
+def test_a_refused_body_has_its_status_in_its_own_record(lab_of):
+    def refuse(part, chunks):
+        raise FileRefusedError("no")
+
+    lab = lab_of(inspect=refuse)
+    assert lab.post(BROWSER_TYPE, browser_body([file()])).status == 400
+    assert answers(lab.journal) == []
+    assert lab.records("file.rejected")[0]["http"]["status"] == 400
+
+
+@pytest.mark.parametrize("how", ["return", "write"])
+def test_an_answer_that_cannot_be_recorded_is_not_given(how, lab_of):
+    def app(environ, start_response):
+        environ["wsgi.input"].read()
+        lab.journal.lose()
+        return answering("201 Created", read=False, how=how)(environ, start_response)
+
+    lab = lab_of(app=app)
+    answer = lab.post(BROWSER_TYPE, browser_body([file()]))
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert b"a page" not in answer.body
+
+
+def test_an_app_that_fails_where_nothing_can_be_recorded_fails_as_it_did(lab_of):
+    def app(environ, start_response):
+        environ["wsgi.input"].read()
+        lab.journal.lose()
+        raise ZeroDivisionError
+
+    lab = lab_of(app=app)
+    with pytest.raises(ZeroDivisionError):
+        lab.post(BROWSER_TYPE, browser_body([file()]))

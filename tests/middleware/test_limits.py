@@ -130,6 +130,7 @@ CHOICES = {
     "ciphertext_uploads",
     "other_bodies",
     "unbound_format_1",
+    "trusted_proxies",
 }
 SEVERAL_REQUESTS = {"max_waiting"}  # test_waiting.py, and the slow clients of test_campaigns.py
 SHORTENED = {"max_filename"}  # no limit of what is sent: test_upload.py

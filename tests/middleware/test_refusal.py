@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 
 import pytest
 from support.journals import file_size_limit
@@ -23,7 +22,7 @@ from securefs.errors import (
     UnknownKeyError,
 )
 from securefs.middleware import Policy, SecureFS
-from securefs.middleware.refusal import Problem, Refusal, request_id
+from securefs.middleware.refusal import Problem, Refusal
 
 CLIENTS_FAULT = {
     Reason.CHUNKED_UPLOAD,
@@ -80,23 +79,6 @@ def test_a_problem_document_tells_the_rule():
     _, _, body = Problem(413, 'more than 3 "files" \x85 (max_files)', "request-1").answer({})
     assert body.isascii()
     assert json.loads(body)["detail"] == 'more than 3 "files" \x85 (max_files)'
-
-
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [
-        pytest.param("abcd-EF.12_", True, id="well-formed"),
-        pytest.param("short", False, id="too short"),
-        pytest.param("x" * 64, True, id="longest"),
-        pytest.param("x" * 65, False, id="too long"),
-        pytest.param("abcdefgh\n", False, id="line end"),
-        pytest.param("abcdefg<", False, id="markup"),
-        pytest.param(None, False, id="none"),
-    ],
-)
-def test_a_client_may_name_its_request(given, taken):
-    assert (request_id(given) == given) is taken
-    assert re.fullmatch(r"[A-Za-z0-9._-]{8,64}", request_id(given))
 
 
 @pytest.mark.parametrize(

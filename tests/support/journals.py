@@ -98,8 +98,9 @@ class Evidence(Journal):
         return [record for record in all_records(self.folder) if event in {None, record["event"]}]
 
     def events(self):
-        """Return (event, outcome, reason) of every record of a request."""
-        return told(record for record in self.records() if not record["event"].startswith("server."))
+        """Return (event, outcome, reason) of every record of a request, but for how it was answered."""
+        left_out = ("server.", "request.answered")
+        return told(record for record in self.records() if not record["event"].startswith(left_out))
 
     def lose(self):
         """Remove its files behind its back: what it writes next fails."""
