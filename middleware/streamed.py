@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamDelivery", "range_before"]
 
 _FAR: Final = 2**63  # bytes: more than any file has
+_LONGEST: Final = 2**53 - 1  # the largest number in a record
 
 
 class StreamDelivery(Delivery):
@@ -85,6 +86,11 @@ class StreamDelivery(Delivery):
         """See :meth:`Delivery.select`. It is not called for HEAD, so no length is named there."""
         self._response = response
         self._span = range_before(response, asked, None if self._announced is None else self._least)
+        if self._span is None:
+            self._will_send_all()
+        else:
+            # It may lie beyond the end of every file.
+            self._will_send([range(min(self._span.start, _LONGEST), min(self._span.stop, _LONGEST))])
 
     def headers(self, headers: Headers) -> Headers:
         """See :meth:`Delivery.headers`."""
@@ -99,17 +105,20 @@ class StreamDelivery(Delivery):
         if self._announced is None:
             # Nothing tells that the range ends before the file does.
             self._span = None
+            self._will_send_all()
         elif span is not None:
             self._skip_to(span)
             self._promise(span, None)
         elif self._size is not None:
             self._added = [("Content-Length", str(self._size))]
-        if self._span is None:
-            self.about["start"] = 0
         if self._added:
             self._expect_announced()
         # A failure in the first segment is still a clean 500.
         self._ahead = iter((self._next_piece(),))
+
+    def _will_send_all(self) -> None:
+        self.about["start"] = 0
+        self.about.pop("stop", None)  # known at the end of the file
 
     def _expect_announced(self) -> None:
         """Fail if the body is not as long as announced: lengths and positions follow from that."""
