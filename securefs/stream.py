@@ -13,7 +13,7 @@ as an argument.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
@@ -77,17 +77,21 @@ class Randomness(HoldsSecrets):
     body_salt: bytes  # 24 bytes
     draw_iv: Callable[[], bytes]  # 16 bytes at every call; suite 1
 
+    def of_file(self, file_id: bytes) -> Randomness:
+        """Return the same values, but for the file id: see :class:`Encryptor`."""
+        if len(file_id) != FILE_ID_SIZE:
+            raise ConfigurationError(f"a file id has {FILE_ID_SIZE} bytes, not {len(file_id)}")
+        return replace(self, file_id=file_id)
+
     def draw_for_wrap(self, size: int) -> bytes:
         """Return the chosen salt, or, for any other size, random bytes from the system."""
         return self.wrap_salt if size == len(self.wrap_salt) else token_bytes(size)
 
     @classmethod
-    def draw(cls, file_id: bytes | None = None) -> Randomness:
-        """Return fresh values from the system's CSPRNG, but for ``file_id`` if it is given."""
-        if file_id is not None and len(file_id) != FILE_ID_SIZE:
-            raise ConfigurationError(f"a file id has {FILE_ID_SIZE} bytes, not {len(file_id)}")
+    def draw(cls) -> Randomness:
+        """Return fresh values from the system's CSPRNG."""
         return cls(
-            file_id=token_bytes(FILE_ID_SIZE) if file_id is None else file_id,
+            file_id=token_bytes(FILE_ID_SIZE),
             dek=token_bytes(KEY_SIZE),
             wrap_salt=token_bytes(WRAP_SALT_SIZE),
             body_salt=token_bytes(SALT_SIZE),
@@ -127,7 +131,9 @@ class Encryptor(HoldsSecrets):
         require("keyring", keyring, Keyring, "a Keyring")
         require("suite", suite, Suite, "a Suite such as Suite.GCM")
         primitives = primitives or default_primitives()
-        random = Randomness.draw(file_id)
+        random = Randomness.draw()
+        if file_id is not None:
+            random = random.of_file(file_id)
         text = encode_metadata(metadata or {})
         preamble, header = _header(keyring, suite, text, random, primitives)
         ctx = body_context(preamble, context)
