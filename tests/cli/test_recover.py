@@ -78,6 +78,7 @@ def damaged():
     offsets = joined()
     data = bytearray(Path("video.mp4").read_bytes())
     data[offsets[1] + 50_000] ^= 1
+    data[-2] = 0  # what is last then is not by chance a trailer
     Path("video.mp4").write_bytes(data[:-1])
     return offsets
 
