@@ -59,6 +59,8 @@ SLOW = (
     "securefs/test_attacks.py::test_any_flipped_bit_is_refused_by_the_second_decryptor",
     "securefs/test_bulk.py::test_a_tree_may_be_deeper_than_calls_can_be",
     "securefs/test_importing.py::test_whenever_it_is_killed_there_is_the_old_file_or_the_new_one",
+    "securefs/test_recovery.py::test_whenever_it_is_killed_there_is_the_old_file",
+    "securefs/test_reencryption.py::test_whenever_it_is_killed_there_is_the_old_file_or_the_new_one",
     "securefs/test_metadata.py::test_any_bytes_are_read_or_refused_alike_in_the_second_decryptor",
     "securefs/test_metadata.py::test_what_is_written_is_read",
     "securefs/test_rotation.py::test_any_bytes_of_a_new_slot_on_the_disk_leave_a_file_that_opens",
