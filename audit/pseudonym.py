@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from securefs.arguments import require, require_path
 from securefs.audit.folder import open_regular
 from securefs.disk import explain, flush_folder, write_new
 from securefs.errors import ConfigurationError
@@ -96,6 +97,8 @@ def hash_name(directory: str | os.PathLike[str], text: str, kind: Kind = "name")
 
     :raises ConfigurationError: there is no usable pseudonym key in that folder. None is created.
     """
+    require_path("directory", directory)
+    require("text", text, str, "a str")
     return _load(Path(directory) / KEY_FILE).of(kind, text)
 
 
