@@ -86,7 +86,7 @@ def load_or_create(directory: Path) -> Pseudonyms:
             _create(path)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot create {path}: {explain(error)}; make the journal's folder writable for this user"
+            f"cannot create {path}: {explain(error)}; the journal's folder needs room, and this user must be able to write there"
         ) from error
     return _load(path)
 
