@@ -127,6 +127,7 @@ class Encryptor(HoldsSecrets):
         require("keyring", keyring, Keyring, "a Keyring")
         require("suite", suite, Suite, "a Suite such as Suite.GCM")
         primitives = primitives or default_primitives()
+        require("file_id", file_id, (bytes, type(None)), "bytes, or None for random ones")
         random = Randomness.draw(file_id)
         text = encode_metadata(metadata or {})
         preamble, header = _header(keyring, suite, text, random, primitives)
