@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from securefs.arguments import require, require_path
 from securefs.audit.folder import open_regular
 from securefs.disk import explain, flush_folder, write_new
 from securefs.errors import ConfigurationError
@@ -85,7 +86,7 @@ def load_or_create(directory: Path) -> Pseudonyms:
             _create(path)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot create {path}: {explain(error)}; make the journal's folder writable for this user"
+            f"cannot create {path}: {explain(error)}; the journal's folder needs room, and this user must be able to write there"
         ) from error
     return _load(path)
 
@@ -96,6 +97,8 @@ def hash_name(directory: str | os.PathLike[str], text: str, kind: Kind = "name")
 
     :raises ConfigurationError: there is no usable pseudonym key in that folder. None is created.
     """
+    require_path("directory", directory)
+    require("text", text, str, "a str")
     return _load(Path(directory) / KEY_FILE).of(kind, text)
 
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from securefs.arguments import require_path
 from securefs.audit.folder import open_regular
 from securefs.audit.pseudonym import KEY_FILE
 from securefs.audit.verify_chain import ChainSummary, ChainVerifier, Finding, TornTail
@@ -131,6 +132,7 @@ def verify_journal(directory: str | os.PathLike[str]) -> Report:
 
     :raises ConfigurationError: it is not a folder, or something in it cannot be read.
     """
+    require_path("directory", directory)
     folder = Path(directory)
     walk = _Walk(folder)
     # The folder is listed before anything is read. A chain that a listed chain replaces was

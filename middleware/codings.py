@@ -7,6 +7,7 @@ whoever compresses in this process has loaded it. Nothing is imported for it. No
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
 from contextlib import suppress
@@ -23,7 +24,15 @@ __all__ = ["LOOKED_AT", "Inside", "decoder_of"]
 # Bytes of a body that are looked at: zstd gives nothing of a block before all of it is there, and a
 # block has up to 128 KiB.
 LOOKED_AT: Final = 144 * 1024
-_CODINGS: Final = frozenset({"br", "deflate", "gzip", "x-gzip", "zstd"})
+# Names of RFC 9110, RFC 7932 and RFC 8878, and others that servers and tools write for them.
+_CODINGS: Final = {
+    **dict.fromkeys(("gzip", "x-gzip", "gz", "deflate", "x-deflate", "zlib"), "gzip"),
+    **dict.fromkeys(("br", "x-br", "brotli"), "br"),
+    **dict.fromkeys(("zstd", "x-zstd", "zst"), "zstd"),
+}
+# What stands between two of them: commas, and what does not belong there.
+_BETWEEN: Final = re.compile(r'[,;"\s]+')
+_MEMBERS: Final = 64  # of gzip that are looked into
 _STEP: Final = 16  # bytes given to brotli at a time: it has no limit for what it returns
 _BROTLI: Final = ("brotli", "brotlicffi")
 _ZSTD: Final = ("compression.zstd", "backports.zstd", "pyzstd")  # one interface: that of Python 3.14
@@ -66,11 +75,11 @@ def decoder_of(encoding: str | None) -> Decode | None:
 
     The function takes up to :data:`LOOKED_AT` bytes and returns up to the requested number of
     decoded ones. A start that a library refuses is not coded, whatever the header says, and is
-    returned as it is. Names that are no coding of RFC 9110, RFC 7932 or RFC 8878 count as none.
+    returned as it is. Other names than those of these codings count as none.
     """
-    names = [name.strip(" \t").lower() for name in (encoding or "").split(",")]
+    names = _BETWEEN.split((encoding or "").lower())
     # The last one was applied last.
-    steps = [_decoder(name) for name in reversed(names) if name in _CODINGS]
+    steps = [_decoder(_CODINGS[name]) for name in reversed(names) if name in _CODINGS]
     known = [step for step in steps if step is not None]
 
     def decode(start: bytes, size: int) -> bytes:
@@ -96,12 +105,21 @@ def _loaded(names: tuple[str, ...]) -> Any:
 
 
 def _inflate(data: bytes, size: int) -> bytes:
-    try:
-        # The data tells gzip from zlib.
-        return zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(data, size)
-    except zlib.error:
-        # Some send deflate without the header of zlib that it should have.
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+    decoded = b""
+    # The data tells gzip from zlib, and gzip may have several members (RFC 1952), also empty ones.
+    for number in range(_MEMBERS):
+        member = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        try:
+            decoded += member.decompress(data, size - len(decoded))
+        except zlib.error:
+            if number:
+                break  # what follows a member is none
+            # Some send deflate without the header of zlib that it should have.
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+        data = member.unused_data
+        if not data or len(decoded) >= size:
+            break
+    return decoded
 
 
 def _unbrotli(data: bytes, size: int) -> bytes:

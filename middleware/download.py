@@ -142,7 +142,7 @@ def _is_servable_file(transit: Transit) -> bool:
 
 
 def _compressed(response: Response) -> Refusal:
-    return Refusal(500, Reason.COMPRESSED, _COMPRESSED.format(coding=response.header("content-encoding")))
+    return Refusal(500, Reason.COMPRESSED, _COMPRESSED.format(coding=response.coding))
 
 
 def _is_offloaded(response: Response) -> bool:

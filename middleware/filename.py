@@ -13,6 +13,8 @@ import re
 from typing import Final
 from urllib.parse import quote
 
+from securefs.arguments import require
+
 __all__ = ["attachment", "decode", "normalise", "relative", "shortened"]
 
 # After any dots: C:/name, \name, \\server\name, or ?:\name, because parsers that cut a path accept
@@ -88,6 +90,7 @@ def attachment(name: str) -> str:
 
     Of a name of more than 255 bytes the beginning and the suffix are offered.
     """
+    require("the name of an attachment", name, str, "a str")
     name = shortened(name, MAX_OFFERED)
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
     encoded = quote(name, safe="!#$&+-.^_`|~", errors="replace")

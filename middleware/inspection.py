@@ -19,6 +19,7 @@ import socket
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from securefs.arguments import require, require_function, require_items
 from securefs.errors import ConfigurationError
 from securefs.secrecy import clears_frames
 
@@ -74,6 +75,11 @@ class FileRules:
     def __init__(
         self, *, types: tuple[str, ...] = (), max_size: int | None = None, then: Inspector | None = None
     ) -> None:
+        require_items("FileRules(types=…)", types, "a tuple of media types")
+        require("FileRules(max_size=…)", max_size, (int, type(None)), "a number of bytes, or None")
+        if then is not None:
+            require_function("FileRules(then=…)", then, "an inspector")
+        types = tuple(types)
         unknown = [media_type for media_type in types if media_type not in _BEGINNINGS]
         if unknown:
             raise ConfigurationError(f"FileRules knows no {unknown[0]!r}; it knows {', '.join(_BEGINNINGS)}")
@@ -128,6 +134,8 @@ class ClamAV:
     def __init__(
         self, address: str | tuple[str, int] = "/run/clamav/clamd.ctl", *, timeout: float = 60.0
     ) -> None:
+        require("ClamAV(address=…)", address, (str, tuple), "a path, or (host, port)")
+        require("ClamAV(timeout=…)", timeout, (int, float), "a number of seconds")
         self._address = address
         self._timeout = timeout
 

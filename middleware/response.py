@@ -17,7 +17,7 @@ from securefs.errors import JournalError
 from securefs.header import MAGIC, PREAMBLE_SIZE
 from securefs.middleware.codings import Inside, decoder_of
 from securefs.middleware.file_wrapper import FileWrapper, as_bytes, opened_by_app
-from securefs.middleware.headers import is_identity, length_in, value_of
+from securefs.middleware.headers import is_identity, length_in, value_of, values_of
 from securefs.middleware.refusal import BodyRefusedError, Refusal
 from securefs.middleware.spool import SealedSpool, Spool
 
@@ -235,7 +235,7 @@ class Response:
         if self._file is not None:
             self.opened = opened_by_app(self._file.file)
         if file is not None and self.opened is None:
-            self._note(file.read(len(MAGIC) if is_identity(self.header("content-encoding")) else SEND_SIZE))
+            self._note(file.read(len(MAGIC) if is_identity(self.coding) else SEND_SIZE))
             file.seek(0)
         return file is not None
 
@@ -344,6 +344,11 @@ class Response:
         return value_of(self.headers, name)
 
     @property
+    def coding(self) -> str:
+        """The app's Content-Encoding, of all the lines that have one; "" if there is none."""
+        return ", ".join(values_of(self.headers, "content-encoding"))
+
+    @property
     def announced_length(self) -> int | None:
         """The app's Content-Length in bytes, None if it set none or an invalid one."""
         return length_in(self.header("content-length"))
@@ -357,7 +362,7 @@ class Response:
         self.claims_ciphertext = 2 * alike >= len(MAGIC)
         is_enough = _is_enough(self._head, alike)
         if self._coding is None:
-            self._coding = self.header("content-encoding") or ""
+            self._coding = self.coding
             if not is_identity(self._coding):
                 self._look_inside(self._coding)
         if self._inside is None or self.claims_ciphertext:

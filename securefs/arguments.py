@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from securefs.errors import ConfigurationError
 
-__all__ = ["is_async", "require", "require_function", "require_items"]
+__all__ = ["is_async", "require", "require_function", "require_items", "require_path"]
 
 
 def require(name: str, value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
@@ -23,6 +23,20 @@ def require(name: str, value: object, kinds: type | tuple[type, ...], wanted: st
     if not isinstance(value, kinds):
         given = "None" if value is None else type(value).__name__
         raise ConfigurationError(f"{name} must be {wanted}, not {given}")
+
+
+def require_path(name: str, value: object) -> None:
+    """Raise :class:`ConfigurationError` unless ``value`` is a path that this system can have.
+
+    Python takes a number for an open file, and closes it.
+    """
+    require(name, value, (str, os.PathLike), "a path (str or os.PathLike)")
+    try:
+        encoded = os.fsencode(value)  # type: ignore[arg-type]  # checked above
+    except ValueError:
+        raise ConfigurationError(f"{name} has characters that no path on this system has") from None
+    if b"\0" in encoded:
+        raise ConfigurationError(f"{name} has a NUL character, which no path has")
 
 
 def require_items(name: str, value: object, wanted: str) -> None:

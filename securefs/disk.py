@@ -285,8 +285,19 @@ def write_atomically(
         _flush_name(path)
     finally:
         # After success the temporary name is gone already. KeyboardInterrupt passes here too.
-        with suppress(FileNotFoundError, NotADirectoryError):
-            temporary.unlink()
+        _remove_if_there(temporary)
+
+
+def _remove_if_there(path: Path) -> None:
+    """Remove a file. Where there is none, no reason counts why there can't be one.
+
+    So an error that led here is not hidden, of a file system that is read-only for example.
+    """
+    try:
+        path.unlink()
+    except OSError:
+        if os.path.lexists(path):
+            raise
 
 
 def remove_stale(target: StrPath) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from securefs.arguments import require_path
 from securefs.disk import read_regular, write_atomically
 from securefs.primitives import view_of
 from securefs.reader import open_encrypted
@@ -111,6 +112,8 @@ def encrypt_file(
         unusable.
     :raises OSError, SourceError: a file can't be read or written; the target is then as it was.
     """
+    require_path("source", source)
+    require_path("target", target)
     new = NewFiles(keyring, 1 if format_1 else 2, suite)
     sealer = new.sealer(context, metadata, primitives=primitives)
     with _open(source) as plain, write_atomically(target, overwrite=overwrite) as sealed:
@@ -136,6 +139,7 @@ def decrypt_file(
     :raises ConfigurationError, FormatError, UnknownKeyError, IntegrityError: as
         :func:`securefs.open_encrypted`; the target is then as it was.
     """
+    require_path("target", target)
     with (
         open_encrypted(source, keyring, context, format_1=format_1, primitives=primitives) as plain,
         write_atomically(target, overwrite=overwrite) as file,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import FormatError, Reason
 from securefs.metadata import MAX_TEXT
-from securefs.primitives import GCM_TAG_SIZE, KEY_SIZE
+from securefs.primitives import GCM_TAG_SIZE, KEY_SIZE, view_of
 from securefs.suites import TRAILER, Suite
 
 if TYPE_CHECKING:
@@ -282,7 +282,9 @@ def claimed_object_id(start: bytes) -> str | None:
     "Preamble".
 
     :param start: the file's first :data:`PREAMBLE_SIZE` bytes, or more.
+    :raises SourceError: it is not bytes.
     """
+    start = bytes(view_of(start)[:PREAMBLE_SIZE])
     if start[: len(MAGIC)] != MAGIC or len(start) < PREAMBLE_SIZE:
         return None
     return start[FILE_ID_AT:PREAMBLE_SIZE].hex()

@@ -27,7 +27,7 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
-from securefs.arguments import require
+from securefs.arguments import require, require_path
 from securefs.backend import default_primitives
 from securefs.disk import check_still_there, locked, open_regular, write_atomically
 from securefs.errors import FormatError, IntegrityError, Reason, UnknownKeyError
@@ -113,6 +113,7 @@ def rewrap(
     :raises OSError: it can't be read, locked or written.
     :raises SourceError: it is a pipe, a device, a folder, or a link that is not followed.
     """
+    require_path("path", path)
     require("keyring", keyring, Keyring, "a Keyring")
     primitives = primitives or default_primitives()
     wrapper = keyring.wrapper()

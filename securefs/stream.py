@@ -131,6 +131,7 @@ class Encryptor(HoldsSecrets):
         require("keyring", keyring, Keyring, "a Keyring")
         require("suite", suite, Suite, "a Suite such as Suite.GCM")
         primitives = primitives or default_primitives()
+        require("file_id", file_id, (bytes, type(None)), "bytes, or None for random ones")
         random = Randomness.draw()
         if file_id is not None:
             random = random.of_file(file_id)

@@ -30,6 +30,7 @@ from urllib.parse import unquote_to_bytes
 from wsgiref.headers import Headers
 from wsgiref.util import FileWrapper
 
+from securefs.arguments import require_path
 from securefs.audit import Journal
 from securefs.disk import make_private_folder
 from securefs.errors import ConfigurationError
@@ -66,6 +67,7 @@ def environment(folder: str | os.PathLike[str]) -> dict[str, str]:
     :param folder: a folder that exists and that only this user can write to, such as ``tmp_path``.
     :raises OSError: the journal's folder can't be created.
     """
+    require_path("folder", folder)
     journal = Path(folder).absolute() / "journal"
     make_private_folder(journal)
     return {
@@ -108,6 +110,8 @@ class Client:
     def __init__(
         self, app: WSGIApp, *, journal: str | os.PathLike[str] | None = None, keyring: Keyring | None = None
     ) -> None:
+        if journal is not None:
+            require_path("journal", journal)
         self.keyring = keyring
         self._app, self._journal = app, None if journal is None else Path(journal)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -33,7 +34,35 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+ALIKE: Final = 0.85  # of 1: how alike two names are if one of them is a slip of the other
 JOURNAL_VARIABLE: Final = "SECUREFS_AUDIT_DIR"
+# All that is read from the environment, but for the `_FILE` forms of keys.
+VARIABLES: Final = (
+    "FILE_KEY_BASE64",
+    "FILE_KEY_BASE64_PREVIOUS",
+    "SECUREFS_AUDIT_DIR",
+    "SECUREFS_AUDIT_NAMES",
+    "SECUREFS_AUDIT_SYNC",
+    "SECUREFS_BIND",
+    "SECUREFS_CHUNKED_UPLOADS",
+    "SECUREFS_CIPHERTEXT_UPLOADS",
+    "SECUREFS_DATA_DIR",
+    "SECUREFS_FILE_FIELDS",
+    "SECUREFS_FORMAT",
+    "SECUREFS_FORMAT_1_PATHS",
+    "SECUREFS_KEEP_PATHS",
+    "SECUREFS_MAX_WAITING",
+    "SECUREFS_OTHER_BODIES",
+    "SECUREFS_PLAIN_FIELDS",
+    "SECUREFS_PLAIN_UPLOADS",
+    "SECUREFS_PROTECTED_PATHS",
+    "SECUREFS_RAW_UPLOADS",
+    "SECUREFS_STORES",
+    "SECUREFS_SUITE",
+    "SECUREFS_TRUSTED_PROXIES",
+    "SECUREFS_UNBOUND_FORMAT_1",
+    "SECUREFS_UPLOAD_PATHS",
+)
 PACKAGES: Final = ("pycryptodome", "cryptography", "werkzeug", "gunicorn")
 
 
@@ -68,6 +97,19 @@ def _versions(_environ: Mapping[str, str]) -> str:
         except metadata.PackageNotFoundError:  # noqa: PERF203  # of each package
             texts.append(f"{package} not installed")
     return ", ".join(texts)
+
+
+def _variables(environ: Mapping[str, str]) -> str:
+    """Find a misspelled name: nothing else notices that its setting is not in force."""
+    known = {*VARIABLES, *(f"{name}_FILE" for name in VARIABLES if name.startswith("FILE_KEY_"))}
+    others = sorted(
+        name for name in environ if name.startswith(("SECUREFS_", "FILE_KEY_")) and name not in known
+    )
+    for name in others:
+        if close := get_close_matches(name, known, 1, ALIKE):
+            raise ConfigurationError(f"{name} is not read by securefs: is {close[0]} meant?")
+    used = ", ".join(sorted(known & environ.keys()))
+    return f"{used} set" + (f"; not read: {', '.join(others)}" if others else "")
 
 
 def _keys(environ: Mapping[str, str]) -> str:
@@ -138,6 +180,7 @@ def _check_writable(variable: str, path: Path) -> None:
 
 _CHECKS: Final = {
     "versions": _versions,
+    "variables": _variables,
     "keys": _keys,
     "places": _places,
     "journal": _journal,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
+from securefs.arguments import require
 from securefs.errors import ConfigurationError
 from securefs.primitives import KEY_SIZE, hkdf
 from securefs.secrecy import HoldsSecrets, clears_frames
@@ -24,6 +25,7 @@ _KEY_ID_INFO: Final = b"securefs/2 key-id\0"
 @clears_frames
 def key_id(key: bytes) -> bytes:
     """Return the 16 bytes that name ``key`` without revealing it (docs/format.md, "Keys")."""
+    require("a key", key, bytes, "bytes")
     return hkdf("sha256", key, b"", _KEY_ID_INFO, KEY_ID_SIZE)
 
 

@@ -15,8 +15,9 @@ from support.journals import NOBODY, unprivileged
 from support.reference_app import Site
 
 from securefs import Keyring, __version__
+from securefs.cli.check import VARIABLES
 
-NAMES = ["versions", "keys", "places", "journal", "data"]
+NAMES = ["versions", "variables", "keys", "places", "journal", "data"]
 
 
 def lines(result):
@@ -50,6 +51,45 @@ def test_a_key_alone_is_enough(run, tmp_path):
 def test_a_package_that_is_missing_is_told(run, monkeypatch):
     monkeypatch.setattr("securefs.cli.check.PACKAGES", ("no-such-package",))
     assert lines(run("check"))["versions"][1].endswith(", no-such-package not installed")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SECUREFS_STORE", "SECUREFS_STORES"),
+        ("SECUREFS_PROTECTED_PATH", "SECUREFS_PROTECTED_PATHS"),
+        ("SECUREFS_PROTECTED-PATHS", "SECUREFS_PROTECTED_PATHS"),
+        ("SECUREFS_RAW_UPLOAD", "SECUREFS_RAW_UPLOADS"),
+        ("SECUREFS_AUDITDIR", "SECUREFS_AUDIT_DIR"),
+        ("FILE_KEY_BASE64_PREVIOUS_FILES", "FILE_KEY_BASE64_PREVIOUS_FILE"),
+        ("FILE_KEY_BASE_64", "FILE_KEY_BASE64"),
+    ],
+)
+def test_a_misspelled_variable_is_told(name, meant, run, monkeypatch):
+    """Its setting would not be in force, and nothing else says so."""
+    monkeypatch.setenv(name, "anything")
+    assert failures(run("check")) == {"variables": f"{name} is not read by securefs: is {meant} meant?"}
+
+
+def test_a_variable_of_somebody_else_is_no_failure(run, monkeypatch):
+    monkeypatch.setenv("SECUREFS_OUR_HOME", "/srv")
+    result = run("check")
+    assert failures(result) == {}
+    assert lines(result)["variables"][1] == "FILE_KEY_BASE64 set; not read: SECUREFS_OUR_HOME"
+
+
+def test_the_variables_are_those_that_the_code_reads():
+    root = Path(__file__).resolve().parents[2]
+    pattern = re.compile(r"\b(?:SECUREFS|FILE_KEY)_[A-Z0-9_]+[A-Z0-9]\b")
+    files = [root / "gunicorn.conf.py"]
+    files += [path for room in ("securefs", "middleware", "audit") for path in (root / room).rglob("*.py")]
+    found = {
+        name.removesuffix("_FILE")
+        for path in files
+        if path.resolve() != (root / "securefs/cli/check.py")
+        for name in pattern.findall(path.read_text("utf-8"))
+    }
+    assert found == set(VARIABLES)
 
 
 def test_everything_that_is_set_is_told(run, rotating, monkeypatch, tmp_path):

@@ -165,6 +165,42 @@ def test_compressed_ciphertext_is_never_sent(packed, source, places, journal, ca
     assert f"Content-Encoding: {coding}" in message
 
 
+@pytest.mark.parametrize(
+    ("lines", "pack"),
+    [
+        *(
+            (name, gzip.compress)
+            for name in ("GZIP", " gzip\t", "gzip,", ",gzip", "gzip;q=1", '"gzip"', "gz")
+        ),
+        *((name, gzip.compress) for name in ("identity, gzip", "aws-chunked,gzip", "gzip None")),
+        *((name, zlib.compress) for name in ("x-deflate", "zlib", "Deflate")),
+        *((name, brotli.compress) for name in ("x-br", "brotli", "BR")),
+        *((name, zstandard.compress) for name in ("x-zstd", "zst")),
+        ("gzip|br", lambda data: brotli.compress(gzip.compress(data))),
+        ("br|gzip", lambda data: gzip.compress(brotli.compress(data))),
+        ("gzip", lambda data: gzip.compress(b"") * 3 + gzip.compress(data)),
+        ("gzip", lambda data: gzip.compress(data[:5]) + gzip.compress(data[5:])),
+        ("gzip", lambda data: gzip.compress(data[:6]) + b"and no other member"),
+    ],
+)
+def test_however_the_coding_is_written(lines, pack, journal):
+    """In odd spelling, in several header lines, and in several members of gzip."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Encoding", line) for line in lines.split("|")])
+        return [pack(STORED)]
+
+    wrapped = SecureFS(app, keyring=RING, journal=journal)
+    assert call(wrapped, watched=False).status == 500
+    assert journal.events() == [("file.decrypt", "failure", "compressed")]
+
+
+def test_a_page_of_many_members_passes(journal):
+    body = gzip.compress(b"") * 100 + gzip.compress(TEXT[:1000])
+    answer = ask(sending("list", body, "gzip"), journal)
+    assert (answer.status, answer.body) == (200, body)
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_compressed_page_passes(packed, source, journal):
     coding, pack = packed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tempfile
 import tracemalloc
+import weakref
 from dataclasses import dataclass, field
 
 import pytest
@@ -381,6 +383,29 @@ def test_a_range_is_held_in_constant_memory_and_on_disk_as_ciphertext(journal, t
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("method", "spec"),
+    [("HEAD", None), ("GET", None), ("GET", "5-99"), ("GET", f"5-{2 * MIB}"), ("GET", "5-")],
+)
+@pytest.mark.parametrize("verify_first", [0, 64 * MIB])
+def test_nothing_is_left_to_the_garbage_collector(verify_first, method, spec, journal):
+    held = []
+
+    def app(environ, start_response):
+        held.append(weakref.ref(environ["securefs"]))
+        body = Store(STORED[Suite.GCM])
+        held.append(weakref.ref(body))
+        return body(environ, start_response)
+
+    gc.disable()
+    try:
+        answer = ask(app, journal, spec, method, Policy(verify_first=verify_first))
+        assert answer.status in {200, 206}
+        assert [one() for one in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_last_piece_is_the_one_that_completes_the_range():

@@ -27,9 +27,11 @@ from securefs import (
     rewrap,
     verify,
 )
-from securefs.arguments import is_async, require, require_function, require_items
-from securefs.audit import Journal
-from securefs.middleware import Policy, SecureFS
+from securefs.arguments import is_async, require, require_function, require_items, require_path
+from securefs.audit import Journal, hash_name, verify_journal
+from securefs.keys import key_id
+from securefs.middleware import ClamAV, FileRules, Policy, SecureFS, attachment
+from securefs.testing import Client, environment
 
 SECRET = "the value that must not be shown"
 
@@ -174,11 +176,11 @@ CALLS = {
 }
 # Parameters whose value is only asked whether it is true, and the implementation of the primitives, which tests choose.
 NO_TYPE = {"format_1", "unbound_format_1", "overwrite", "follow_links", "primitives"}
-# Files are opened by name: what a wrong name is, Python tells.
 PATHS = {"source", "target", "path"}
 # Names of files and choices are no secrets.
 SHOWN = {
     "file",
+    *PATHS,
     "stores",
     "directory",
     "names",
@@ -215,7 +217,7 @@ def stored(folder: Path) -> Path:
 def parameters():
     for function in CALLS:
         for name in inspect.signature(function).parameters:
-            if name not in NO_TYPE | PATHS:
+            if name not in NO_TYPE:
                 yield pytest.param(function, name, id=f"{function.__qualname__} {name}")
 
 
@@ -247,7 +249,7 @@ def test_a_wrong_type_is_accepted_or_told_in_one_line(function, name, wrong, fol
     try:
         outcome(function, arguments)
     except FileNotFoundError:
-        assert name == "file"  # it is a name, and of no file
+        assert name in PATHS | {"file"}  # it is a name, and of no file
     except SecureFSError as error:
         assert "\n" not in str(error)  # noqa: PT017  # either is right
         assert len(str(error)) > 20  # noqa: PT017
@@ -298,6 +300,62 @@ def test_a_mistake_that_people_make_is_refused(function, name, wrong, folder):
         outcome(function, {**CALLS[function](folder), name: wrong})
     word = {"primary": "the primary key", "unwrappers": "unwrap", "stores": "store"}.get(name, name)
     assert word in str(caught.value)
+
+
+# More of what is public, and takes one argument that may be mistaken.
+MORE = {
+    "hash_name": lambda wrong: hash_name(wrong, "text"),
+    "hash_name text": lambda wrong: hash_name(Path.cwd(), wrong),
+    "verify_journal": verify_journal,
+    "environment": environment,
+    "Client": lambda wrong: Client(hello, journal=wrong),
+    "attachment": attachment,
+    "key_id": key_id,
+    "claimed_object_id": securefs.claimed_object_id,
+    "FileRules types": lambda wrong: FileRules(types=wrong),
+    "FileRules max_size": lambda wrong: FileRules(max_size=wrong),
+    "FileRules then": lambda wrong: FileRules(then=wrong),
+    "ClamAV address": ClamAV,
+    "ClamAV timeout": lambda wrong: ClamAV(timeout=wrong),
+}
+
+
+@pytest.mark.parametrize(
+    "wrong", WRONG, ids=[f"{number} {type(one).__name__}" for number, one in enumerate(WRONG)]
+)
+@pytest.mark.parametrize("name", MORE)
+def test_a_wrong_argument_of_anything_public_is_told_in_one_line(name, wrong, folder):
+    try:
+        MORE[name](wrong)
+    except FileNotFoundError:
+        assert isinstance(wrong, str)  # a path, and of nothing
+    except SecureFSError as error:
+        assert "\n" not in str(error)  # noqa: PT017  # either is right
+        assert SECRET not in str(error) or isinstance(wrong, (str, list))  # noqa: PT017
+
+
+@pytest.mark.parametrize("function", [encrypt_file, decrypt_file, rewrap])
+def test_a_number_is_no_path(function, folder):
+    """Python takes it for an open file, and closes it: number 1 is the standard output."""
+    with Path(os.devnull).open("rb") as file:
+        for name in PATHS & inspect.signature(function).parameters.keys():
+            with pytest.raises(SecureFSError, match=r"must be a path .*, not int$"):
+                function(**{**CALLS[function](folder), name: file.fileno()})
+        os.fstat(file.fileno())
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("a\0b", "^target has a NUL character, which no path has$"),
+        ("\ud800", "^target has characters that no path on this system has$"),
+    ],
+)
+def test_a_text_that_no_path_is_is_refused(path, message, folder):
+    for function in (encrypt_file, decrypt_file):
+        with pytest.raises(ConfigurationError, match=message):
+            function(**{**CALLS[function](folder), "target": path})
+    require_path("target", "a\udcffb")  # a name that is not UTF-8
 
 
 def test_each_field_of_a_policy_has_a_type_that_is_checked():

@@ -642,3 +642,45 @@ def test_an_owner_that_can_not_be_kept_is_refused(open_folder):
         file.write(b"new")
     assert target.read_bytes() == b"of root"
     assert names(inbox) == {"target"}
+
+
+READ_ONLY = """
+mount -t tmpfs -o size=1m,ro tmpfs {folder} || exit 99
+exec {python} -c 'from securefs.disk import write_atomically
+with write_atomically("{folder}/target") as file:
+    pass'
+"""
+
+
+def test_a_file_system_that_is_read_only_is_told_with_the_target_s_name(tmp_path):
+    """In a mount namespace of its own, so nothing is left mounted."""
+    script = READ_ONLY.format(folder=tmp_path, python=sys.executable)
+    command = [shutil.which("unshare") or "unshare", "--mount", "sh", "-c", script]
+    try:
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare here")
+    if made.returncode == 99 or "unshare:" in made.stderr:
+        pytest.skip("nothing may be mounted here")
+    assert made.stderr.splitlines()[-1] == f"OSError: [Errno 30] Read-only file system: '{tmp_path}/target'"
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_can_not_be_removed_is_told(open_folder, monkeypatch):
+    inbox = open_folder / "inbox"
+    inbox.mkdir()
+    without_unnamed_files(monkeypatch)
+
+    def fail(file):
+        file.write(b"some of it")
+        inbox.chmod(0o500)
+        raise RuntimeError("the source is gone")
+
+    with (
+        unprivileged(inbox),
+        pytest.raises(PermissionError, match=r"\.target\.[0-9a-f]{16}\.tmp"),
+        write_atomically(inbox / "target") as file,
+    ):
+        fail(file)
+    assert len(names(inbox)) == 1
