@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from securefs.audit import Entry
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from securefs.audit import Journal
 
-__all__ = ["record", "record_failure"]
+__all__ = ["keep", "record", "record_failure"]
 
 
 def record(
@@ -34,7 +35,15 @@ def record(
     """
     if journal is not None:
         obj = {name: value for name, value in (about or {}).items() if value not in {None, ""}}
-        journal.record(Entry(event, outcome, reason, obj, _user(os.geteuid())))
+        keep(journal, Entry(event, outcome, reason, obj))
+
+
+def keep(journal: Journal, entry: Entry) -> None:
+    """Write a record with the user of this process as its actor.
+
+    :raises JournalError: it can't be written.
+    """
+    journal.record(replace(entry, actor=_user(os.geteuid())))
 
 
 def record_failure(journal: Journal | None, error: SecureFSError | OSError, name: str) -> None:

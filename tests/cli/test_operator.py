@@ -227,3 +227,14 @@ def test_a_format_1_file_has_no_id(run, journal):
     result = run("decrypt", "old", "--format-1", "-o", "-")
     assert result.out == b"old content", result.err
     assert told(journal)[0][3].keys() == {"key_id", "format", "size", "name"}
+
+
+def test_what_is_changed_in_bulk_names_who_did_it_too(run, journal):
+    Path("files").mkdir()
+    Path("files/a.txt").write_bytes(b"plaintext")
+    assert run("import", "files", "--context", "").code == 0
+    assert run("reencrypt", "files", "--all", "--context", "").code in {0, 1}
+    assert run("rewrap", "files", "--context", "").code == 0
+    done = told(journal)
+    assert done[0][0] == "file.import"
+    assert {line[4] for line in done} == {ME}
