@@ -39,8 +39,8 @@ MEMBERS: Final[Mapping[str, type]] = MappingProxyType(
         **dict.fromkeys(("start", "stop", "sent"), int),
         # What an object was before it was encrypted anew.
         **dict.fromkeys(("old_id", "old_key_id"), str),
-        # A token's id, and whose it is.
-        **dict.fromkeys(("token", "principal"), str),
+        # The ids of a token and of a session, and whose it is.
+        **dict.fromkeys(("token", "session", "principal"), str),
         # Records that stand for several: how many, and since when.
         "count": int,
         "since": str,
@@ -87,7 +87,7 @@ _FILE: Final = "id key_id format suite size name"
 EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
     {
         "file.encrypt": Event(
-            "a file of an upload is encrypted: before its first byte, and at its end",
+            "a file of an upload, or one that the app made, is encrypted: before its first byte, and at its end",
             {"started": ROUTINE, "success": ROUTINE, "failure": NOTICE},
             _members(f"{_FILE} field"),
         ),
@@ -103,10 +103,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             by_reason={Reason.CLIENT_GONE: NOTICE},
         ),
         "file.open": Event(
-            "the app, or `securefs decrypt`, reads a stored file's plaintext: before its first byte; "
-            "of a command also at its end",
-            {"started": ROUTINE, "success": ROUTINE, "failure": WARNING},
+            "the app itself or `securefs decrypt` opens a file: before it gets a byte of it",
+            {"success": ROUTINE, "failure": WARNING},
             _members(_FILE),
+            by_reason={Reason.CIPHERTEXT_INJECTION: ALARM},
         ),
         "file.integrity_failure": Event(
             "a stored file, or one slot of it, is not what was written; nothing unverified is sent",
@@ -137,17 +137,17 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             {"success": ROUTINE, "failure": NOTICE},
             _members("parts"),
         ),
-        "auth.granted": Event("a sign-in opens a session", {"success": ROUTINE}, _members("token")),
+        "auth.granted": Event("a sign-in opened a session", {"success": ROUTINE}, _members("token session")),
         "auth.denied": Event(
             "a request or a sign-in names no known principal, or a principal asks for somebody else's file",
             {"failure": WARNING},
             _members("id count since"),
             summed=True,
         ),
-        "auth.logout": Event("a session ends at its user's wish", {"success": ROUTINE}, _members("token")),
+        "auth.logout": Event("a user ends a session", {"success": ROUTINE}, _members("session")),
         "token.add": Event(
             "`securefs token add` made a token, which is not shown before",
-            {"success": NOTICE, "failure": WARNING},
+            {"success": NOTICE},
             _members("token principal"),
         ),
         "token.revoke": Event(

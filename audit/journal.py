@@ -156,22 +156,9 @@ class Journal:
         """
         if entry.event in _OWN_EVENTS:
             raise ValueError(f"{entry.event} is written by the journal itself")
-        obj, actor = self._hide_name(entry.obj), self._hide_actor(entry.actor)
-        # Spelled out: dataclasses.replace takes three times as long.
-        entry = Entry(
-            entry.event,
-            entry.outcome,
-            entry.reason,
-            obj,
-            actor,
-            entry.request_id,
-            entry.address,
-            entry.http,
-            entry.peer,
-            entry.client_request_id,
-            entry.seal,
-        )
         _ = entry.severity  # an entry that is not in the table has none
+        if self._pseudonyms is not None:
+            entry = _hidden(entry, self._pseudonyms)
         try:
             with self._exclusive():
                 self._record(entry)
@@ -397,19 +384,17 @@ class Journal:
             if error is not None:
                 self._trouble["error"] = error
 
-    def _hide_name(self, obj: Mapping[str, str | int]) -> Mapping[str, str | int]:
-        if self._pseudonyms is None:
-            return obj
-        for member, kind in _HIDDEN.items():
-            text = obj.get(member)
-            if isinstance(text, str):
-                obj = {**obj, member: self._pseudonyms.of(kind, text)}
-        return obj
 
-    def _hide_actor(self, actor: str | None) -> str | None:
-        if self._pseudonyms is None or not isinstance(actor, str):
-            return actor
-        return self._pseudonyms.of("principal", actor)
+def _hidden(entry: Entry, pseudonyms: Pseudonyms) -> Entry:
+    """Return the entry with pseudonyms in the place of names."""
+    obj, actor = entry.obj, entry.actor
+    for member, kind in _HIDDEN.items():
+        text = obj.get(member)
+        if isinstance(text, str):
+            obj = {**obj, member: pseudonyms.of(kind, text)}
+    if isinstance(actor, str):
+        actor = pseudonyms.of("principal", actor)
+    return entry.hidden(obj, actor)
 
 
 def _require(what: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from securefs.audit.fields import MAX_INT
 from securefs.disk import explain
 from securefs.errors import IntegrityError, JournalError, Reason, SecureFSError, SourceError
 from securefs.middleware.conditions import NOT_MODIFIED
@@ -153,9 +154,13 @@ class Delivery:
         self._exchange.record("file.decrypt", outcome=outcome, reason=reason, about=about)
 
     def _will_send(self, spans: Sequence[range]) -> None:
-        """Note the part of the file that is sent, for the records."""
+        """Note the part of the file that is sent, for the records; none if none is known."""
+        for name in ("start", "stop", "parts"):
+            self.about.pop(name, None)
         if spans:
-            self.about |= {"start": min(s.start for s in spans), "stop": max(s.stop for s in spans)}
+            # A client may ask for more than a record can say, of a file whose end is not known yet.
+            self.about["start"] = min(MAX_INT, *(span.start for span in spans))
+            self.about["stop"] = min(MAX_INT, max(span.stop for span in spans))
         if len(spans) > 1:
             self.about["parts"] = len(spans)
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["StreamDelivery", "range_before"]
 
 _FAR: Final = 2**63  # bytes: more than any file has
-_LONGEST: Final = 2**53 - 1  # the largest number in a record
 
 
 class StreamDelivery(Delivery):
@@ -89,8 +88,7 @@ class StreamDelivery(Delivery):
         if self._span is None:
             self._will_send_all()
         else:
-            # It may lie beyond the end of every file.
-            self._will_send([range(min(self._span.start, _LONGEST), min(self._span.stop, _LONGEST))])
+            self._will_send([self._span])
 
     def headers(self, headers: Headers) -> Headers:
         """See :meth:`Delivery.headers`."""

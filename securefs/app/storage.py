@@ -240,6 +240,12 @@ class Storage:
             ).fetchone()
         return StoredFile(*row) if row else None
 
+    def has(self, object_id: str) -> bool:
+        """Return whether anybody's file has this id."""
+        with transaction(self._database, write=False) as database:
+            row = database.execute("SELECT 1 FROM files WHERE object_id = ?", (object_id,)).fetchone()
+        return row is not None
+
     def open(self, file: StoredFile) -> BinaryIO:
         """Return the ciphertext, to be closed by the caller."""
         path = self.path(file.object_id)

@@ -129,6 +129,11 @@ class Tokens:
             )
             return cursor.rowcount
 
+    @staticmethod
+    def is_id(who: str) -> bool:
+        """Return whether ``who`` is the id of a token, and nobody's name."""
+        return _ID.fullmatch(who) is not None
+
     def list(self) -> list[Token]:
         """Return all tokens, oldest first; sessions are not listed."""
         with transaction(self._database, write=False) as database:

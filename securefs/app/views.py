@@ -219,10 +219,18 @@ class App:
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
         request.exchange.principal = token.principal
+        session = self._tokens.open_session(token)
+        try:
+            request.exchange.record(
+                "auth.granted", status=303, about={"token": token.id, "session": session.id}
+            )
+        except JournalError:
+            self._tokens.close_session(session)
+            raise
         response = redirect("/", 303)
         response.set_cookie(
             cookie_name(request),
-            self._tokens.open_session(token).secret,
+            session.secret,
             max_age=SESSION_LIFETIME,
             secure=request.is_secure,
             httponly=True,
@@ -232,6 +240,7 @@ class App:
 
     def _logout(self, request: AppRequest) -> Response:
         if request.caller is not None:
+            request.exchange.record("auth.logout", status=303, about={"session": request.caller.id})
             self._tokens.close_session(request.caller)
         response = redirect("/", 303)
         response.delete_cookie(
@@ -291,7 +300,21 @@ class App:
             raise
 
     def _delete(self, request: AppRequest, object_id: str) -> Response:
-        self._storage.delete(self._find(request, object_id))
+        file = self._find(request, object_id)
+        about: dict[str, str | int] = {"id": file.object_id, "size": file.size}
+        record, status = request.exchange.record, 303 if request.wants_html else 204
+        record("file.delete", outcome="started", about=about)
+        try:
+            self._storage.delete(file)
+        except StorageError:
+            record("file.delete", outcome="failure", reason=Reason.IO_ERROR, status=503, about=about)
+            raise
+        try:
+            record("file.delete", status=status, about=about)
+        except JournalError as error:
+            log(request, str(error))
+            detail = "The file was deleted, but that cannot be recorded."
+            return problem(request, 503, "Service Unavailable", detail)
         return redirect("/?deleted=1", 303) if request.wants_html else Response(status=204, content_type="")
 
     def _healthz(self, _request: AppRequest) -> Response:
@@ -318,6 +341,10 @@ class App:
         # A malformed id is looked up like any other: only ids from the database ever become a path.
         file = self._storage.find(request.token.principal, object_id)
         if file is None:
+            if self._storage.has(object_id):
+                # Somebody else's. The answer is that to an id which nobody's file has.
+                about = {"id": object_id}
+                request.exchange.record("auth.denied", outcome="failure", status=404, about=about)
             raise NotFound("There is no such file among yours.")
         return file
 

@@ -1,7 +1,8 @@
 """``securefs decrypt``: one file, or standard input.
 
 Every byte is verified before it is written. If the source can be read twice, all of it is verified
-before the first byte is written to a stream.
+before the first byte is written to a stream. With a journal (``SECUREFS_AUDIT_DIR``), nothing is
+written of a file that it can't record.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from securefs.bulk import SUFFIX
 from securefs.cli.contexts import check_format_1
+from securefs.cli.operator import record, record_failure
 from securefs.cli.report import planted_slot
+from securefs.cli.service import journal_of
 from securefs.cli.terminal import (
     DONE,
     STREAM,
@@ -26,7 +29,7 @@ from securefs.cli.terminal import (
     reading,
     shown,
 )
-from securefs.errors import ConfigurationError, SecureFSError
+from securefs.errors import ConfigurationError, JournalError, SecureFSError
 from securefs.files import COPY_SIZE
 from securefs.keys import Keyring
 from securefs.reader import open_encrypted
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from securefs.audit import Journal
     from securefs.reader import EncryptedFile
+    from securefs.stream import Unlocked
 
 __all__ = ["run"]
 
@@ -45,19 +50,35 @@ def run(arguments: argparse.Namespace) -> int:
     """Decrypt one file or standard input."""
     check_format_1(arguments)
     keyring = Keyring.from_env()
+    with journal_of() as journal:
+        try:
+            return _decrypt(arguments, keyring, journal)
+        except JournalError:
+            raise
+        except (SecureFSError, OSError) as error:
+            if not isinstance(error, ConfigurationError):
+                record_failure(journal, error, _name_of(arguments.source))
+            raise
+
+
+def _decrypt(arguments: argparse.Namespace, keyring: Keyring, journal: Journal | None) -> int:
     source: str = arguments.source
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open_source(source))
         if not file.seekable():
             if not arguments.format_1:
-                return _write_as_it_comes(arguments, keyring, file)
+                return _write_as_it_comes(arguments, keyring, file, journal)
             file = stack.enter_context(_spooled(file, source, quiet=arguments.quiet))
         with named(label(source)):
             opened = stack.enter_context(
                 open_encrypted(file, keyring, arguments.context, format_1=arguments.format_1)
             )
-        _write_verified(arguments, opened)
+        _write_verified(arguments, opened, journal)
     return DONE
+
+
+def _name_of(source: str) -> str:
+    return "" if source == STREAM else Path(source).name
 
 
 @contextlib.contextmanager
@@ -71,7 +92,7 @@ def _spooled(file: BinaryIO, name: str, *, quiet: bool) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", spool)
 
 
-def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile) -> None:
+def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile, journal: Journal | None) -> None:
     for slot, key_id in opened.passed_over:
         complain(f"{label(arguments.source)}: {planted_slot(slot, key_id, opened.key_id)}")
     target = _target(arguments, opened.metadata)
@@ -80,6 +101,14 @@ def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile) -> Non
         # first byte is written.
         with named(label(arguments.source)):
             opened.check()
+    about: dict[str, str | int | None] = {
+        "key_id": opened.key_id,
+        "format": opened.format,
+        "size": opened.size,
+    }
+    if opened.object_id:
+        about |= {"id": opened.object_id, "suite": opened.suite}
+    record(journal, "file.open", about={**about, "name": _name_of(arguments.source)})
     with (
         open_target(target, force=arguments.force) as file,
         Progress(opened.size, quiet=arguments.quiet) as progress,
@@ -93,7 +122,9 @@ def _write_verified(arguments: argparse.Namespace, opened: EncryptedFile) -> Non
             progress.add(len(data))
 
 
-def _write_as_it_comes(arguments: argparse.Namespace, keyring: Keyring, file: BinaryIO) -> int:
+def _write_as_it_comes(
+    arguments: argparse.Namespace, keyring: Keyring, file: BinaryIO, journal: Journal | None
+) -> int:
     """Decrypt a pipe as a stream; verify each segment before its plaintext is written.
 
     Only the end proves that nothing was cut off.
@@ -102,20 +133,29 @@ def _write_as_it_comes(arguments: argparse.Namespace, keyring: Keyring, file: Bi
         raise ConfigurationError("--sealed-name needs a file as its source: name the target with -o")
     decryptor = Decryptor(keyring, arguments.context)
     target = arguments.output or STREAM
-    written = 0
+    written, recorded = 0, False
     try:
         with (
             open_target(target, force=arguments.force) as output,
             reading(file, arguments.source, quiet=arguments.quiet) as source,
         ):
             while data := source.read(COPY_SIZE):
-                written += output.write(decryptor.update(data))
+                plaintext = decryptor.update(data)
+                if decryptor.unlocked is not None and not recorded:
+                    recorded = True
+                    record(journal, "file.open", about=_about(decryptor.unlocked))
+                written += output.write(plaintext)
             written += output.write(decryptor.finalize())
     except SecureFSError:
         if target == STREAM and written:
             complain(f"discard the {written} bytes that were written: the rest of the file does not verify")
         raise
     return DONE
+
+
+def _about(unlocked: Unlocked) -> dict[str, str | int | None]:
+    header = unlocked.header
+    return {"id": header.object_id, "key_id": unlocked.key_id, "format": 2, "suite": header.suite.label}
 
 
 def _target(arguments: argparse.Namespace, metadata: dict[str, object]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from securefs.audit import Entry
 from securefs.bulk import Status, import_one, walk
 from securefs.cli.contexts import selection
+from securefs.cli.operator import keep
 from securefs.cli.report import Report
 from securefs.cli.service import journal_of
 from securefs.cli.terminal import Progress
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
                 on_bytes=progress.add,
             )
             if journal is not None and (verdict.status is Status.IMPORTED or verdict.failed):
-                journal.record(imported(verdict.path, verdict.info, verdict.reason))
+                keep(journal, imported(verdict.path, verdict.info, verdict.reason))
             report.add(verdict, _about(verdict))
             seen += found.size
             progress.reach(seen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -49,6 +50,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         complain(f"{message}: see {self.prog} --help")
         raise SystemExit(USAGE)
+
+
+# A command says itself what is wrong, in one line: a server's log lines stay out of it.
+logging.getLogger("securefs").addHandler(logging.NullHandler())
 
 
 @clears_frames

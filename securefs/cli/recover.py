@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securefs.cli.importing import imported
+from securefs.cli.operator import keep
 from securefs.cli.service import journal_of
 from securefs.cli.terminal import DONE, FINDING, STREAM, Progress, say, say_json
 from securefs.errors import ConfigurationError, IntegrityError
@@ -65,13 +66,13 @@ def _join(arguments: argparse.Namespace, keyring: Keyring) -> int:
             )
         except IntegrityError as error:
             if journal is not None:
-                journal.record(imported(source, None, error.reason))
+                keep(journal, imported(source, None, error.reason))
             if arguments.json:
                 say_json({**document, "error": str(error), "reason": error.reason.value})
             raise
         target = arguments.output or arguments.file
         if journal is not None:
-            journal.record(imported(Path(target), info, None))
+            keep(journal, imported(Path(target), info, None))
     if arguments.json:
         about = {"object_id": info.object_id, "key_id": info.key_id, "size": info.size}
         say_json({**document, "output": target, **about})

@@ -12,6 +12,7 @@ from securefs.audit import Entry
 from securefs.bulk import Status, reencrypt_one, walk
 from securefs.cli.contexts import selection
 from securefs.cli.importing import refuse_own_files
+from securefs.cli.operator import keep
 from securefs.cli.report import Report
 from securefs.cli.service import journal_of
 from securefs.cli.terminal import Progress
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 on_bytes=progress.add,
             )
             if journal is not None and (verdict.status is Status.REENCRYPTED or verdict.failed):
-                journal.record(_record(verdict))
+                keep(journal, _record(verdict))
             report.add(verdict, _about(verdict))
             seen += found.size
             progress.reach(seen)

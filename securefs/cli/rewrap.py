@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from securefs.audit import Entry
 from securefs.bulk import Status, rewrap_one, walk
 from securefs.cli.contexts import selection
+from securefs.cli.operator import keep
 from securefs.cli.report import Report
 from securefs.cli.service import journal_of
 from securefs.cli.terminal import Progress
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
                 journal.check()  # before anything is changed
             verdict = rewrap_one(found, keyring, chosen.context_of, everything=arguments.all)
             if journal is not None and (verdict.status is Status.REWRAPPED or verdict.failed):
-                journal.record(_record(verdict))
+                keep(journal, _record(verdict))
             report.add(verdict, _about(verdict))
             progress.add(1)
     unverified = arguments.context is None

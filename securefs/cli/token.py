@@ -1,4 +1,7 @@
-"""``securefs token``: add, revoke and list the tokens of the reference app."""
+"""``securefs token``: add, revoke and list the tokens of the reference app.
+
+With a journal, no token is shown and none is revoked that it can't record.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from securefs.app.database import DATA_VARIABLE, data_directory, open_database
 from securefs.app.tokens import Tokens
-from securefs.cli.service import refuse_root
+from securefs.cli.operator import record
+from securefs.cli.service import journal_of, refuse_root
 from securefs.cli.terminal import DONE, complain, say, say_json
-from securefs.errors import ConfigurationError
+from securefs.errors import ConfigurationError, Reason, SecureFSError
 
 if TYPE_CHECKING:
     import argparse
@@ -27,16 +31,34 @@ def _tokens(arguments: argparse.Namespace) -> Tokens:
 
 def add(arguments: argparse.Namespace) -> int:
     """Print a new token. It is shown only once, and stored nowhere."""
-    say(_tokens(arguments).issue(arguments.name).secret)
+    tokens = _tokens(arguments)
+    with journal_of() as journal:
+        token = tokens.issue(arguments.name)
+        try:
+            record(journal, "token.add", about={"token": token.id, "principal": token.principal})
+        except BaseException:
+            tokens.revoke(token.id)
+            raise
+        say(token.secret)
     complain("this token is shown only now: keep it safe; securefs token revoke ends it")
     return DONE
 
 
 def revoke(arguments: argparse.Namespace) -> int:
     """Revoke one token by its id, or all tokens of a name, with the sessions opened with them."""
-    count = _tokens(arguments).revoke(arguments.who)
+    tokens, who = _tokens(arguments), arguments.who
+    about: dict[str, str | int | None] = {"token" if tokens.is_id(who) else "principal": who}
+    with journal_of() as journal:
+        record(journal, "token.revoke", "started", about=about)
+        try:
+            count = tokens.revoke(who)
+        except SecureFSError:
+            record(journal, "token.revoke", "failure", Reason.IO_ERROR, about)
+            raise
+        outcome = "success" if count else "failure"
+        record(journal, "token.revoke", outcome, about={**about, "count": count})
     if not count:
-        raise ConfigurationError(f"no token has the id or name {arguments.who}: see securefs token list")
+        raise ConfigurationError(f"no token has the id or name {who}: see securefs token list")
     say(f"revoked: {count}")
     return DONE
 

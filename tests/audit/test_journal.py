@@ -20,8 +20,8 @@ from support.journals import (
 )
 
 from securefs.audit import Entry, Journal, verify_journal
-from securefs.audit.journal import _version
-from securefs.audit.record import line_hash
+from securefs.audit.journal import _boot_id, _version
+from securefs.audit.record import Source, line_hash
 from securefs.audit.sink import FileSink
 from securefs.errors import ConfigurationError, JournalError, Reason
 
@@ -412,3 +412,20 @@ def test_a_record_that_says_no_more_is_a_success_of_the_least_severity(folder):
     assert (record["outcome"], record["sev"]) == ("success", 1)
     assert record.keys() == {"v", "time", "seq", "chain", "prev", "event", "outcome", "sev", "host"}
     assert (start["sev"], stop["sev"]) == (1, 4)
+
+
+def test_a_record_names_the_start_of_the_host_that_wrote_it(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.record(Entry("key.use"))
+    journal.close()
+    file = Path("/proc/sys/kernel/random/boot_id")
+    expected = file.read_text().strip() if file.exists() else None
+    assert {record["host"].get("boot") for record in all_records(tmp_path / "j")} == {expected}
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff", None])
+def test_a_host_that_tells_no_start_has_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / "boot_id").write_bytes(content)
+    assert _boot_id(str(tmp_path / "boot_id")) is None
+    assert "boot" not in Source("h", 1, "v").encoded

@@ -241,6 +241,18 @@ def test_another_process_may_be_faster(monkeypatch):
     os.close(writer)
 
 
+def test_only_a_log_on_the_same_stream_is_stalled(stream):
+    writer, _ = stream
+    sink = StreamSink(writer, patience=BRIEF)
+    assert not sink.stalls(writer), "nothing was written"
+    stall(sink)
+    other = os.open("/dev/null", os.O_WRONLY)
+    assert sink.stalls(writer)
+    assert not sink.stalls(other)
+    os.close(other)
+    assert not sink.stalls(other)
+
+
 def test_a_regular_file_is_a_stream_too(tmp_path):
     with (tmp_path / "log").open("wb") as file:
         sink = StreamSink(file.fileno())

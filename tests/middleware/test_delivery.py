@@ -449,6 +449,26 @@ def test_so_does_one_that_is_sent_as_it_is_read(suite, journal):
     ]
 
 
+@pytest.mark.parametrize("announced", [False, True])
+@pytest.mark.parametrize("verify_first", [0, None])
+def test_a_range_that_is_held_or_not_granted_is_told_as_it_was_sent(announced, verify_first, journal):
+    stored = seal(TEXT)
+    app = SecureFS(
+        app_of(by_generator(stored), len(stored) if announced else None),
+        keyring=RING,
+        journal=journal,
+        policy=Policy(verify_first=verify_first),
+    )
+    answer = call(app, headers=[("Range", "bytes=70000-70009")], SERVER_SOFTWARE="gunicorn/27")
+    begun, ended = ranges_of(journal)
+    if answer.status == 206:
+        assert begun == ("started", {"start": 70_000, "stop": 70_010})
+        assert ended == ("success", {"start": 70_000, "stop": 70_010, "sent": 10})
+    else:
+        assert begun[1]["start"] in {0, 70_000}
+        assert ended == ("success", {"start": 0, "stop": 200_000, "sent": 200_000})
+
+
 def test_a_client_that_goes_away_has_what_was_handed_out(journal):
     stored = seal(pattern(3 << 20))
     app = SecureFS(app_of(by_file(stored)), keyring=RING, journal=journal, policy=Policy(verify_first=0))
