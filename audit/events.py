@@ -87,7 +87,7 @@ _FILE: Final = "id key_id format suite size name"
 EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
     {
         "file.encrypt": Event(
-            "a file of an upload is encrypted: before its first byte, and at its end",
+            "a file of an upload, or one that the app made, is encrypted: before its first byte, and at its end",
             {"started": ROUTINE, "success": ROUTINE, "failure": NOTICE},
             _members(f"{_FILE} field"),
         ),
@@ -103,10 +103,11 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             by_reason={Reason.CLIENT_GONE: NOTICE},
         ),
         "file.open": Event(
-            "the app, or `securefs decrypt`, reads a stored file's plaintext: before its first byte; "
-            "of a command also at its end",
+            "the app, a worker of it, or `securefs decrypt`, reads a stored file's plaintext: before its "
+            "first byte; of a command also at its end",
             {"started": ROUTINE, "success": ROUTINE, "failure": WARNING},
             _members(_FILE),
+            by_reason={Reason.CIPHERTEXT_INJECTION: ALARM},
         ),
         "file.integrity_failure": Event(
             "a stored file, or one slot of it, is not what was written; nothing unverified is sent",

@@ -29,6 +29,7 @@ SEVERITY = {
     ("file.open", "started"): 1,
     ("file.open", "success"): 1,
     ("file.open", "failure"): 3,
+    ("file.open", "failure", Reason.CIPHERTEXT_INJECTION): 4,
     ("file.delete", "started"): 1,
     ("file.delete", "success"): 1,
     ("file.delete", "failure"): 3,
