@@ -399,8 +399,9 @@ def test_an_opened_file_in_an_answer_is_verified_first(serving, tmp_path):
     answer = call(serving.wrapped)
     assert answer.status == 500
     assert TEXT[:100] not in answer.body
-    # Once: the delivery tells what it meets.
-    assert [record["reason"] for record in serving.records("file.integrity_failure")] == ["tag_mismatch"]
+    # Once: the delivery tells what it meets, and what the client got.
+    (record,) = serving.records("file.integrity_failure")
+    assert (record["reason"], record["http"]["status"]) == ("tag_mismatch", 500)
 
 
 @pytest.mark.parametrize("swallows", [False, True], ids=["raises", "swallows"])
