@@ -46,7 +46,7 @@ lint: $(VENV)/.test ## check style, types, dependency rules and known insecure p
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict
 	@$(BIN)/lint-imports
-	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive securefs/*.py securefs/app securefs/cli securefs/keys middleware audit gunicorn.conf.py
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive securefs/*.py securefs/app securefs/cli securefs/integrations securefs/keys middleware audit gunicorn.conf.py
 
 fuzz: $(VENV)/.test ## fuzz uploads, guided by coverage and chance, for FUZZ_SECONDS (600)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install $(QUIET) --editable '.[fuzz]' 2>/dev/null || true

@@ -11,11 +11,14 @@ docs/deployment.md describes the settings; SECURITY.md says what is defended aga
 not.
 """
 
-from securefs.middleware.exchange import Exchange, Upload
+from securefs.middleware.evidence import Upload
+from securefs.middleware.exchange import Exchange
 from securefs.middleware.filename import attachment
 from securefs.middleware.inspection import ClamAV, FileRefusedError, FileRules, ScannerError
+from securefs.middleware.made import Sealed
 from securefs.middleware.policy import Policy
 from securefs.middleware.refusal import BodyRefusedError, Problem
+from securefs.middleware.vault import Vault
 from securefs.middleware.wsgi import SecureFS
 
 __all__ = [
@@ -27,7 +30,9 @@ __all__ = [
     "Policy",
     "Problem",
     "ScannerError",
+    "Sealed",
     "SecureFS",
     "Upload",
+    "Vault",
     "attachment",
 ]

@@ -37,7 +37,6 @@ __all__ = [
     "UnopenedDelivery",
     "UnsentDelivery",
     "record_failure",
-    "record_passed_over",
 ]
 
 
@@ -252,24 +251,6 @@ class UnsentDelivery(Delivery):
         """See :meth:`Delivery.headers`: there is no content to describe."""
         kept = [pair for pair in super().headers(headers) if not pair[0].lower().startswith("content-")]
         return kept if self.status == NOT_MODIFIED else [*kept, ("Content-Length", "0")]
-
-
-def record_passed_over(
-    exchange: Exchange, about: Mapping[str, str | int], passed_over: tuple[tuple[int, str], ...]
-) -> None:
-    """Record slots that do not fit the contents.
-
-    The file is served by another slot, but one of the keys is compromised.
-
-    :raises JournalError: it can't be recorded.
-    """
-    for slot, key_id in passed_over:
-        exchange.record(
-            "file.integrity_failure",
-            outcome="failure",
-            reason=Reason.COMMITMENT_MISMATCH,
-            about={**about, "key_id": key_id, "slot": slot},
-        )
 
 
 def record_failure(

@@ -30,8 +30,8 @@ from securefs.middleware.delivery import (
     UnopenedDelivery,
     UnsentDelivery,
     record_failure,
-    record_passed_over,
 )
+from securefs.middleware.evidence import record_passed_over
 from securefs.middleware.headers import STALE, without
 from securefs.middleware.plain import select_of_plain_file
 from securefs.middleware.refusal import BodyRefusedError, Refusal
@@ -279,7 +279,7 @@ class _Download:
         self._transit = transit
         self._response = transit.response
         self._policy = transit.settings.policy
-        self._context = transit.context
+        self._context = transit.context()
         self._announced = transit.response.announced_length
         self._opened = transit.response.opened
         self._is_format_1 = self._opened is None and transit.place == 1 and not transit.head.startswith(MAGIC)
@@ -346,6 +346,8 @@ class _Download:
     def _delivery(self) -> Delivery:
         transit = self._transit
         if self._opened is not None:
+            # From here on, the delivery records what fails.
+            self._opened.watch(None)
             return FileDelivery(transit.exchange, self._opened)
         keyring, context = transit.settings.keyring, self._context
         source, chunks = self._source()

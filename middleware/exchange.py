@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from secrets import token_hex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from securefs.audit import Entry
-from securefs.errors import IntegrityError, Reason
+from securefs.errors import ConfigurationError, IntegrityError, Reason
+from securefs.middleware.evidence import Evidence, Upload, described
 from securefs.middleware.proxies import TrustedProxies
-from securefs.middleware.refusal import Refusal, log, one_line
+from securefs.middleware.refusal import Refusal, log
+from securefs.primitives import HMAC_SIZE
+from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, Protocol
 
     from securefs.audit import Journal
+    from securefs.middleware.made import Sealed
+    from securefs.reader import EncryptedFile
+
+    class Opener(Protocol):
+        """The vault, as a request uses it."""
+
+        def open_in(
+            self, evidence: Evidence, file: Any, context: Callable[[], bytes], object_id: str | None
+        ) -> EncryptedFile:
+            """Open a file for a request."""
+            ...
+
+        def seal_in(
+            self, evidence: Evidence, file: Any, context: Callable[[], bytes], name: str, content_type: str
+        ) -> Sealed:
+            """Seal what the app made in a request."""
+            ...
+
+        def is_sealed(self, file: Any) -> bool:
+            """Tell whether a file is encrypted."""
+            ...
+
+        def find(self, evidence: Evidence, file: Any) -> Upload | None:
+            """Return the upload of a request that ``file`` is."""
+            ...
+
 
 __all__ = ["Exchange", "Upload"]
 
@@ -29,20 +57,7 @@ _NO_PROXIES: Final = TrustedProxies(())
 _FAILURES: Final = 400  # the first HTTP status of them
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One file part as the app received it. ``size`` is the plaintext's, in bytes."""
-
-    object_id: str  # 64 hex digits; "" for Format 1, and for a file that is not encrypted
-    field: str
-    filename: str
-    content_type: str
-    size: int
-    key_id: str  # "" for a file that is not encrypted
-    encrypted: bool = True  # False: Policy.plain_uploads or plain_fields names it
-
-
-class Exchange:
+class Exchange(Evidence):
     """The interface of the wrapped app to the middleware: ``environ["securefs"]``.
 
     :ivar principal: the user who makes the request, for the journal; set by ``authorize``, or by an
@@ -51,10 +66,15 @@ class Exchange:
         encrypted. The list is complete once the app has read its request body.
     :ivar receives: whether a file of this request was recorded.
     :ivar broken: why no response can be what the app expects, None while one can.
+    :ivar vault: what opens and seals files of the app; set by the middleware.
+    :ivar asks: returns what asks for the context of this request; None if files are bound to none.
     """
 
+    vault: Opener
+    # Weak in what it leads to: the app's environ, of which the context is made, has this object.
+    asks: Callable[[], Callable[[], bytes] | None] | None = None
+    own: Mapping[str, Upload] = MappingProxyType({})
     broken: Refusal | None = None
-    receives = False
     _expected: str | None = None
     _told: Refusal | None = None
     # Whether it is decided what the response is, and the object id of the file that it is.
@@ -79,6 +99,7 @@ class Exchange:
         self._peer: str = environ.get("REMOTE_ADDR") or ""
         self._forwarded: str = environ.get("HTTP_X_FORWARDED_FOR") or ""
         self._proxies = proxies
+        # As in Evidence, and without a call: most requests are pages.
         self._journal = journal
         self._on_event = on_event
 
@@ -102,6 +123,81 @@ class Exchange:
     def address(self) -> str | None:
         """The client's address; None if the server names none."""
         return self._proxies.client_address(self._peer, self._forwarded) or None
+
+    @clears_frames
+    def open(self, file: Any, *, object_id: str | None = None) -> EncryptedFile:
+        """Return the verified plaintext of an upload of this request, or of a stored file.
+
+        It is a seekable, read-only binary file. Handed to a response, it is verified again, served
+        in ranges and recorded as a download.
+
+        :param file: a path, or a binary file that can seek: what this request sealed, or a file of
+            a store. Closing the result closes a file that was opened here, by its path.
+        :param object_id: the object id that the app expects.
+        :raises FormatError: it is neither, or it is not encrypted. :raises IntegrityError: it was
+            changed, or is another file than the one that is expected.
+        :raises UnknownKeyError, LimitExceededError, ConfigurationError, SourceError, OSError: as
+            :func:`securefs.open_encrypted`.
+        :raises JournalError: it can't be recorded.
+        """
+        return self.vault.open_in(self, file, self._bound, object_id)
+
+    @clears_frames
+    def seal(self, file: Any, *, name: str = "", content_type: str = "") -> Sealed:
+        """Return the stored form of a file that the app made, such as a thumbnail.
+
+        It is bound to the context of this request, which may open it. See
+        :meth:`securefs.middleware.Vault.seal`.
+        """
+        return self.vault.seal_in(_ByApp(self), file, self._bound, name, content_type)
+
+    @clears_frames
+    def is_sealed(self, file: Any) -> bool:
+        """Return whether a file is encrypted: see :meth:`securefs.middleware.Vault.is_sealed`."""
+        return self.vault.is_sealed(file)
+
+    @clears_frames
+    def upload_of(self, file: Any) -> Upload | None:
+        """Return what this request sealed that ``file`` claims to be; None if it is nothing of it.
+
+        :param file: as for :meth:`open`. It is not verified.
+        :raises SourceError, OSError: it can't be read.
+        """
+        return self.vault.find(self, file)
+
+    def _bound(self) -> bytes:
+        if self.asks is None:
+            return b""
+        ask = self.asks()
+        if ask is None:
+            raise ConfigurationError(
+                "the request is over, and with it what SecureFS(context=…) asks: open files before the response is returned, "
+                'or use SecureFS.vault with context=b"…"'
+            )
+        return ask()
+
+    def sealed(self, upload: Upload, last: bytes) -> None:
+        """Note a file part that was sealed whole, or that passed as it is."""
+        self.uploads.append(upload)
+        if upload.encrypted:
+            self.permit(upload, last)
+
+    def permit(self, upload: Upload, last: bytes) -> None:
+        """Let this request open what it sealed."""
+        # Format 1 has no object id. Its tag, which is as hard to forge, stands behind everything.
+        mark = upload.object_id or last[-HMAC_SIZE:].hex()
+        own = self.own if isinstance(self.own, dict) else {}
+        own[mark] = upload
+        self.own = own
+
+    def spoil(self, reason: Reason | None, detail: str) -> None:
+        """Note that a file failed while the app read it.
+
+        A response that has begun is aborted: it may be made of the file, and end as if it were
+        whole.
+        """
+        if self._settled and self.broken is None:
+            self.broken = Refusal(500, reason, detail, recorded=True)
 
     def expect(self, object_id: str) -> None:
         """Declare the object id of the file that this response must be; refuse any other content.
@@ -205,13 +301,12 @@ class Exchange:
         http: dict[str, str | int] = {"method": self._method, "path": self.path}
         if status is not None:
             http["status"] = status
-        obj = {name: value for name, value in about.items() if value is not None and value != ""}
         peer = self._peer if self._peer != self.address else None
         entry = Entry(
             event,
             outcome,
             reason,
-            obj,
+            described(about),
             self.principal,
             self.request_id,
             self.address,
@@ -219,12 +314,15 @@ class Exchange:
             peer or None,
             self._client_id if self._client_id and isinstance(self._client_id, str) else None,
         )
-        self._journal.record(entry)
-        if self._on_event is not None:
-            try:
-                self._on_event(entry)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the operation was recorded
-                log.error("on_event failed for %s (request %s): %s", event, self.request_id, one_line(error))
+        self._keep(entry)
+
+
+class _ByApp(Evidence):
+    """The records of what the app itself seals in a request."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.record = exchange.record  # type: ignore[method-assign]  # the same, with less of it
+        self.sealed = exchange.permit  # type: ignore[method-assign]  # it is no file part
 
 
 def _is_object_id(value: object) -> bool:

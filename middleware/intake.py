@@ -167,4 +167,4 @@ def _chunks(transit: Transit) -> ChunkWatch | None:
 
 def _sealing(transit: Transit) -> Sealing:
     settings = transit.settings
-    return Sealing(settings.new_files, transit.exchange, lambda: transit.context, settings.inspect)
+    return Sealing(settings.new_files, transit.exchange, transit.context, settings.inspect)

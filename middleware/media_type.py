@@ -126,7 +126,7 @@ def charset_of(media_type: str) -> str | None:
     :param media_type: a type that :func:`type_of_field` or :func:`parse_boundary` took.
     """
     text = media_type.strip(" \t")
-    charset = _parse_parameters(text, len(text.partition(";")[0])).get("charset")
+    charset = _parse_parameters(text, len(text.partition(";")[0].rstrip(" \t"))).get("charset")
     return charset if charset is None else charset.lower()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.errors import JournalError, LimitExceededError, Reason
 from securefs.header import MAGIC
-from securefs.middleware.exchange import Upload
+from securefs.middleware.evidence import Upload
 from securefs.middleware.inspection import FileRefusedError
 from securefs.middleware.multipart import MalformedBodyError
 from securefs.middleware.refusal import Refusal
@@ -25,7 +25,7 @@ from securefs.secrecy import HoldsSecrets
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from securefs.middleware.exchange import Exchange
+    from securefs.middleware.evidence import Evidence
     from securefs.middleware.inspection import Inspector
     from securefs.primitives import Bytes
     from securefs.sealer import FileSealer, NewFiles
@@ -61,7 +61,7 @@ class Sealing:
     """
 
     new: NewFiles
-    exchange: Exchange
+    evidence: Evidence
     context: Callable[[], bytes] = bytes
     inspect: Inspector | None = None
 
@@ -118,6 +118,11 @@ class SealedFile(HoldsSecrets):
         self._sealer = sealer
         self._sealing = sealing
 
+    @property
+    def upload(self) -> Upload:
+        """What is known of the file; its size, from its end on."""
+        return self._upload
+
     def stored_length(self, size: int) -> int:
         """Return the size in bytes of the stored file for ``size`` bytes of plaintext."""
         return self._sealer.stored_length(size)
@@ -131,7 +136,7 @@ class SealedFile(HoldsSecrets):
         """
         # Not before: a file of which nothing is ever read would have a start without an outcome.
         self._record("started")
-        self._sealing.exchange.receives = True
+        self._sealing.evidence.receives = True
         # The reason if this generator is closed: the app stopped reading.
         reason: Reason | None = Reason.IO_ERROR
         try:
@@ -179,7 +184,7 @@ class SealedFile(HoldsSecrets):
             upload.encrypted,
         )
         self._record("success")
-        self._sealing.exchange.uploads.append(self._upload)
+        self._sealing.evidence.sealed(self._upload, last)
         return last
 
     def _look(
@@ -233,7 +238,7 @@ class SealedFile(HoldsSecrets):
             about |= {"id": upload.object_id, "key_id": upload.key_id}
             about |= {"format": new.format, "suite": new.suite_label}
         event = "file.encrypt" if upload.encrypted else "file.plain"
-        self._sealing.exchange.record(event, outcome=outcome, reason=reason, about=about)
+        self._sealing.evidence.record(event, outcome=outcome, reason=reason, about=about)
 
 
 def refuse_ciphertext(

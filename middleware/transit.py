@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
+from weakref import WeakMethod
 
 from securefs.arguments import require
 from securefs.errors import ConfigurationError, JournalError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from securefs.middleware.places import Places
     from securefs.middleware.policy import Policy
     from securefs.middleware.source import GuardedInput
+    from securefs.middleware.vault import Vault
     from securefs.middleware.waiting import WaitingRoom
     from securefs.sealer import NewFiles
 
@@ -77,8 +79,9 @@ class Settings:
     context: Callable[[Environ], bytes] | None
     authorize: Callable[[Environ], str | None] | None
     inspect: Inspector | None
-    on_refusal: Renderer | None = None
-    on_event: Callable[[Entry], object] | None = None
+    on_refusal: Renderer | None
+    on_event: Callable[[Entry], object] | None
+    vault: Vault
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
 
 
@@ -101,6 +104,9 @@ class Transit:
         self.settings = settings
         self.environ = environ
         self.exchange = exchange = Exchange(environ, settings.journal, settings.on_event, settings.proxies)
+        exchange.vault = settings.vault
+        if settings.context is not None:
+            exchange.asks = WeakMethod(self.context)
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"
         self.place = settings.places.format_of(environ)
         reads = self.place is not None and _reads(environ)
@@ -125,9 +131,8 @@ class Transit:
         """Whether the response, to any method, is made from a file on a path that is declared."""
         return self.place is not None and self.response.is_file
 
-    @property
     def context(self) -> bytes:
-        """The context that the files of this request are bound to."""
+        """Return the context that the files of this request are bound to."""
         context = self.settings.context
         return b"" if context is None else context(self.inner)
 

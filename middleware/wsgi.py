@@ -8,31 +8,29 @@ unchanged. :mod:`securefs.middleware.transit` is one request on this way.
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from securefs.arguments import is_async, require, require_function, require_items
-from securefs.audit import Journal
+from securefs.arguments import is_async, require_function
 from securefs.errors import ConfigurationError
-from securefs.keys import Keyring
 from securefs.middleware.download import deliver
 from securefs.middleware.intake import receive
-from securefs.middleware.places import Places
-from securefs.middleware.policy import Policy
+from securefs.middleware.means import Means, check_bound
 from securefs.middleware.proxies import TrustedProxies
-from securefs.middleware.refusal import Refusal, log
+from securefs.middleware.refusal import Refusal
 from securefs.middleware.transit import Settings, Transit
+from securefs.middleware.vault import PER_REQUEST, Vault
 from securefs.middleware.waiting import WaitingRoom
-from securefs.sealer import NewFiles
 from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from securefs.audit import Entry
+    from securefs.audit import Entry, Journal
+    from securefs.keys import Keyring
     from securefs.middleware.inspection import Inspector
+    from securefs.middleware.policy import Policy
     from securefs.middleware.transit import Environ, Renderer, WSGIApp
 
 __all__ = ["SecureFS"]
@@ -57,8 +55,8 @@ class SecureFS:
     :param policy: limits and choices; from ``SECUREFS_SUITE`` and its relatives unless given.
     :param context: ``context(environ) -> bytes`` is bound into every file, e.g. the tenant: a file
         that was written in one context does not open in another. It is called when a file is sealed
-        or opened. Format 1 binds no context: with Format 1, the policy must set
-        ``unbound_format_1``.
+        or opened. Bytes bind all files alike. Format 1 binds no context: with Format 1, the policy
+        must set ``unbound_format_1``.
     :param authorize: ``authorize(environ) -> str | None`` names the principal; None or an empty str
         results in a 401 before the app runs. Anything else that is no str is an error.
     :param inspect: ``inspect(part, chunks)`` sees the plaintext of each file before the app sees
@@ -69,6 +67,8 @@ class SecureFS:
     :param on_event: ``on_event(entry)`` is called after each record
         (:class:`securefs.audit.Entry`) that the journal took of a request, e.g. to count. An error
         in it is logged and changes nothing.
+    :ivar vault: opens and seals files with the same settings outside of a request:
+        :class:`securefs.middleware.Vault`.
     :raises ConfigurationError: one of them is unusable. There is no fallback to plaintext.
     """
 
@@ -81,54 +81,45 @@ class SecureFS:
         keyring: Keyring | None = None,
         journal: Journal | None = None,
         policy: Policy | None = None,
-        context: Callable[[Environ], bytes] | None = None,
+        context: Callable[[Environ], bytes] | bytes | None = None,
         authorize: Callable[[Environ], str | None] | None = None,
         inspect: Inspector | None = None,
         on_refusal: Renderer | None = None,
         on_event: Callable[[Entry], object] | None = None,
     ) -> None:
         _check_app(app)
-        functions: dict[str, object] = {"context": context, "authorize": authorize, "inspect": inspect}
-        functions |= {"on_refusal": on_refusal, "on_event": on_event}
+        functions: dict[str, object] = {"authorize": authorize, "inspect": inspect, "on_refusal": on_refusal}
+        if not isinstance(context, bytes):
+            functions["context"] = context
         for name, function in functions.items():
             if function is not None:
                 require_function(name, function, "a function")
-        keyring = Keyring.from_env() if keyring is None else keyring
-        journal = Journal.from_env() if journal is None else journal
-        policy = Policy.from_env() if policy is None else policy
-        require("keyring", keyring, Keyring, "a Keyring")
-        require("journal", journal, Journal, "a Journal")
-        require("policy", policy, Policy, "a Policy")
-        if stores is not None:
-            policy = replace(policy, stores=_folders(stores))
-        places = Places(policy)
-        new_files = NewFiles(keyring, policy.format, policy.suite)
+        means = Means.of(stores, keyring, journal, policy, on_event)
         # A key that can't seal is detected now, not at the first upload; so is a ring without a key
         # that opens Format 1.
-        new_files.check()
-        if policy.format_1_paths:
-            keyring.format_1_verifier()
-        if context is not None:
-            _check_bound(policy)
+        means.new_files.check()
+        if means.policy.format_1_paths:
+            means.keyring.format_1_verifier()
+        if context:
+            check_bound(means.policy, "SecureFS(context=…)")
+        self.vault = Vault.of(means, PER_REQUEST if callable(context) else context)
         self._app = app
-        room = WaitingRoom(policy.max_waiting)
         self._settings = Settings(
-            keyring,
-            journal,
-            policy,
-            new_files,
-            places,
-            room,
-            context,
+            means.keyring,
+            means.journal,
+            means.policy,
+            means.new_files,
+            means.places,
+            WaitingRoom(means.policy.max_waiting),
+            _asking(context),
             authorize,
             inspect,
             on_refusal,
             on_event,
-            TrustedProxies(policy.trusted_proxies),
+            self.vault,
+            TrustedProxies(means.policy.trusted_proxies),
         )
-        if not places.declared:
-            log.warning(UNDECLARED)
-        journal.describe(places="declared" if places.declared else "undeclared")
+        means.announce(UNDECLARED)
 
     @clears_frames
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -157,27 +148,6 @@ def _check_app(app: object) -> None:
     require_function("app", app, wanted)
 
 
-def _folders(stores: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
-    require_items("stores", stores, 'a list of folders such as ["uploads"]')
-    paths = tuple(stores)
-    for path in paths:
-        require("a store", path, (str, os.PathLike), "the path of a folder")
-    return tuple(os.fspath(path) for path in paths)
-
-
-def _check_bound(policy: Policy) -> None:
-    """Refuse a context together with Format 1, which would ignore it.
-
-    Otherwise one tenant's file would open for every other.
-    """
-    if policy.unbound_format_1 or (policy.format != 1 and not policy.format_1_paths):
-        return
-    setting = (
-        "format (SECUREFS_FORMAT) is 1"
-        if policy.format == 1
-        else "format_1_paths (SECUREFS_FORMAT_1_PATHS) is set"
-    )
-    raise ConfigurationError(
-        f"SecureFS(context=…) binds files, and Policy.{setting}: a Format 1 file is bound to nothing and opens under every context. "
-        "Leave out one of them, or say Policy(unbound_format_1=True) (SECUREFS_UNBOUND_FORMAT_1=1)"
-    )
+def _asking(context: Callable[[Environ], bytes] | bytes | None) -> Callable[[Environ], bytes] | None:
+    """Return what asks a request for its context, None if files are bound to none."""
+    return (lambda _: context) if context and isinstance(context, bytes) else context or None

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 from securefs.arguments import require
 from securefs.backend import default_primitives
 from securefs.disk import read_regular
-from securefs.errors import ConfigurationError, IntegrityError, Reason
+from securefs.errors import ConfigurationError, IntegrityError, Reason, SecureFSError
 from securefs.format1 import ciphertext_size
 from securefs.header import FIXED_SIZE, MAGIC, PREAMBLE_SIZE, claimed_object_id, header_length
 from securefs.keys import Keyring
@@ -34,6 +34,8 @@ from securefs.stream import TRAILER, unlock
 from securefs.suites import BODY_HEAD_SIZE, check_index
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import WriteableBuffer
 
     from securefs.primitives import Primitives
@@ -88,6 +90,7 @@ class _Plaintext(HoldsSecrets, io.RawIOBase):
     block_size: int = 1
     passed_over: tuple[tuple[int, str], ...] = ()
     owned: BinaryIO | None = None
+    on_failure: Callable[[SecureFSError | OSError], object] | None = None
     # Python's buffer asks for it at each line; as a property it took a third of a line's time.
     closed: bool = False
 
@@ -113,6 +116,12 @@ class _Plaintext(HoldsSecrets, io.RawIOBase):
     def check(self, start: int, stop: int | None) -> None:
         """See :meth:`EncryptedFile.check`."""
         raise NotImplementedError  # pragma: no cover  # abstract
+
+    def tell_failure(self, error: SecureFSError | OSError) -> None:
+        """Call :attr:`on_failure`, at the first failure alone."""
+        on_failure, self.on_failure = self.on_failure, None
+        if on_failure is not None:
+            on_failure(error)
 
     def readable(self) -> bool:
         return True
@@ -177,7 +186,11 @@ class _Plaintext(HoldsSecrets, io.RawIOBase):
         # If it fails, the output buffer holds no run.
         self._cached = (0, memoryview(b""))
         # Every block before the last is full, so this run is never empty.
-        run = self._run(index, max(1, (offset + wanted) // self.block_size))
+        try:
+            run = self._run(index, max(1, (offset + wanted) // self.block_size))
+        except (SecureFSError, OSError) as error:
+            self.tell_failure(error)
+            raise
         if not index:
             _note_nested(run)
         self._cached = index * self.block_size, run
@@ -236,7 +249,22 @@ class EncryptedFile(HoldsSecrets, io.BufferedReader):
 
         :raises IntegrityError: at the first segment that fails verification.
         """
-        self._plaintext.check(start, stop)
+        try:
+            self._plaintext.check(start, stop)
+        except (SecureFSError, OSError) as error:
+            self._plaintext.tell_failure(error)
+            raise
+
+    def watch(self, on_failure: Callable[[SecureFSError | OSError], object] | None) -> None:
+        """Call ``on_failure`` with the first error of a later read or check, before it is raised.
+
+        None: nothing is called. What ``on_failure`` raises is raised in the error's place.
+        """
+        self._plaintext.on_failure = on_failure
+
+    def keep(self, file: BinaryIO) -> None:
+        """Close ``file``, which this one reads from, with it."""
+        self._plaintext.owned = file
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to ``size`` bytes of plaintext; the whole rest if it is negative or None."""

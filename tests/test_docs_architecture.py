@@ -48,6 +48,9 @@ def starts() -> dict[str, list[object]]:
     for module in MODULES:
         named[module.__name__.rpartition(".")[2]].append(module)
         for name, value in vars(module).items():
+            # An extension for a framework has the middleware's name, and no walk passes there.
+            if module.__name__.startswith("securefs.integrations."):
+                continue
             if inspect.isclass(value) and value.__module__ == module.__name__:
                 named[name].append(value)
     return named

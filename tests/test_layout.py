@@ -13,6 +13,7 @@ FOLDERS = {
     "securefs": "securefs",
     "securefs/app": "app",
     "securefs/cli": "cli",
+    "securefs/integrations": "integrations",
     "securefs/keys": "keys",
     "middleware": "middleware",
     "audit": "audit",

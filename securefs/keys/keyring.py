@@ -114,6 +114,11 @@ class Keyring(HoldsSecrets):
         """
         return tuple(self._file_keys) or ((self._wrapper.key_id,) if self._wrapper is not None else ())
 
+    @property
+    def opens(self) -> bool:
+        """Whether any key of the ring opens files. A ring of a sealing key alone opens none."""
+        return bool(self._file_keys or self._unwrappers)
+
     def wrapper(self) -> Wrapper:
         """Return the key that seals Format 2; :class:`ConfigurationError` if there is none."""
         if self._wrapper is None:

@@ -49,54 +49,6 @@ def test_a_form_is_written_anew(send):
     assert environ["CONTENT_TYPE"].startswith("multipart/form-data; boundary=")
 
 
-def form_with_field(value, kind=b""):
-    return b'--B\r\nContent-Disposition: form-data; name="n"\r\n' + kind + b"\r\n" + value + b"\r\n" + FORM
-
-
-OTHER_CHARSETS = ["iso-8859-1", "ISO-8859-15", "windows-1252", "KOI8-R", "gbk", '"shift_jis"']
-
-
-@pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"Utf-8"', "us-ascii", "ASCII"])
-def test_a_field_is_utf_8_if_the_form_does_not_say_otherwise(send, charset):
-    body = form_with_field("Zürich".encode())
-    answer, read, environ = send(body, f"multipart/form-data; charset={charset}; boundary=B")
-    assert answer.status == 200
-    assert "\r\n\r\nZürich\r\n".encode() in read
-    assert "charset" not in environ["CONTENT_TYPE"]
-
-
-@pytest.mark.parametrize("charset", OTHER_CHARSETS)
-@pytest.mark.parametrize(
-    ("value", "kind", "status"),
-    [
-        pytest.param(b"Zurich", b"", 200, id="ASCII"),
-        pytest.param(b"Z\xfcrich", b"", 400, id="Latin-1"),
-        pytest.param("Zürich".encode(), b"", 400, id="UTF-8"),
-        pytest.param(b"x" * 70_000 + b"\xff", b"", 400, id="the last byte of many"),
-        pytest.param(b"Z\xfcrich", b"Content-Type: text/plain\r\n", 400, id="a type without a charset"),
-        pytest.param(
-            b"Z\xfcrich", b"Content-Type: text/plain; Charset=x-y\r\n", 400, id="an unusual charset"
-        ),
-        pytest.param(
-            b"Z\xfcrich", b"Content-Type: text/plain; Charset=ISO-8859-1\r\n", 200, id="its own charset"
-        ),
-    ],
-)
-def test_in_a_form_of_another_charset_a_field_is_ascii_or_names_its_own(send, charset, value, kind, status):
-    """Frameworks differ on whether a field without a charset is in that of the form."""
-    answer, read, environ = send(
-        form_with_field(value, kind), f"multipart/form-data; charset={charset}; boundary=B"
-    )
-    assert answer.status == status
-    if status == 400:
-        assert "charset of its own" in problem_of(answer)["detail"]
-    else:
-        assert b"\r\n\r\n" + value + b"\r\n" in read
-        assert MAGIC in read
-        assert b"plaintext" not in read
-        assert "charset" not in environ["CONTENT_TYPE"]
-
-
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE", "PROPPATCH", "GET"])
 def test_a_raw_upload_is_one_file_whatever_its_method_and_type(send, method):
     policy = Policy(raw_uploads=("/raw/*",))

@@ -31,6 +31,7 @@ ROOMS = {
     "securefs": "securefs",
     "securefs.app": "securefs/app",
     "securefs.cli": "securefs/cli",
+    "securefs.integrations": "securefs/integrations",
     "securefs.keys": "securefs/keys",
     "securefs.middleware": "middleware",
     "securefs.audit": "audit",

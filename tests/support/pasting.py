@@ -28,6 +28,7 @@ DOCUMENTED_PORT = 8000
 IGNORED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist")
 # Programs that pip would have installed beside their packages, if it had to install these.
 PROGRAMS = {
+    "celery": "celery",
     "django-admin": "django",
     "gunicorn": "gunicorn",
     "roundup-admin": "roundup.scripts.roundup_admin",
@@ -129,11 +130,17 @@ class Terminal:
     @contextmanager
     def serving(self, text: str):
         """Run a block whose last line is a server until that answers; end it afterwards by its process id."""
+        with self.running(text) as server:
+            await_start(server, lambda: answers(self.port), "an answer of what the page starts")
+            yield server
+
+    @contextmanager
+    def running(self, text: str):
+        """Run a block whose last line goes on; end that afterwards by its process id."""
         first, _, last = text.strip().rpartition("\n")
         command = [*self._user, "bash", "-c", self._restored(f"{first}\nexec {last}")]
         server = launch(command, self._log, self._environ, self.port, cwd=self.home)
         with stopped(server):
-            await_start(server, lambda: answers(self.port), "an answer of what the page starts")
             yield server
 
     def _filled(self, text: str) -> str:
