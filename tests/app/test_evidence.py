@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from support.journals import all_records
 from support.reference_app import HTML, SAME_SITE, Site
@@ -28,6 +31,11 @@ def summary(site, *events):
 def lose(site):
     """Take the journal's folder away: nothing can be recorded."""
     (site.folder / "journal").rename(site.folder / "gone")
+
+
+def open_sessions(site):
+    with closing(sqlite3.connect(site.data / "securefs.sqlite3")) as database:
+        return database.execute("SELECT count(*) FROM tokens WHERE parent IS NOT NULL").fetchone()[0]
 
 
 def sign_in(site, name="alice"):
@@ -123,6 +131,7 @@ def test_no_session_is_opened_that_cannot_be_recorded(site):
     _, response = sign_in(site)
     assert response.status_code == 503
     assert "Set-Cookie" not in response.headers
+    assert open_sessions(site) == 0
     (site.folder / "gone").rename(site.folder / "journal")
     assert told(site, "auth.granted") == []
 

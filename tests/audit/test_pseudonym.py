@@ -138,3 +138,11 @@ def test_folder_that_cannot_be_written_is_a_clear_line(open_folder):
     open_folder.chmod(0o500)
     with unprivileged(open_folder), pytest.raises(ConfigurationError, match="cannot create"):
         load_or_create(open_folder)
+
+
+@pytest.mark.parametrize("kind", ["name", "principal"])
+def test_texts_that_are_equal_to_unicode_have_one_pseudonym(tmp_path, kind):
+    """Some systems decompose the names of files; who searches types them composed."""
+    Journal(tmp_path / "j").close()
+    one, other = (hash_name(tmp_path / "j", text, kind) for text in ("M\u00fcller.pdf", "Mu\u0308ller.pdf"))
+    assert one == other != hash_name(tmp_path / "j", "Muller.pdf", kind)
