@@ -25,6 +25,9 @@ __all__ = ["select_of_plain_file"]
 
 def select_of_plain_file(transit: Transit) -> tuple[Selection, Iterator[bytes]] | None:
     """Return the ranges of a plain file that the request asks for; None if there are none."""
+    if "HTTP_RANGE" not in transit.environ:
+        # Of most pages: nothing more is looked at.
+        return None
     response = transit.response
     if (response.header("accept-ranges") or "bytes").lower() != "bytes":
         return None
