@@ -269,7 +269,7 @@ def test_replaced_chain_must_have_the_end_that_its_successor_names(tmp_path):
     [
         pytest.param("missing", "No such file", id="missing"),
         pytest.param("file", "Not a directory", id="file"),
-        pytest.param("a\0b", "null", id="nul"),
+        pytest.param("a\0b", "NUL", id="nul"),
     ],
 )
 def test_path_that_is_no_folder_is_a_usage_error(tmp_path, path, message):

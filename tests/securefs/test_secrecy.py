@@ -672,6 +672,7 @@ NOT_WRAPPED = {
     "generate_key": "fails only if the system has no random numbers",
     "verify_chain": "reads a journal",
     "attachment": "spells a file name",
+    "Exchange.answered": "records a status",
     "EncryptedFile.__init__": "makes a buffer of what open_encrypted opened",
     "EncryptedFile.check": "what can fail in it is wrapped",
     "EncryptedFile.detach": "raises",
