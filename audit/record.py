@@ -17,7 +17,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -36,6 +36,7 @@ from securefs.audit.fields import (
     is_count,
 )
 from securefs.errors import Reason
+from securefs.lazy import lazy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,7 @@ class Source:
     version: str
     boot: str | None = None
 
-    @cached_property
+    @lazy
     def encoded(self) -> str:
         """The object ``host`` of each record, as JSON: it is made once for a chain."""
         members: dict[str, str | int] = {"name": self.host, "pid": self.pid, "version": self.version}
@@ -120,7 +121,7 @@ class Entry:
     client_request_id: str | None = None
     seal: Mapping[str, object] | None = None
 
-    @cached_property
+    @lazy
     def severity(self) -> int:
         """The severity, 1 to 5, from the table of events; ValueError for an entry not in it."""
         return severity_of(self.event, self.outcome, self.reason, self.obj)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import cached_property
 from secrets import token_hex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from securefs.audit import Entry
 from securefs.errors import ConfigurationError, IntegrityError, Reason
+from securefs.lazy import lazy
 from securefs.middleware.evidence import Evidence, Upload, described
 from securefs.middleware.proxies import TrustedProxies
 from securefs.middleware.refusal import Refusal, log
@@ -103,7 +103,7 @@ class Exchange(Evidence):
         self._journal = journal
         self._on_event = on_event
 
-    @cached_property
+    @lazy
     def request_id(self) -> str:
         """The id in this request's journal records and problem responses: 32 random hex digits.
 
@@ -111,7 +111,7 @@ class Exchange(Evidence):
         """
         return token_hex(16)
 
-    @cached_property
+    @lazy
     def path(self) -> str:
         r"""The path, decoded as UTF-8; other bytes stand as ``\xff``."""
         try:
@@ -119,7 +119,7 @@ class Exchange(Evidence):
         except UnicodeEncodeError:
             return self._path  # the server does not follow PEP 3333
 
-    @cached_property
+    @lazy
     def address(self) -> str | None:
         """The client's address; None if the server names none."""
         return self._proxies.client_address(self._peer, self._forwarded) or None
