@@ -9,17 +9,28 @@ This is the only module of the journal that imports that library.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from securefs.audit.note import COSIGNATURE, ED25519, NoteError, cosigned_message, split_cosignature
 from securefs.errors import ConfigurationError
+from securefs.secrecy import HoldsSecrets, clears_frames
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from securefs.audit.note import Note, Signature, VerificationKey
 
-__all__ = ["SignatureError", "signature_of", "verify_cosignature", "verify_note", "verify_signature"]
+__all__ = [
+    "EvolvingKey",
+    "SignatureError",
+    "SigningKey",
+    "signature_of",
+    "verify_cosignature",
+    "verify_note",
+    "verify_signature",
+]
 
 
 class SignatureError(ValueError):
@@ -85,3 +96,91 @@ def verify_cosignature(note: Note, key: VerificationKey) -> int:
         raise SignatureError(str(error)) from None
     verify_signature(key.public, signature, cosigned_message(time, note.text))
     return time
+
+
+class SigningKey(HoldsSecrets):
+    """An Ed25519 private key. It leaves this object only by :meth:`pem`."""
+
+    __slots__ = ("_key", "public")
+
+    def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
+        self._key: Ed25519PrivateKey = _ed25519().Ed25519PrivateKey.generate() if key is None else key
+        self.public: Final = self._key.public_key().public_bytes_raw()  # 32 bytes
+
+    @classmethod
+    @clears_frames
+    def from_pem(cls, data: bytes, name: str) -> SigningKey:
+        """Return the key in a PKCS #8 PEM file.
+
+        :param name: of the file, for the error.
+        :raises ConfigurationError: there is another thing in it, or the library is not installed.
+        """
+        kind = _ed25519().Ed25519PrivateKey
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - optional
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+        try:
+            key = load_pem_private_key(data, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, kind):
+            raise ConfigurationError(f"{name} is not an Ed25519 private key in PEM (PKCS #8, not encrypted)")
+        return cls(key)
+
+    @clears_frames
+    def pem(self) -> bytes:
+        """Return the key as PKCS #8 in PEM.
+
+        Python cannot overwrite these bytes: write them to a file and end the process.
+        """
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - optional
+
+        return self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature, 64 bytes."""
+        return self._key.sign(message)
+
+
+class EvolvingKey(HoldsSecrets):
+    """The keys of the next two checkpoints. Each signs one, and is dropped.
+
+    Whoever takes the process or the machine gets keys of checkpoints to come, and none of those
+    that were signed.
+
+    :param key: of the next checkpoint; a fresh one if it is None.
+    """
+
+    __slots__ = ("_key", "_next")
+
+    def __init__(self, key: SigningKey | None = None) -> None:
+        self._key = SigningKey() if key is None else key
+        self._next = SigningKey()
+
+    @property
+    def public(self) -> bytes:
+        """The public key (32 bytes) of the next checkpoint."""
+        return self._key.public
+
+    @property
+    def next_public(self) -> bytes:
+        """The public key (32 bytes) of the checkpoint after that."""
+        return self._next.public
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature, 64 bytes, and drop the key that made it."""
+        key = self._key
+        self.drop()
+        return key.sign(message)
+
+    def drop(self) -> None:
+        """Go on to the next key without a signature."""
+        self._key, self._next = self._next, SigningKey()
+
+    def pem(self) -> bytes:
+        """Return the key of the next checkpoint: see :meth:`SigningKey.pem`."""
+        return self._key.pem()
