@@ -78,7 +78,7 @@ def _sealing(turns: int, count: int) -> list[Table]:
         sealer.communicate()
         seconds = time.monotonic() - begun
         records = sum(chain.records for chain in verify_journal(sealed).chains)
-        size = int((sealed / "log" / "checkpoints").read_text("utf-8").split("\n")[-5])
+        size = int((sealed / "log" / "checkpoints").read_text("utf-8").split("\n")[-6])
         if sealer.returncode or size < records:
             raise RuntimeError(f"{size} of {records} records were sealed")
     title = f"Journal: one worker, buffered, and the sealer (the last seal of {records:,}: {seconds:.1f} s)"

@@ -25,10 +25,14 @@ class Faults:
     def __init__(self, at=0, how="before", *, error=False):
         self.at, self.how, self.error = at, how, error
         self.count = 0
+        self.full = False  # every write fails
         self.flushed = {}  # path: bytes that a power cut leaves
 
     def write(self, action, half=lambda: None):
         self.count += 1
+        if self.full:
+            self.error = True
+            self.fail()
         hit = self.count == self.at
         if hit and self.how == "half":
             half()
