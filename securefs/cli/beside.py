@@ -34,7 +34,8 @@ FIRST_WAIT: Final = 1.0  # seconds until a sealer that died is started again
 LAST_WAIT: Final = 60.0  # seconds, after it died again and again
 LONG: Final = 60.0  # seconds; one that lived longer died for another reason
 PATIENCE: Final = 20.0  # seconds that a server waits for the last seal
-_STDIN: Final = 0
+_STDIN: Final = 0  # descriptors
+_STDERR: Final = 2
 
 
 def start(
@@ -101,7 +102,7 @@ def supervise(journal: str, *, first_wait: float = FIRST_WAIT) -> None:
     while True:
         begun = time.monotonic()
         if not Path(log, "origin").exists():
-            _run("init", journal, stdout=sys.stderr.fileno())
+            _run("init", journal, stdout=_STDERR)
         code = _run("seal", journal, "--stdin", stdout=subprocess.DEVNULL)
         if _input_ends(0):
             return
