@@ -20,7 +20,14 @@ from securefs.audit.folder import prepare_folder
 from securefs.audit.note import Checkpoint, NoteError, VerificationKey, parse_checkpoint, parse_note
 from securefs.audit.signing import SigningKey
 from securefs.audit.tree import HASH_SIZE
-from securefs.disk import explain, flush_folder, open_regular, read_regular, write_atomically
+from securefs.disk import (
+    explain,
+    flush_folder,
+    open_regular,
+    read_regular,
+    share_with_group,
+    write_atomically,
+)
 from securefs.errors import ConfigurationError, SecureFSError, SourceError
 
 if TYPE_CHECKING:
@@ -57,10 +64,11 @@ class Disk:
     """The changes that the sealer makes to files, one method each."""
 
     def append(self, path: Path, data: bytes) -> None:
-        """Append ``data``; return when the disk has it. A new file gets mode 0600."""
+        """Append ``data``; return when the disk has it. The folder's group may read a new file."""
         descriptor = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
-            new = os.fstat(descriptor).st_size == 0
+            if new := os.fstat(descriptor).st_size == 0:
+                share_with_group(descriptor, path.parent)
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
@@ -79,15 +87,18 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def replace(self, path: Path, data: bytes) -> None:
-        """Write a whole file, in place of one that is there."""
+    def replace(self, path: Path, data: bytes, *, secret: bool = False) -> None:
+        """Write a whole file, in place of one that is there; a secret one has mode 0600."""
         with write_atomically(path, overwrite=True) as file:
             file.write(data)
+            if not secret:
+                share_with_group(file.fileno(), path.parent)
 
     def rewrite(self, path: Path) -> None:
         """Write the content of a file anew, so that it reaches the disk after a flush failed."""
         with read_regular(path, follow_links=False) as old, write_atomically(path, overwrite=True) as new:
             shutil.copyfileobj(old, new)
+            share_with_group(new.fileno(), path.parent)
 
     def remove(self, path: Path) -> None:
         """Remove a file with a key: overwritten, unlinked, and the folder flushed."""
@@ -133,8 +144,8 @@ class LogFolder:
         prepare_folder(path)
         disk = Disk()
         if stable is not None:
-            disk.replace(path / "stable.key", stable.pem())
-        disk.replace(path / "first.key", key.pem())
+            disk.replace(path / "stable.key", stable.pem(), secret=True)
+        disk.replace(path / "first.key", key.pem(), secret=True)
         disk.replace(path / "vkey", f"{VerificationKey(origin, key.public)}\n".encode())
         # Last: from here on it is a log.
         disk.replace(path / "origin", f"{origin}\n".encode())
@@ -189,7 +200,7 @@ class LogFolder:
 
     def hand_over(self, pem: bytes) -> None:
         """Leave the next key for the next start."""
-        self.disk.replace(self.path / "next.key", pem)
+        self.disk.replace(self.path / "next.key", pem, secret=True)
 
     def publish(self, note: bytes) -> None:
         """Append a checkpoint."""

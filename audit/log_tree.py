@@ -67,7 +67,10 @@ class Tiles:
 
         A level above the leaves that is too short is made anew.
         """
-        self._folder.mkdir(0o700, exist_ok=True)
+        if not self._folder.exists():
+            self._folder.mkdir(0o700)
+            # Whoever may read the log's folder may read this one.
+            self._folder.chmod(self._folder.parent.stat().st_mode)
         if not self._settle_level(0, size):
             return False
         level = 0

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs.audit.chain import ChainBrokenError
 from securefs.audit.confine import confine
 from securefs.audit.folder import prepare_folder
 from securefs.audit.log_folder import LogDamagedError, LogFolder, default_log
 from securefs.audit.note import VerificationKey
 from securefs.audit.sealer import Sealer
 from securefs.audit.signing import SigningKey
+from securefs.audit.sink import ChainBrokenError
 from securefs.cli.service import refuse_root
 from securefs.cli.terminal import DONE, FINDING, complain, flush_output, say
 from securefs.errors import ConfigurationError

@@ -1,6 +1,7 @@
 """A chain as it grows: whole lines once each, and what is wrong with it."""
 
 import fcntl
+import json
 import os
 import time
 
@@ -9,8 +10,9 @@ from support.chains import CHAIN, chain_bytes
 from support.journals import unprivileged
 
 from securefs.audit import follow
+from securefs.audit.fields import LONGEST_LINE
 from securefs.audit.follow import EMPTY_FOR, Followed, Here, chain_names
-from securefs.audit.record import MAX_LINE, Entry
+from securefs.audit.record import Entry, Position, Source, build_line
 from securefs.audit.tree import leaf_hash
 
 HERE = Here("h", "boot-1")
@@ -76,7 +78,7 @@ def test_a_limit_is_kept_and_the_rest_comes_later(path, chain, monkeypatch):
         (lambda path, data: path.unlink(), "not there any more"),
         (lambda path, data: (path.rename(path.with_name("x")), path.write_bytes(data)), "took its place"),
         (lambda path, data: (path.unlink(), path.symlink_to("x")), "symbolic link"),
-        (lambda path, data: path.write_bytes(data + b"x" * (MAX_LINE + 1)), "longer than"),
+        (lambda path, data: path.write_bytes(data + b"x" * (LONGEST_LINE + 1)), "longer than"),
     ],
     ids=["cut", "removed", "replaced", "link", "long"],
 )
@@ -197,15 +199,38 @@ def test_an_empty_file_may_be_about_to_be_locked(path, chain):
     assert chain.gone
 
 
-def test_a_lock_of_another_machine_proves_nothing(path, chain):
+@pytest.mark.parametrize("boot", [None, "boot-1"], ids=["no boot id", "boot id"])
+@pytest.mark.parametrize(
+    ("host", "here", "same"),
+    [
+        pytest.param("h", "boot-2", True, id="this machine, started again"),
+        pytest.param("other", "boot-1", True, id="another container of it"),
+        pytest.param("other", "boot-2", False, id="another machine"),
+    ],
+)
+def test_a_lock_of_another_machine_proves_nothing(path, chain, host, here, same, boot):
     """The first line says host h."""
-    path.write_bytes(lines(2))
+    same = same and (host == "h" or boot is not None)
+    source = Source("h", 1, "v", boot)
+    path.write_bytes(build_line(Position(CHAIN), source, 0, START))
     chain.read(10)
-    with chain.dead(Here("other", "boot-2")) as death:
+    for _ in range(2):
+        with chain.dead(Here(host, here)) as death:
+            assert (death is not None) == same
+    assert chain.foreign == ("" if same else "h")
+    if same:
+        assert death.boot == (boot or "")
+
+
+def test_a_first_line_of_version_1_names_its_host(path, chain):
+    record = json.loads(lines(1))
+    record["v"], record["src"] = 1, {"host": "old", "pid": 1, "version": "0"}
+    del record["host"]
+    path.write_bytes(json.dumps(record, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+    chain.read(10)
+    with chain.dead(HERE) as death:
         assert death is None
-    assert chain.foreign == "h"
-    with Followed(CHAIN, path, count=2, offset=len(lines(2))).dead(HERE) as death:
-        assert death.boot == ""
+    assert chain.foreign == "old"
 
 
 @pytest.mark.parametrize("data", [b"no record\n", b"{}\n", b'{"actor":', b"x"])

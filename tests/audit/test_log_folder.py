@@ -182,3 +182,18 @@ def test_a_disk_appends_cuts_and_rewrites(tmp_path):
     assert path.read_bytes() == b"onet"
     assert path.stat().st_ino != inode
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o2750])
+def test_whoever_may_list_the_folder_may_read_all_but_keys(tmp_path, mode):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log").chmod(mode)
+    log = LogFolder.begin(tmp_path / "log", ORIGIN, SigningKey(), SigningKey())
+    log.publish(note(1))
+    log.disk.rewrite(log.path / "checkpoints")
+    log.hand_over(b"x")
+    log.save_positions({})
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in log.path.iterdir()}
+    keys = {"first.key", "next.key", "stable.key"}
+    assert {modes[name] for name in keys} == {0o600}
+    assert {modes[name] for name in modes.keys() - keys} == {0o600 if mode == 0o700 else 0o640}

@@ -101,3 +101,13 @@ def test_it_matches_each_checkpoint_of_it(tmp_path_factory, size):
     good = Checkpoint("x", size, trees.mth(leaves_of(size)))
     assert tree.matches(good) == (size <= 600)
     assert not tree.matches(Checkpoint("x", size, bytes(32)))
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o2750])
+def test_the_tiles_are_as_readable_as_the_log(tmp_path, mode):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log").chmod(mode)
+    folder = tmp_path / "log" / "tiles"
+    grown(folder, 300)
+    assert folder.stat().st_mode & 0o777 == mode & 0o777
+    assert (folder / "1").stat().st_mode & 0o777 == (0o600 if mode == 0o700 else 0o640)

@@ -3,8 +3,9 @@
 import pytest
 from support.chains import CHAIN, SOURCE
 
+from securefs.audit.fields import MAX_RUNS
 from securefs.audit.record import Entry, Position, RecordError, build_line, parse_line
-from securefs.audit.seal import MAX_RUNS, Run, Seal, read_seal
+from securefs.audit.seal import Run, Seal, read_seal
 
 KEY, NEXT = "a" * 64, "b" * 64
 SEAL = Seal(3, KEY, NEXT, (Run("1" * 32, 0, 4), Run(CHAIN, 7, 7)), 20)

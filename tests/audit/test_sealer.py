@@ -13,10 +13,10 @@ from support.journals import file_size_limit, finish, start_script
 from support.sealed import all_sealed, check_signature, events, lines_of, read_sealed
 
 from securefs.audit import Entry, Journal, following, sealer
-from securefs.audit.chain import ChainBrokenError
 from securefs.audit.log_folder import LogDamagedError, LogFolder
 from securefs.audit.sealer import Sealer
 from securefs.audit.signing import SigningKey
+from securefs.audit.sink import ChainBrokenError
 from securefs.errors import JournalError
 
 ORIGIN = "files-1/securefs-0a1b2c3d"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 
-from securefs.audit.chain import ChainBrokenError, FileSink
 from securefs.audit.log_folder import Disk
+from securefs.audit.sink import ChainBrokenError, FileSink
 
 
 class KilledError(BaseException):
@@ -83,8 +83,8 @@ class FailingDisk(Disk):
         self.faults.write(lambda: super(FailingDisk, self).cut(path, size))
         self.faults.kept(path)
 
-    def replace(self, path, data):
-        self.faults.write(lambda: super(FailingDisk, self).replace(path, data))
+    def replace(self, path, data, *, secret=False):
+        self.faults.write(lambda: super(FailingDisk, self).replace(path, data, secret=secret))
 
     def rewrite(self, path):
         self.faults.write(lambda: super(FailingDisk, self).rewrite(path))
