@@ -46,6 +46,7 @@ DUE_LEAVES: Final = 256  # leaves that wait at most, unless more come between tw
 DUE_AGE: Final = 5.0  # seconds that a leaf waits at most
 HEARTBEAT: Final = 60.0  # seconds between two checkpoints of an idle log
 SWEEP: Final = 5.0  # seconds between two looks for dead writers
+SAVE: Final = 600.0  # seconds between two savings of how far each chain was read
 MAX_FINAL: Final = 1000  # seals of a clean stop, while writers go on writing
 RETRY: Final = (1.0, 60.0)  # seconds until the log is opened anew after a write to it failed
 
@@ -159,6 +160,7 @@ class Sealer:
         self._oldest: float | None = None
         self._last_seal = self._clock() - HEARTBEAT  # the first one is due at once
         self._last_sweep = self._clock() - SWEEP
+        self._last_save = self._clock()
 
     def _load_tree(self) -> None:
         self._checkpoint, torn = self._log.last_checkpoint()
@@ -275,6 +277,9 @@ class Sealer:
             left = self._seal(stop=False)
             self._last_seal, self._oldest = now, None
             more = more or left > 0
+            if not left and now - self._last_save >= SAVE:
+                self._last_save = now
+                self._log.save_positions(self._following.positions())
         return more
 
     def _discover(self) -> None:

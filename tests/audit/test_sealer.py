@@ -521,3 +521,23 @@ def test_it_stops_though_a_writer_never_does(folder, monkeypatch):
     running.stop()
     assert len(read_sealed(folder).seals) == 4
     journal.close()
+
+
+def test_a_sealer_that_is_killed_need_not_be_read_anew_from_the_start(folder):
+    """Every ten minutes it notes how far each chain was read."""
+    running = Running(folder)
+    journal = Journal(folder)
+    write(journal, 300)
+    running.step(599)
+    assert not (folder / "log" / "positions").exists()
+    write(journal, 300)
+    running.step(1)
+    (path,) = folder.glob("*.jsonl")
+    kept = running.log.positions()[path.name[:32]]
+    assert (kept.count, kept.offset) == (601, path.stat().st_size)
+    running.kill()
+    again = Running(folder)
+    write(journal, 1)
+    journal.close()
+    again.stop()
+    all_sealed(folder, read_sealed(folder))

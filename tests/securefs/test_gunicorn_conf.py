@@ -372,11 +372,20 @@ def uploaded(folder, server):
     assert reply.status == 201, reply.body
 
 
-@pytest.mark.parametrize("worker", ["gthread", "gevent"])
-def test_the_journal_is_sealed_up_to_the_last_record_of_the_last_worker(tmp_path, worker):
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--worker-class", "gthread", "--workers", "4"), id="gthread"),
+        pytest.param(("--worker-class", "gevent", "--workers", "2"), id="gevent"),
+        pytest.param(("--preload", "--workers", "2"), id="preload"),
+        pytest.param(("--max-requests", "2", "--max-requests-jitter", "0", "--workers", "2"), id="recycled"),
+    ],
+)
+def test_the_journal_is_sealed_up_to_the_last_record_of_the_last_worker(tmp_path, options):
     environ = app_environ(tmp_path, SECUREFS_AUDIT_SEAL="on")
-    with gunicorn(tmp_path / "log", environ, "--workers", "2", "--worker-class", worker) as server:
-        uploaded(tmp_path, server)
+    with gunicorn(tmp_path / "log", environ, *options) as server:
+        for _ in range(6):
+            uploaded(tmp_path, server)
     sealed = read_sealed(tmp_path / "journal")
     all_sealed(tmp_path / "journal", sealed)
     assert sealed.breaks == 0

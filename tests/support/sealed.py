@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from support import trees
-
 
 @dataclass
 class Sealed:
@@ -23,6 +21,30 @@ class Sealed:
     leaves: list
     adopted: dict
     keys: list
+
+
+class Growing:
+    """A tree whose root is known at each size: complete subtrees, as (height, hash)."""
+
+    def __init__(self):
+        self.size, self.parts = 0, []
+
+    def append(self, leaf):
+        self.size += 1
+        part = (0, leaf)
+        while self.parts and self.parts[-1][0] == part[0]:
+            part = (part[0] + 1, node(self.parts.pop()[1], part[1]))
+        self.parts.append(part)
+
+    def root(self):
+        root = self.parts[-1][1]
+        for _, left in self.parts[-2::-1]:
+            root = node(left, root)
+        return root
+
+
+def node(left, right):
+    return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def lines_of(path):
@@ -53,7 +75,7 @@ def read_sealed(journal, log=None):
     signed = {size: (root, text, lines) for size, root, text, lines in notes}
     assert len(signed) == len(notes), "two checkpoints of one size"
     seals, missing, breaks, expected = [], None, 0, None
-    done = {}
+    done, tree = {}, Growing()
     for index, chain, seq in order:
         for record in records[chain][done.get(chain, 0) : seq]:
             if record["event"] == "audit.cutover" and not index:
@@ -87,7 +109,9 @@ def read_sealed(journal, log=None):
         keys.append(seal["key"])
         if len(leaves) in signed:
             root, text, lines = signed.pop(len(leaves))
-            assert root == trees.mth(leaves)
+            for leaf in leaves[tree.size :]:
+                tree.append(leaf)
+            assert root == tree.root()
             check_signature(text, lines[0], bytes.fromhex(seal["key"]))
         else:
             missing = index
