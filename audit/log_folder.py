@@ -169,6 +169,20 @@ class LogFolder:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
 
+    def is_held(self) -> bool:
+        """Return whether a sealer holds the log, this process included."""
+        try:
+            descriptor = _open(self.path / "lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def unlock(self) -> None:
         """Let another sealer hold the log."""
         if self._lock is not None:

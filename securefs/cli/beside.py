@@ -20,9 +20,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs.audit.log_folder import default_log
+from securefs.audit.log_folder import LogFolder, default_log
 from securefs.cli.terminal import complain
-from securefs.errors import ConfigurationError
+from securefs.errors import ConfigurationError, SecureFSError
+from securefs.keys import PRIMARY_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ SEAL_VARIABLE: Final = "SECUREFS_AUDIT_SEAL"
 FIRST_WAIT: Final = 1.0  # seconds until a sealer that died is started again
 LAST_WAIT: Final = 60.0  # seconds, after it died again and again
 LONG: Final = 60.0  # seconds; one that lived longer died for another reason
+HELD_WAIT: Final = 1.0  # seconds until it is looked again whether another sealer is gone
 PATIENCE: Final = 20.0  # seconds that a server waits for the last seal
 _STDIN: Final = 0  # descriptors
 _STDERR: Final = 2
@@ -72,7 +74,8 @@ class Beside:
             self._process = subprocess.Popen(  # noqa: S603  # nosec B603
                 [sys.executable, "-m", "securefs.cli.beside", journal],
                 stdin=reading,
-                env=dict(environ),
+                # The sealer needs no key of files.
+                env={name: value for name, value in environ.items() if not name.startswith(PRIMARY_VARIABLE)},
                 start_new_session=True,
                 user=user,
             )
@@ -93,7 +96,8 @@ class Beside:
 def supervise(journal: str, *, first_wait: float = FIRST_WAIT) -> None:
     """Run ``securefs audit seal``, again and again until standard input ends.
 
-    A log that is missing is begun, and the key to pin told on standard error.
+    A log that is missing is begun, and the key to pin told on standard error. While another sealer
+    holds the log, it waits for that to end.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -103,6 +107,11 @@ def supervise(journal: str, *, first_wait: float = FIRST_WAIT) -> None:
         begun = time.monotonic()
         if not Path(log, "origin").exists():
             _run("init", journal, stdout=_STDERR)
+        if _is_held(log):
+            # Another server's, or that of the server that this one takes over from.
+            if _input_ends(HELD_WAIT):
+                return
+            continue
         code = _run("seal", journal, "--stdin", stdout=subprocess.DEVNULL)
         if _input_ends(0):
             return
@@ -112,6 +121,12 @@ def supervise(journal: str, *, first_wait: float = FIRST_WAIT) -> None:
         if _input_ends(wait):
             return
         wait = min(2 * wait, LAST_WAIT)
+
+
+def _is_held(log: str) -> bool:
+    with contextlib.suppress(SecureFSError, OSError):
+        return LogFolder(Path(log)).is_held()
+    return False  # the sealer will say what is wrong
 
 
 def _run(action: str, *arguments: str, stdout: int) -> int:

@@ -54,12 +54,15 @@ def test_an_origin_that_no_checkpoint_can_have(tmp_path, origin):
 
 
 def test_a_log_has_one_sealer(log):
+    assert not log.is_held()
     log.lock()
     other = LogFolder(log.path)
+    assert other.is_held()
     with pytest.raises(ConfigurationError, match=rf"another sealer \(process {os.getpid()}\) holds the log"):
         other.lock()
     log.unlock()
     log.unlock()
+    assert not other.is_held()
     other.lock()
     other.unlock()
 

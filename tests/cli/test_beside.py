@@ -115,6 +115,43 @@ def test_a_worker_that_still_runs_is_waited_for(journal, monkeypatch):
     all_sealed(Path("journal"), read_sealed(Path("journal")))
 
 
+def test_it_waits_for_a_sealer_that_is_there_and_takes_over(journal, capfd):
+    """A server that was replaced (USR2) may still have its own."""
+    first, second = beside.start(environ(), pytest.fail), None
+    try:
+        wait_until(seals, "the first seal")
+        pid = sealer_pid()
+        second = beside.start(environ(), pytest.fail)
+        assert first.stop()
+        wait_until(lambda: Path("journal/log/lock").read_text() not in {"", f"{pid}\n"}, "another sealer")
+        wait_until(lambda: not Path("journal/log/next.key").exists(), "its first seal")
+    finally:
+        journal.close()
+        assert second.stop()
+    sealed = read_sealed(Path("journal"))
+    all_sealed(Path("journal"), sealed)
+    assert sealed.breaks == 0
+    assert "NOT SEALING" not in capfd.readouterr().err
+
+
+def test_while_it_waits_for_another_one_it_may_be_ended(journal):
+    first = beside.start(environ(), pytest.fail)
+    wait_until(seals, "the first seal")
+    second = beside.start(environ(), pytest.fail)
+    wait_until(lambda: Path(f"/proc/{second._process.pid}/fd/0").exists(), "its start")
+    assert second.stop()
+    assert first.stop()
+
+
+def test_no_key_of_files_is_in_its_environment(journal):
+    running = beside.start(environ(FILE_KEY_BASE64="secret", FILE_KEY_BASE64_FILE="x"), pytest.fail)
+    wait_until(seals, "the first seal")
+    # Of a process that is not dumpable, root alone may read it.
+    for pid in [running._process.pid, sealer_pid()][: 2 if os.geteuid() == 0 else 1]:
+        assert b"FILE_KEY" not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert running.stop()
+
+
 @pytest.mark.parametrize(
     "variables",
     [{"SECUREFS_AUDIT_SEAL": "off"}, {"SECUREFS_AUDIT_DIR": ""}],
