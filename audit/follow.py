@@ -18,7 +18,7 @@ import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from securefs.audit.fields import LONGEST_LINE, RecordError
 from securefs.audit.record import parse_line
@@ -26,7 +26,7 @@ from securefs.disk import explain, open_regular
 from securefs.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["CHAIN_FILE", "Death", "Followed", "Here", "chain_names"]
@@ -90,23 +90,38 @@ class Followed:
     foreign: str = ""
     boot: str = ""
     _known: tuple[int, int] | None = field(default=None, repr=False)
+    _due: tuple[int, bytes] | None = field(default=None, repr=False)
     _first_seen: bool = field(default=False, repr=False)
 
     def read(self, limit: int) -> list[bytes]:
         """Return the leaf hashes of the next whole lines, at most ``limit`` and perhaps none."""
+        if self._due is not None:
+            self._catch_up(*self._due)
+        return [] if self._due is not None else self._next(limit)
+
+    def catch_up(self, count: int, head: bytes) -> None:
+        """Read over the first ``count`` lines, which were sealed with ``head`` as the last.
+
+        What can't be read now is read over later: nothing before the end of it is returned.
+        """
+        self._due = (count, head)
+        self._catch_up(count, head)
+
+    def _catch_up(self, count: int, head: bytes) -> None:
+        while self.count < count and self._next(count - self.count):
+            pass
+        if self.count == count:
+            self._due = None
+            if self.head != head:
+                self._fail(f"record {count - 1} is not the one that was sealed")
+        elif not self.trouble:
+            self._fail(f"it has {self.count} records, and {count} were sealed")
+
+    def _next(self, limit: int) -> list[bytes]:
         if self.lost or self._looks_unchanged():
             return []
         with self._opened() as descriptor:
             return [] if descriptor is None else self._read(descriptor, limit)
-
-    def catch_up(self, count: int, head: bytes) -> None:
-        """Read over the first ``count`` lines, which were sealed with ``head`` as the last."""
-        while self.count < count and self.read(count - self.count):
-            pass
-        if self.count < count and not self.trouble:
-            self._fail(f"it has {self.count} records, and {count} were sealed")
-        elif self.count == count:
-            self._compare(head)
 
     def resume(self, count: int, offset: int, head: bytes) -> bool:
         """Go on where an earlier sealer was; return False if that line does not end there."""
@@ -233,10 +248,6 @@ class Followed:
                 self.foreign = host
         return not self.foreign
 
-    def _compare(self, head: bytes) -> None:
-        if self.head != head:
-            self._fail(f"record {self.count - 1} is not the one that was sealed")
-
     def _fail(self, why: str) -> None:
         self.tampering = self.tampering or why
 
@@ -251,7 +262,6 @@ def _origin(line: bytes) -> tuple[str, str]:
         record = parse_line(line)
     except RecordError:
         return "", ""
-    source = record.get("host", record.get("src"))
-    if not isinstance(source, dict):
-        return "", ""
-    return str(source.get("name", source.get("host", ""))), str(source.get("boot", ""))
+    # Version 2 has a host with a name and perhaps a boot id, version 1 has it in its source.
+    host = cast("Mapping[str, object]", record.get("host") or record["src"])
+    return str(host.get("name", host.get("host"))), str(host.get("boot", ""))

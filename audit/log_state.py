@@ -11,8 +11,9 @@ Implements the section on the sealer of ``docs/log.md``.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from securefs.audit.fields import LONGEST_LINE, RecordError
 from securefs.audit.follow import chain_names
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["LogState", "Taken", "complete_stop", "read_seals", "read_state"]
 
 # No string of a record can hold these bytes: quotes in it are escaped.
+_HASH: Final = re.compile("[0-9a-f]{64}")
 _OURS: Final = (b'"event":"audit.', b'"event":"server.stop"')
 
 
@@ -94,14 +96,14 @@ def read_state(folder: Path) -> LogState:
     :raises LogDamagedError: its seal records do not follow from each other.
     """
     state, found = LogState(), ""
-    said: dict[str, Mapping[str, object]] = {}
+    said: set[str] = set()
     for chain, digest, record in _ordered(folder):
         if chain != found:
             # What a sealer says is true once a seal of its own took it.
-            found, said = chain, {}
+            found, said = chain, set()
         if (seal := read_seal(record)) is not None:
-            state.adopted |= said.keys()
-            said = {}
+            state.adopted |= said
+            said = set()
             state.take(seal, chain)
             state.tail = [bytes.fromhex(digest)]
             state.cut_short = seal.runs[-1].last != record["seq"]
@@ -109,13 +111,23 @@ def read_state(folder: Path) -> LogState:
             if state.cut_short and chain == state.chain:
                 state.tail.append(bytes.fromhex(digest))
                 state.cut_short = False
-        elif isinstance(obj := record.get("obj"), dict):
-            if record["event"] == "audit.adopted":
-                said[obj["chain"]] = obj
-            elif record["event"] == "audit.cutover" and not state.index:
-                state.taken[obj["chain"]] = Taken(obj["upto"] + 1, head=bytes.fromhex(obj["hash"]))
+        elif record["event"] == "audit.adopted":
+            said.add(_told_of(record, chain)["chain"])
+        elif record["event"] == "audit.cutover" and not state.index:
+            obj = _told_of(record, chain)
+            state.taken[obj["chain"]] = Taken(obj["upto"] + 1, head=bytes.fromhex(obj["hash"]))
     # Without a seal, nothing of it was ever true.
     return state if state.index else LogState()
+
+
+def _told_of(record: Mapping[str, object], chain: str) -> Any:  # as the table of events says
+    """Return what a record says of another chain: ``chain``, and ``upto`` and ``hash`` together."""
+    obj = record.get("obj")
+    if isinstance(obj, dict) and "chain" in obj:
+        needed = record["event"] == "audit.cutover"
+        if not needed or ("upto" in obj and _HASH.fullmatch(obj.get("hash", ""))):
+            return obj
+    raise _damaged(chain, f"record {record['seq']} does not say what it should")
 
 
 def read_seals(folder: Path) -> Iterator[Seal]:

@@ -127,13 +127,10 @@ class LogTree:
         :param tail: the last leaves, which may not have reached the tiles.
         """
         whole = size - len(tail)
-        try:
-            if not self._tiles.settle(whole):
-                return False
-            self._range = CompactRange.from_subtrees(subtrees_from_tiles(self._tiles.read), whole)
-            self._builder = TileBuilder(self._tiles.read, whole)
-        except LogDamagedError:
+        if not self._tiles.settle(whole):
             return False
+        self._range = CompactRange.from_subtrees(subtrees_from_tiles(self._tiles.read), whole)
+        self._builder = TileBuilder(self._tiles.read, whole)
         self.grow(tail)
         return True
 

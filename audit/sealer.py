@@ -353,7 +353,6 @@ class Sealer:
             name = VerificationKey(self._log.origin, key.public)
             signatures.append(Signature(name.name, name.key_id, key.sign(text.encode())))
         self._note = Note(text, tuple(signatures)).encode()
-
         self._log.publish(self._note)
         self._note = b""
 

@@ -240,3 +240,24 @@ def test_a_first_line_that_says_nothing(path, chain, data):
     with chain.dead(HERE) as death:
         assert death.size == (0 if data.endswith(b"\n") else len(data))
     assert chain.foreign == ""
+
+
+def test_what_was_sealed_of_a_file_that_cannot_be_read_now_is_read_over_later(open_folder):
+    path = open_folder / f"{CHAIN}-0.jsonl"
+    data = lines(5)
+    path.write_bytes(data)
+    path.chmod(0)
+    chain = Followed(CHAIN, path)
+    with unprivileged(open_folder):
+        chain.catch_up(3, leaves(data)[2])
+        assert chain.read(10) == []
+    assert (chain.tampering, chain.count) == ("", 0)
+    path.chmod(0o600)
+    assert chain.read(10) == leaves(data)[3:]
+    path.chmod(0)
+    chain = Followed(CHAIN, path)
+    with unprivileged(open_folder):
+        chain.catch_up(3, b"x")
+    path.chmod(0o600)
+    assert chain.read(10) == []
+    assert "record 2 is not the one that was sealed" in chain.tampering

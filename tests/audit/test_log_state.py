@@ -124,3 +124,19 @@ def test_a_record_that_is_none_is_refused(tmp_path):
     Writer(tmp_path, A).seal(0, 2, Run(A, 0, 1), end=b" \n")
     with pytest.raises(LogDamagedError, match="a record of the sealer is none"):
         read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("event", "obj"),
+    [
+        ("audit.adopted", {}),
+        ("audit.adopted", {"upto": 1}),
+        ("audit.cutover", {"chain": W, "upto": 1}),
+        ("audit.cutover", {"chain": W, "hash": "c" * 64}),
+        ("audit.cutover", {"chain": W, "upto": 1, "hash": "c" * 63}),
+    ],
+)
+def test_a_record_that_leaves_out_what_it_should_say_is_refused(tmp_path, event, obj):
+    Writer(tmp_path, A).write(event, obj)
+    with pytest.raises(LogDamagedError, match="record 1 does not say what it should"):
+        read_state(tmp_path)

@@ -195,6 +195,17 @@ def test_waits_grow_and_are_told(journal, monkeypatch, capfd):
     assert [wait for wait in waits if wait] == [1, 1, 1, 1]
 
 
+def test_it_looks_again_and_again_whether_the_other_sealer_is_gone(monkeypatch):
+    held, waits, runs = [True, True, True, False], [], []
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(beside, "_is_held", lambda log: held.pop(0))
+    monkeypatch.setattr(beside, "_input_ends", lambda seconds: waits.append(seconds) or len(waits) > 3)
+    monkeypatch.setattr(beside, "_run", lambda action, *rest, stdout: runs.append(action) or 0)
+    beside.supervise("journal")
+    assert waits == [1, 1, 1, 0]
+    assert runs == ["init"] * 4 + ["seal"]
+
+
 def test_the_sealer_is_the_user_that_the_workers_become(monkeypatch):
     if os.geteuid():
         pytest.skip("needs root")

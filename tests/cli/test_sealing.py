@@ -246,3 +246,11 @@ def test_no_wait_is_longer_than_a_look(monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(0.2)
     assert slept == [0.2]
+
+
+def test_what_the_platform_does_not_allow_is_told(run, journal, monkeypatch):
+    """Standard input of a test is at its end already."""
+    monkeypatch.setattr(sealing, "confine", lambda: ["memory may be swapped out"])
+    done = run("audit", "seal", "journal", "--stdin")
+    assert done.code == 0
+    assert "securefs: memory may be swapped out" in done.err
