@@ -541,3 +541,27 @@ def test_a_sealer_that_is_killed_need_not_be_read_anew_from_the_start(folder):
     journal.close()
     again.stop()
     all_sealed(folder, read_sealed(folder))
+
+
+def test_what_fails_again_while_it_begins_anew_loses_nothing_either(folder):
+    journal = Journal(folder)
+    faults = Faults()
+    running = Running(folder, faults)
+    running.step()
+    for number in range(1, 12):
+        write(journal, 300)
+        faults.full = True
+        running.step(60)
+        faults.full, faults.at, faults.how = False, faults.count + number, "half"
+        running.step(60)
+        running.step(60)
+    journal.close()
+    running.stop()
+    sealed = read_sealed(folder)
+    all_sealed(folder, sealed)
+    assert sealed.breaks == 0
+    # Each chain that held a record is named by the one after it.
+    chains = {path.name[:32] for path in (folder / "log").glob("*.jsonl") if lines_of(path)}
+    named = [record["obj"].get("replaces") for record in events(folder / "log", "server.start")]
+    assert len(chains) > 11
+    assert set(filter(None, named)) == chains - {running.sealer._chain.position.chain}
