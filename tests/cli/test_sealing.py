@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,11 +15,12 @@ from pathlib import Path
 import pytest
 from support.journals import NOBODY, unprivileged
 from support.sealed import all_sealed, lines_of, read_sealed
-from support.servers import DEADLINE, python_environ, wait_until
+from support.servers import DEADLINE, ROOT, python_environ, wait_until
 
 from securefs.audit import Entry, Journal
 from securefs.audit.note import parse_vkey
 from securefs.cli import sealing
+from securefs.cli.main import _parser
 
 COMMAND = [sys.executable, "-m", "securefs", "audit"]
 
@@ -254,3 +256,21 @@ def test_what_the_platform_does_not_allow_is_told(run, journal, monkeypatch):
     done = run("audit", "seal", "journal", "--stdin")
     assert done.code == 0
     assert "securefs: memory may be swapped out" in done.err
+
+
+def test_the_service_and_the_cron_job_run_commands_that_there_are():
+    deploy = ROOT / "deploy"
+    unit = (deploy / "securefs-seal.service").read_text("utf-8")
+    keys = [line.partition("=")[0] for line in unit.splitlines() if re.match(r"[A-Z]\w+=", line)]
+    assert len(keys) == len(set(keys))
+    (service,) = re.findall(r"^ExecStart=\S+/securefs (.*)$", unit, re.MULTILINE)
+    (job,) = re.findall(
+        r"securefs-seal \S+/securefs (.*) >/dev/null$",
+        (deploy / "securefs-seal.cron").read_text(),
+        re.MULTILINE,
+    )
+    for line, once in ((service, False), (job, True)):
+        arguments = _parser().parse_args(shlex.split(line))
+        assert arguments.run == "securefs.cli.sealing:seal"
+        assert arguments.once is once
+        assert sealing.log_path(arguments) == Path("/var/lib/securefs-log")
