@@ -128,6 +128,30 @@ def on_starting(server: Arbiter) -> None:
         _refuse(str(error))
 
 
+def when_ready(server: Arbiter) -> None:
+    """Start the sealer of the journal beside the workers, unless SECUREFS_AUDIT_SEAL is off.
+
+    It is a process of its own that nobody waits for: if it dies, the server goes on, the log says
+    so, and it is started again.
+    """
+    from securefs.cli import beside  # noqa: PLC0415
+    from securefs.errors import SecureFSError  # noqa: PLC0415
+
+    try:
+        server.securefs_sealer = beside.start(
+            os.environ, lambda text: server.log.warning("securefs: %s", text), user=server.cfg.uid
+        )
+    except SecureFSError as error:
+        _refuse(str(error))
+
+
+def on_exit(server: Arbiter) -> None:
+    """Let the sealer seal what the workers wrote last, and end."""
+    sealer = getattr(server, "securefs_sealer", None)
+    if sealer is not None and not sealer.stop():
+        server.log.warning("securefs: the sealer still runs; it ends when no worker is left")
+
+
 def on_reload(server: Arbiter) -> None:
     """Load the app anew on SIGHUP, so that the next workers have the keys that key files hold now.
 

@@ -25,7 +25,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from securefs.disk import create_private, explain, flush_folder
+from securefs.disk import create_private, explain, flush_folder, share_with_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +96,7 @@ class FileSink:
         self._size = 0  # bytes that were written
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
+            share_with_group(self._fd, directory)
             flush_folder(directory)
         except OSError as error:
             self.close(discard_empty=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +46,7 @@ def run(quick: bool) -> list[Table]:
             {"securefs audit verify": lambda: verify_journal(folder / "buffered")}, turns, records
         )
     return [
+        *_sealing(turns, 2000 if quick else 40_000),
         Table("Journal: writing", "records/s", writing, writing[0].name),
         Table(f"Journal: verifying {records:,} records", "records/s", verifying),
     ]
@@ -54,3 +58,35 @@ def _write(journal: Journal, count: int) -> Callable[[], None]:
             journal.record(Entry("file.encrypt", **RECORD))
 
     return write
+
+
+def _sealing(turns: int, count: int) -> list[Table]:
+    """Return how fast one worker writes without and with a sealer, which is a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        plain, sealed = Path(name, "plain"), Path(name, "sealed")
+        journals = Journal(plain), Journal(sealed)
+        _securefs("audit", "init", str(sealed)).wait()
+        sealer = _securefs("audit", "seal", str(sealed), "--stdin")
+        contenders = {
+            "without a sealer": _write(journals[0], count),
+            "with the sealer beside it": _write(journals[1], count),
+        }
+        writing = take_turns(contenders, turns, count)
+        for journal in journals:
+            journal.close()
+        begun = time.monotonic()
+        sealer.communicate()
+        seconds = time.monotonic() - begun
+        records = sum(chain.records for chain in verify_journal(sealed).chains)
+        size = int((sealed / "log" / "checkpoints").read_text("utf-8").split("\n")[-6])
+        if sealer.returncode or size < records:
+            raise RuntimeError(f"{size} of {records} records were sealed")
+    title = f"Journal: one worker, buffered, and the sealer (the last seal of {records:,}: {seconds:.1f} s)"
+    return [Table(title, "records/s", writing, writing[0].name)]
+
+
+def _securefs(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "securefs", *arguments]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

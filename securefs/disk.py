@@ -43,6 +43,7 @@ __all__ = [
     "others_can_write",
     "read_regular",
     "remove_stale",
+    "share_with_group",
     "special_kind",
     "temporary_of",
     "write_atomically",
@@ -222,6 +223,12 @@ def create_private(path: StrPath, flags: int = os.O_WRONLY) -> int:
     """
     always = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags | always, PRIVATE_FILE)
+
+
+def share_with_group(descriptor: int, folder: Path) -> None:
+    """Let the group of an open private file read it, if the group may list its folder."""
+    if folder.stat().st_mode & stat.S_IRGRP:
+        os.fchmod(descriptor, PRIVATE_FILE | stat.S_IRGRP)
 
 
 @contextmanager

@@ -18,10 +18,13 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from securefs.app.database import DATA_VARIABLE, data_directory, open_database
 from securefs.app.tokens import Tokens
+from securefs.audit.log_folder import LogFolder, default_log
+from securefs.audit.signing import SigningKey
 from securefs.cli.terminal import DONE, flush_output, say
 from securefs.disk import explain, make_private_folder, write_atomically
 from securefs.errors import ConfigurationError
@@ -69,6 +72,11 @@ class Demo:
         return self.folder / "journal"
 
     @property
+    def vkey_file(self) -> Path:
+        """The verification key of the journal's log, to pin: outside of the journal."""
+        return self.folder / "journal.vkey"
+
+    @property
     def token(self) -> str:
         """The demo user's token."""
         return self.header_file.read_text("ascii", "replace").strip().removeprefix(_HEADER)
@@ -105,7 +113,16 @@ def prepare(folder: Path) -> Demo:
     if not demo.key_file.exists():
         _write(demo.key_file, generate_key())
     _prepare_token(demo)
+    _prepare_log(demo)
     return demo
+
+
+def _prepare_log(demo: Demo) -> None:
+    """Begin the log of the journal at the first start, unless the library for it is missing."""
+    path = default_log(demo.journal)
+    if find_spec("cryptography") is not None and not (path / "origin").exists():
+        log = LogFolder.begin(path, f"{ADDRESS}/securefs-demo-{token_hex(4)}", SigningKey(), None)
+        _write(demo.vkey_file, log.vkey())
 
 
 def _prepare_token(demo: Demo) -> None:

@@ -334,12 +334,37 @@ def _audit_commands(commands: Commands) -> None:
     command = _command(actions, "verify", "securefs.cli.audit:verify", text)
     command.add_argument("directory", metavar="DIR")
     _json_option(command)
+    _seal_commands(actions)
     command = _command(
         actions, "hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal"
     )
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
     command.add_argument("--dir", metavar="DIR", help="the journal's folder; default: SECUREFS_AUDIT_DIR")
+
+
+def _seal_commands(actions: Commands) -> None:
+    text = "begin the log of a journal: make its first key, print the verification key to pin"
+    command = _command(actions, "init", "securefs.cli.sealing:init", text)
+    command.add_argument("directory", metavar="DIR")
+    _log_option(command)
+    command.add_argument("--origin", metavar="NAME", help="the log's name; default: HOST/securefs-8 DIGITS")
+    command.add_argument(
+        "--stable", action="store_true", help="also make a stable key, which witnesses and other tools need"
+    )
+    text = "seal a journal: sign checkpoints of all its records, until SIGTERM"
+    command = _command(actions, "seal", "securefs.cli.sealing:seal", text)
+    command.add_argument("directory", metavar="DIR")
+    _log_option(command)
+    command.add_argument("--once", action="store_true", help="seal what is there, and end: for cron")
+    command.add_argument(
+        "--stdin", action="store_true", help="end when standard input ends: for a server that started it"
+    )
+
+
+def _log_option(command: argparse.ArgumentParser) -> None:
+    text = "the log's folder; default: SECUREFS_AUDIT_LOG, or log in the journal"
+    command.add_argument("--log", metavar="LOG", help=text)
 
 
 def _port(text: str) -> int:

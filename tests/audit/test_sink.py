@@ -50,6 +50,17 @@ def test_a_file_that_nobody_else_touched_is_written_on(sink, path):
     assert path.read_bytes() == b"one\ntwo\nthree\n"
 
 
+@pytest.mark.parametrize(("folder", "file"), [(0o700, 0o600), (0o2750, 0o640), (0o711, 0o600)])
+def test_whoever_may_list_the_folder_may_read_the_chain(tmp_path, folder, file):
+    tmp_path.chmod(folder)
+    before = os.umask(0o077)
+    try:
+        FileSink(tmp_path, NAME).close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / chain_file_name(NAME)).stat().st_mode & 0o777 == file
+
+
 @pytest.mark.parametrize("size", [0, 1, 4, 7])
 def test_a_file_that_was_cut_is_not_written_on(sink, path, size):
     """What follows would stand behind a gap: at a line end it would look like a chain that was edited."""

@@ -33,7 +33,10 @@ def test_the_first_start_makes_a_private_folder_and_the_second_keeps_it(tmp_path
     key, token = first.key_file.read_bytes(), first.token
     second = demo.prepare(folder)
     assert (second.key_file.read_bytes(), second.token) == (key, token)
-    assert files_of(folder) == ["authorization", "data/securefs.sqlite3", "file.key"]
+    log = [f"journal/log/{name}" for name in ("first.key", "origin", "vkey")]
+    others = ["authorization", "data/securefs.sqlite3", "file.key", "journal.vkey"]
+    assert files_of(folder) == sorted([*others, *log])
+    assert first.vkey_file.read_bytes() == (first.journal / "log" / "vkey").read_bytes()
 
 
 @pytest.mark.parametrize("loss", ["revoked", "database", "header"])

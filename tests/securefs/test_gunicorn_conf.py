@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import signal
 import socket
@@ -13,7 +14,18 @@ from types import SimpleNamespace
 
 import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
-from support.servers import DEADLINE, ROOT, app_environ, await_start, curl, gunicorn, launch, wait_until
+from support.sealed import all_sealed, read_sealed
+from support.servers import (
+    DEADLINE,
+    ROOT,
+    app_environ,
+    await_start,
+    curl,
+    gunicorn,
+    launch,
+    multipart,
+    wait_until,
+)
 
 from securefs import ConfigurationError, Keyring, verify
 from securefs.app import create_app
@@ -334,3 +346,110 @@ def test_no_header_of_a_client_changes_the_path(name, tmp_path):
                 "who asks elsewhere must say who it is"
             )
             assert curl(*header, f"{server.url}/readyz").json() == {"status": "ok", "failed": []}
+
+
+def children(pid):
+    return [
+        int(child)
+        for path in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in path.read_text().split()
+    ]
+
+
+def uploaded(folder, server):
+    token = Tokens(open_database(folder / "data")).issue("alice").secret
+    body, content_type = multipart([("a.txt", b"hello")])
+    reply = curl(
+        "-H",
+        f"Authorization: Bearer {token}",
+        "-H",
+        f"Content-Type: {content_type}",
+        "--data-binary",
+        "@-",
+        f"{server.url}/files",
+        data=body,
+    )
+    assert reply.status == 201, reply.body
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--worker-class", "gthread", "--workers", "4"), id="gthread"),
+        pytest.param(("--worker-class", "gevent", "--workers", "2"), id="gevent"),
+        pytest.param(("--preload", "--workers", "2"), id="preload"),
+        pytest.param(("--max-requests", "2", "--max-requests-jitter", "0", "--workers", "2"), id="recycled"),
+    ],
+)
+def test_the_journal_is_sealed_up_to_the_last_record_of_the_last_worker(tmp_path, options):
+    environ = app_environ(tmp_path, SECUREFS_AUDIT_SEAL="on")
+    with gunicorn(tmp_path / "log", environ, *options) as server:
+        for _ in range(6):
+            uploaded(tmp_path, server)
+    sealed = read_sealed(tmp_path / "journal")
+    all_sealed(tmp_path / "journal", sealed)
+    assert sealed.breaks == 0
+    assert sealed.adopted == {}
+    assert len(list((tmp_path / "journal").glob("*.jsonl"))) >= 1
+    assert (tmp_path / "journal" / "log" / "vkey").read_text().strip() in server.log
+    assert "NOT SEALING" not in server.log
+
+
+def test_a_sealer_that_is_killed_never_stops_the_service_and_is_seen(tmp_path):
+    environ = app_environ(tmp_path, SECUREFS_AUDIT_SEAL="on")
+    lock = tmp_path / "journal" / "log" / "lock"
+    with gunicorn(tmp_path / "log", environ, "--workers", "1") as server:
+        wait_until(lambda: lock.exists() and lock.read_text(), "a sealer")
+        killed = int(lock.read_text())
+        os.kill(killed, signal.SIGKILL)
+        uploaded(tmp_path, server)
+        wait_until(lambda: "was ended by SIGKILL; it is started again" in server.log, "a line")
+        wait_until(lambda: int(lock.read_text() or killed) != killed, "another sealer")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "reloaded" in server.log, "a reload")
+        uploaded(tmp_path, server)
+    sealed = read_sealed(tmp_path / "journal")
+    all_sealed(tmp_path / "journal", sealed)
+    assert sealed.breaks <= 1
+
+
+def test_no_sealer_where_it_is_switched_off(tmp_path):
+    with gunicorn(tmp_path / "log", app_environ(tmp_path), "--workers", "1") as server:
+        uploaded(tmp_path, server)
+        assert len(children(server.process.pid)) == 1
+    assert not (tmp_path / "journal" / "log").exists()
+
+
+def test_a_misspelt_switch_is_one_line(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--config",
+        str(ROOT / "gunicorn.conf.py"),
+        "--bind",
+        "127.0.0.1:0",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=app_environ(tmp_path, SECUREFS_AUDIT_SEAL="yes"),
+        capture_output=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 2
+    assert "securefs: SECUREFS_AUDIT_SEAL is 'yes': it must be on or off" in done.stderr.decode()
+
+
+def test_a_sealer_that_does_not_end_is_told(config):
+    told = []
+    log = SimpleNamespace(warning=lambda text, *rest: told.append(text))
+    for sealer, expected in (
+        (None, 0),
+        (SimpleNamespace(stop=lambda: True), 0),
+        (SimpleNamespace(stop=lambda: False), 1),
+    ):
+        config.on_exit(SimpleNamespace(log=log, securefs_sealer=sealer))
+        assert len(told) == expected
+    config.on_exit(SimpleNamespace(log=log))

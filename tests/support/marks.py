@@ -51,6 +51,10 @@ SLOW = (
     "test_examples.py",
     # Processes that race and are killed, memory that is measured.
     "audit/test_processes.py",
+    "audit/test_sealer.py",
+    "audit/test_sealing_processes.py",
+    "cli/test_beside.py",
+    "cli/test_sealing.py",
     "audit/test_pseudonym.py::test_workers_that_race_agree_on_one_key",
     # Every bit, every cut, every moment at which the power may fail.
     "middleware/test_filename.py::test_every_short_name_of_letters_that_matter",
