@@ -65,6 +65,7 @@ class LogReport:
             "root": state.tree.root().hex(),
             "checkpoints": self.checkpoints,
             "since": self.since,
+            "older": state.older,
             "first": state.first,
             "last": state.last,
             "closed": state.closed,
@@ -79,6 +80,8 @@ class LogReport:
         """Yield the section as lines of text for people."""
         state = self.state
         yield f"log {self.directory!a}: origin {state.origin}, {_many(state.tree.size, 'record')}"
+        if state.older:
+            yield f"  older than the log: {_many(state.older, 'record')}, sealed as they were when it began"
         if self.since:
             yield f"  records 1 to {self.since} were verified before and were not read again"
         if state.first:

@@ -96,6 +96,8 @@ def verify_journal(
     inside = {sealed.name} if sealed is not None and sealed.parent == folder else set()
     walk.add(folder, names, {KEY_FILE, *inside})
     if sealed is None:
+        if walk.state.index:
+            walk.find(Finding("log", "", "", None, 0, "the log that was verified before is not here"))
         walk.verify()
         return walk.report(folder)
     walk.add(sealed, log_names, LOG_NAMES)

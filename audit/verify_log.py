@@ -179,7 +179,7 @@ class LogWalk:
         count = cast("int", obj.get("upto", -1)) + 1
         place = self._leaves.place(other)
         for _ in self._leaves.take(other, count - place.count):
-            pass
+            self._state.older += 1
         if (place.count, place.head) != (count, head):
             message = (
                 f"chain {chain} says that it had {count} records when the log began; it has not got these"

@@ -71,6 +71,7 @@ class LogState:
     :ivar read: bytes of the checkpoints that were read.
     :ivar first: the time of the first seal. :ivar last: of the last one. :ivar begun: of the first
         seal in ``sealer``, the chain of the last one. :ivar closed: its server.stop is sealed.
+    :ivar older: records that are older than the log, and were named by it when it began.
     :ivar keys: trusted keys (as text) that signed, each with the number of the last checkpoint.
     """
 
@@ -85,6 +86,7 @@ class LogState:
     begun: str = ""
     sealer: str = ""
     closed: bool = False
+    older: int = 0
     ended: list[str] = field(default_factory=list)
     adopted: dict[str, Adopted] = field(default_factory=dict)
     breaks: list[Break] = field(default_factory=list)
@@ -101,6 +103,7 @@ _PLAIN: Final = (
     "begun",
     "sealer",
     "closed",
+    "older",
     "ended",
     "keys",
 )
@@ -152,7 +155,7 @@ def _build(found: dict[str, object]) -> LogState:
 def _holds(state: LogState) -> bool:
     """Return whether each value has its type: equal JSON does not say so."""
     texts = [state.origin, state.first, state.last, state.begun, state.sealer]
-    counts = [state.index, state.read, *state.keys.values()]
+    counts = [state.index, state.read, state.older, *state.keys.values()]
     hashes = [state.key]
     for place in state.places.values():
         counts += [place.count, place.offset]

@@ -433,6 +433,46 @@ def test_a_seal_record_changed_and_chained_anew(tmp_path, change, index, tiles):
     assert report.finding_count < 20
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            lambda seal: seal | {"index": seal["index"] + 1},
+            "this is seal number 4; number 3 should stand here",
+            id="a-gap-in-the-numbers",
+        ),
+        pytest.param(
+            lambda seal: seal | {"runs": seal["runs"][::-1]}, "end with its own record", id="not-itself-last"
+        ),
+        pytest.param(
+            lambda seal: seal | {"size": seal["size"] + 1},
+            "names a size of 28, and its runs add up to 27",
+            id="another-size",
+        ),
+        pytest.param(
+            lambda seal: (
+                seal
+                | {
+                    "runs": [[seal["runs"][0][0], 0, seal["runs"][0][2]], *seal["runs"][1:]],
+                    "size": seal["size"] + 10,
+                }
+            ),
+            "from record 0, and 10 is the next",
+            id="records-twice",
+        ),
+    ],
+)
+def test_a_sealer_that_lies(log, change, message):
+    """It has its keys, and signs the root that comes of what it says: each rule is looked at by itself."""
+    first, second = list(log.lines)[:2]
+    log.records(first, 3)
+    log.records(second, 2)
+    log.seal(change=change)
+    report = look(log.save())
+    assert any(message in finding.message for finding in report.findings), report.findings
+    assert codes(report) == {"log"}
+
+
 def test_a_seal_record_removed(log):
     own = log.sealers[0]
     del log.lines[own][2]
@@ -567,6 +607,8 @@ def test_chains_of_before_the_log_go_on_in_it(tmp_path):
     log, _, _ = cut_over(tmp_path / "j")
     report = look(log)
     assert (report.exit_code, report.log.unsealed) == (0, 0)
+    assert any("older than the log: 8 records, sealed as they were" in line for line in report.lines())
+    assert report.to_json()["log"]["older"] == 8
 
 
 def test_each_record_of_before_the_log_changed(tmp_path):

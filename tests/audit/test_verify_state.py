@@ -33,6 +33,7 @@ states = st.builds(
     begun=texts,
     sealer=texts,
     closed=st.booleans(),
+    older=counts,
     ended=st.lists(chains, max_size=3),
     adopted=st.dictionaries(chains, st.builds(Adopted, counts, hashes, counts), max_size=3),
     breaks=st.lists(st.builds(Break, counts, counts, texts, texts, texts), max_size=2),
@@ -180,6 +181,18 @@ def test_a_log_that_was_cut_to_an_older_state_of_itself(tmp_path):
         path.write_bytes(data)
     assert look(log).exit_code == 0
     assert look(log, state=state).exit_code == 1
+
+
+def test_a_log_that_was_deleted_since(tmp_path):
+    log = history(tmp_path / "j")
+    state = kept(look(log))
+    log.log.rename(tmp_path / "away")
+    assert look(log).exit_code == 3
+    report = look(log, state=state)
+    assert (report.exit_code, report.findings[0].message) == (
+        1,
+        "the log that was verified before is not here",
+    )
 
 
 def test_a_log_that_was_written_anew_since(tmp_path):

@@ -133,8 +133,11 @@ class Log:
         self.record(self.sealers[-1], "audit.cutover", sev=2, obj=obj)
         self.taken[chain] = len(lines)
 
-    def seal(self, *, stop=False, sign=True, key=None, only=None):
-        """Take what is pending (of ``only``, if given), and sign a checkpoint unless a crash comes first."""
+    def seal(self, *, stop=False, sign=True, key=None, only=None, change=None):
+        """Take what is pending (of ``only``, if given), and sign a checkpoint unless a crash comes first.
+
+        ``change`` makes another seal of the one that would be right: a sealer that lies.
+        """
         own = self.sealers[-1]
         self.now += NANO
         runs = [
@@ -146,17 +149,17 @@ class Log:
         runs.append([own, self.taken.get(own, 0), last])
         following = new_key()
         size = len(self.leaves) + sum(last - first + 1 for _, first, last in runs)
-        self.record(
-            own,
-            "audit.seal",
-            seal={
-                "index": self.index,
-                "key": public(key or self.key).hex(),
-                "next": public(following).hex(),
-                "runs": runs,
-                "size": size,
-            },
-        )
+        seal = {
+            "index": self.index,
+            "key": public(key or self.key).hex(),
+            "next": public(following).hex(),
+            "runs": runs,
+            "size": size,
+        }
+        if change is not None:
+            seal = change(seal)
+            runs, size, self.index = seal["runs"], seal["size"], seal["index"]
+        self.record(own, "audit.seal", seal=seal)
         if stop:
             self.stop(own)
         for chain, first, last in runs:
