@@ -106,6 +106,7 @@ def verify_journal(
 
 def _log_folder(folder: Path, log: str | os.PathLike[str] | None) -> Path | None:
     if log is not None:
+        require_path("log", log)
         return Path(log)
     default = folder / LOG_FOLDER
     return default if os.path.lexists(default) else None

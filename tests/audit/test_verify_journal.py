@@ -285,6 +285,12 @@ def test_path_that_is_no_folder_is_a_usage_error(tmp_path, path, message):
         verify_journal(tmp_path / path)
 
 
+@pytest.mark.parametrize("log", [5, "a\0b"])
+def test_a_log_that_is_no_path_is_a_usage_error(folder, log):
+    with pytest.raises(ConfigurationError, match=r"^log "):
+        verify_journal(folder, log)
+
+
 def test_chain_that_cannot_be_read_is_a_usage_error(open_folder):
     """A journal of which a part was skipped was not verified."""
     path = open_folder / f"{CHAIN}-0.jsonl"
