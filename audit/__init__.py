@@ -9,7 +9,19 @@ not.
 from securefs.audit.journal import Journal
 from securefs.audit.pseudonym import hash_name
 from securefs.audit.record import Entry
+from securefs.audit.report import LogReport, Report
 from securefs.audit.verify_chain import ChainSummary, Finding, TornTail
-from securefs.audit.verify_journal import Report, verify_journal
+from securefs.audit.verify_journal import LogTerms, verify_journal
 
-__all__ = ["ChainSummary", "Entry", "Finding", "Journal", "Report", "TornTail", "hash_name", "verify_journal"]
+__all__ = [
+    "ChainSummary",
+    "Entry",
+    "Finding",
+    "Journal",
+    "LogReport",
+    "LogTerms",
+    "Report",
+    "TornTail",
+    "hash_name",
+    "verify_journal",
+]

@@ -129,10 +129,13 @@ def encode_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def decode_base64(text: str) -> bytes:
-    """Return the bytes; refuse base64 that is not spelled as :func:`encode_base64` spells it."""
-    if len(text) > _MAX_BASE64:
-        raise NoteError(f"base64 has more than {_MAX_BASE64} characters")
+def decode_base64(text: str, limit: int = _MAX_BASE64) -> bytes:
+    """Return the bytes; refuse base64 that is not spelled as :func:`encode_base64` spells it.
+
+    :param limit: the most characters that it may have.
+    """
+    if len(text) > limit:
+        raise NoteError(f"base64 has more than {limit} characters")
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

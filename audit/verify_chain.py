@@ -113,6 +113,21 @@ class ChainVerifier:
     _ended: bool = False
     _claim: Claim | None = None
 
+    @classmethod
+    def resumed(
+        cls, file: str, chain: str, records: int, offset: int, heads: tuple[str, str], *, ended: bool
+    ) -> ChainVerifier:
+        """Return a verifier of what follows so many records and bytes that were verified before.
+
+        :param heads: the hashes of the last record and of the one before it, as hex.
+        """
+        head, before = (value or NO_LINE for value in heads)
+        verifier = cls(file, chain)
+        verifier._records = verifier._seq = records
+        verifier._offset, verifier._head, verifier._before_head = offset, head, before
+        verifier._ended = ended
+        return verifier
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the file, any number of them."""
         if self._long is not None:

@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from securefs._version import __version__
+from securefs.cli.audit_parser import add_actions
 from securefs.cli.terminal import FINDING, USAGE, abandon_output, complain, flush_output
 from securefs.disk import explain
 from securefs.errors import VERDICTS, SecureFSError
@@ -330,17 +331,8 @@ def _data_option(command: argparse.ArgumentParser) -> None:
 def _audit_commands(commands: Commands) -> None:
     audit = commands.add_parser("audit", help="verify the audit journal, and search it")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
-    text = "verify a journal; exit code 1: tampering, 3: intact, completeness not proven, 4: only torn tails"
-    command = _command(actions, "verify", "securefs.cli.audit:verify", text)
-    command.add_argument("directory", metavar="DIR")
-    _json_option(command)
+    add_actions(lambda name, run, text: _command(actions, name, run, text))
     _seal_commands(actions)
-    command = _command(
-        actions, "hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal"
-    )
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
-    command.add_argument("--dir", metavar="DIR", help="the journal's folder; default: SECUREFS_AUDIT_DIR")
 
 
 def _seal_commands(actions: Commands) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "reading",
     "regular_size",
     "say",
+    "say_bytes",
     "say_json",
     "shown",
 ]
@@ -70,6 +71,11 @@ def say(text: str) -> None:
 def say_json(document: Mapping[str, object]) -> None:
     """Print a JSON document in ASCII, indented."""
     _Output().write(json.dumps(document, indent=2).encode("ascii") + b"\n")
+
+
+def say_bytes(data: bytes) -> None:
+    """Write bytes to standard output as they are."""
+    _Output().write(data)
 
 
 def complain(text: str) -> None:

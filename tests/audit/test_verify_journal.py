@@ -178,9 +178,13 @@ def test_empty_file_is_torn(folder):
     assert report.torn[0].size == 0
 
 
-def test_empty_folder(tmp_path):
-    report = verify_journal(tmp_path)
-    assert (report.exit_code, report.records) == (3, 0)
+@pytest.mark.parametrize("names", [[], ["note.txt"], ["pseudonym.key"]], ids=["empty", "other", "key"])
+def test_a_folder_without_a_chain_is_no_journal(tmp_path, names):
+    """An empty or a wrong folder is not intact."""
+    for name in names:
+        (tmp_path / name).write_text("x")
+    with pytest.raises(ConfigurationError, match="no chain of a journal"):
+        verify_journal(tmp_path)
 
 
 def test_copy_under_another_chains_name(folder):
@@ -231,7 +235,10 @@ def test_live_chain_is_shown_as_live(tmp_path):
     assert report.chains[0].live
     assert report.torn == ()
     assert report.exit_code == 3
-    assert any(line.endswith("2 records, live") for line in report.lines())
+    assert any("2 records in 1 chain" in line for line in report.lines())
+    assert any(
+        "being written: 1, ended in order: 0, ended without server.stop: 0" in line for line in report.lines()
+    )
     with pytest.raises(JournalError, match="somebody else appended to "):
         journal.close()
     assert [tail.size for tail in verify_journal(tmp_path / "j").torn] == [6]
@@ -278,6 +285,12 @@ def test_path_that_is_no_folder_is_a_usage_error(tmp_path, path, message):
         verify_journal(tmp_path / path)
 
 
+@pytest.mark.parametrize("log", [5, "a\0b"])
+def test_a_log_that_is_no_path_is_a_usage_error(folder, log):
+    with pytest.raises(ConfigurationError, match=r"^log "):
+        verify_journal(folder, log)
+
+
 def test_chain_that_cannot_be_read_is_a_usage_error(open_folder):
     """A journal of which a part was skipped was not verified."""
     path = open_folder / f"{CHAIN}-0.jsonl"
@@ -301,21 +314,26 @@ def test_report_as_json(folder):
     assert found["findings"][0]["code"] == "link"
     assert found["torn"][0]["size"] == 4
     assert found["chains"][0]["file"] == path.name
-    assert verify_journal(folder.parent).to_json()["integrity"] == "holds"
+    assert found["log"] is None
 
 
 def test_report_as_text(folder):
-    assert any(line.startswith("integrity: holds") for line in verify_journal(folder).lines())
-    assert any(line.endswith("10 records, ended") for line in verify_journal(folder).lines())
+    text = "\n".join(verify_journal(folder).lines())
+    assert "consistent: yes: " in text
+    assert "10 records in 1 chain" in text
+    assert "being written: 0, ended in order: 1, ended without server.stop: 0" in text
+    assert "NOT PROVEN (exit code 3)" in text
+    assert "not sealed: there is no log" in text
     rewrite(folder, lambda lines: (_edit_into_no_record(lines), lines.pop()))
     path = only_chain(folder)
     path.write_bytes(path.read_bytes() + b"torn")
     text = "\n".join(verify_journal(folder).lines())
-    assert "integrity: DOES NOT HOLD: 2 findings" in text
+    assert "consistent: NO: 2 findings" in text
     assert ", record 5: link: " in text
-    assert "completeness: not proven" in text
+    assert "TAMPERING (exit code 1)" in text
     assert "4 bytes of a record that was not written whole" in text
-    assert "9 records, not ended in order" in text
+    assert "9 records in 1 chain" in text
+    assert "ended without server.stop: 1" in text
 
 
 def test_findings_are_counted_beyond_what_is_kept(tmp_path):

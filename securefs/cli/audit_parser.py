@@ -1,0 +1,147 @@
+"""The options of ``securefs audit``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Add = Callable[[str, str, str], argparse.ArgumentParser]
+
+__all__ = ["add_actions"]
+
+
+def add_actions(add: Add) -> None:
+    """Add each action with ``add(name, what runs it, its help)``."""
+    command = add(
+        "verify",
+        "securefs.cli.audit:verify",
+        "verify a journal and its log; exit code 0: proven, 1: tampering, 3: not proven, 4: only torn tails",
+    )
+    command.add_argument("directory", metavar="DIR")
+    _log_option(command)
+    _pin_option(command)
+    command.add_argument(
+        "--strict", action="store_true", help="each pinned witness must have cosigned the last checkpoint"
+    )
+    command.add_argument(
+        "--anchor",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="checkpoints that you kept: they must be in the log",
+    )
+    command.add_argument(
+        "--since",
+        metavar="FILE",
+        help="read on from what was verified before, and keep in FILE what was verified now",
+    )
+    command.add_argument(
+        "--as-of", metavar="TIME", help="when this copy of the journal was made; default: now"
+    )
+    _json_option(command)
+
+    _show_actions(add)
+    command = add(
+        "prove",
+        "securefs.cli.audit_prove:prove",
+        "write the proof that one record is in the log, to show it without the others",
+    )
+    command.add_argument("directory", metavar="DIR")
+    command.add_argument(
+        "record", metavar="CHAIN:SEQ", help="the record's chain and number, as audit show prints them"
+    )
+    _log_option(command)
+    command.add_argument("--output", metavar="FILE", help="a new file; default: standard output")
+
+    command = add("check-proof", "securefs.cli.audit_prove:check", "verify such a proof")
+    command.add_argument("proof", metavar="FILE")
+    _pin_option(command)
+    _json_option(command)
+
+    command = add(
+        "witness",
+        "securefs.cli.audit_witness:run",
+        "have witnesses (C2SP tlog-witness) cosign the last checkpoint",
+    )
+    command.add_argument("directory", metavar="DIR")
+    command.add_argument("url", metavar="URL", nargs="+", help="the witness's submission prefix")
+    _log_option(command)
+    _pin_option(command)
+
+    command = add(
+        "reconcile",
+        "securefs.cli.audit_reconcile:run",
+        "compare a journal with stores: each file has its record, each record its file or its deletion",
+    )
+    command.add_argument("directory", metavar="DIR")
+    command.add_argument("store", metavar="STORE", nargs="+", help="files and folders")
+    _log_option(command)
+    _json_option(command)
+
+    command = add("hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
+    command.add_argument("--dir", metavar="DIR", help="the journal's folder; default: SECUREFS_AUDIT_DIR")
+
+
+def _show_actions(add: Add) -> None:
+    for name, text in (
+        ("show", "show the records of a journal by time; nothing is verified"),
+        ("search", "search the records of a journal; nothing is verified"),
+    ):
+        command = add(name, "securefs.cli.audit_show:run", text)
+        command.add_argument("directory", metavar="DIR")
+        _log_option(command)
+        command.add_argument("--from", dest="begin", metavar="TIME", help="from this time on")
+        command.add_argument("--to", dest="end", metavar="TIME", help="before this time")
+        command.add_argument(
+            "--event",
+            metavar="EVENT",
+            action="append",
+            default=[],
+            help="file.encrypt, or file.* for all of files",
+        )
+        command.add_argument(
+            "--severity", type=int, choices=range(1, 6), metavar="N", help="of severity N or above"
+        )
+        command.add_argument("--principal", metavar="NAME", help="of this user, in clear or as a pseudonym")
+        command.add_argument("--name", metavar="NAME", help="of this file name, in clear or as a pseudonym")
+        command.add_argument("--object", metavar="ID", help="of this stored file, by its object id")
+        command.add_argument("--request", metavar="ID", help="of this request")
+        command.add_argument("--reason", metavar="WORD", help="that failed for this reason")
+        command.add_argument("--last", type=_count, metavar="N", help="only the last N of these")
+        command.add_argument(
+            "-f", "--follow", action="store_true", help="go on with what is written from now on"
+        )
+        command.add_argument("--json", action="store_true", help="print each record as it is in the file")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len("1000000")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 9999999")
+    return int(text)
+
+
+def _log_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log",
+        metavar="LOG",
+        help="the log's folder; default: SECUREFS_AUDIT_LOG, else log in the journal's folder",
+    )
+
+
+def _pin_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--pin",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="a verification key that you trust, or a file of such keys",
+    )
+
+
+def _json_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
