@@ -341,6 +341,8 @@ def _audit_commands(commands: Commands) -> None:
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
     command.add_argument("--dir", metavar="DIR", help="the journal's folder; default: SECUREFS_AUDIT_DIR")
+    text = "print the page that verifies a journal in a browser: securefs audit page > verify.html"
+    _command(actions, "page", "securefs.cli.audit_page:page", text)
 
 
 def _seal_commands(actions: Commands) -> None:
