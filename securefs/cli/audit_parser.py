@@ -56,6 +56,12 @@ def add_actions(add: Add) -> None:
     _log_option(command)
     command.add_argument("--output", metavar="FILE", help="a new file; default: standard output")
 
+    add(
+        "page",
+        "securefs.cli.audit_page:page",
+        "print the page that verifies a journal in a browser: securefs audit page > verify.html",
+    )
+
     command = add("check-proof", "securefs.cli.audit_prove:check", "verify such a proof")
     command.add_argument("proof", metavar="FILE")
     _pin_option(command)

@@ -1,5 +1,6 @@
 """Fixtures of the audit tests."""
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,3 +15,24 @@ def open_folder():
     yield folder
     folder.chmod(0o700)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def written(tmp_path_factory):
+    """Write journals that were made by hand, each to a folder of its own; None is for an empty one.
+
+    Not in ``tmp_path``: whatever the tests write there is held against the schema of what securefs
+    writes, and these hold what attackers write, too.
+    """
+    base = tmp_path_factory.mktemp("made")
+    count = itertools.count()
+
+    def write(made):
+        folder = base / str(next(count))
+        if made is None:
+            folder.mkdir()
+        else:
+            made.write(folder)
+        return folder
+
+    return write

@@ -41,7 +41,12 @@ LINKS = {
     "securefs/audit": "../audit",
     "securefs/gunicorn.conf.py": "../gunicorn.conf.py",
 }
-DATA = {"securefs/py.typed", "securefs/gunicorn.conf.py"}
+DATA = {
+    "securefs/py.typed",
+    "securefs/gunicorn.conf.py",
+    "securefs/audit/verify.html",
+    "securefs/audit/verify.html.sha256",
+}
 PUBLIC = [
     "PREAMBLE_SIZE",
     "ConfigurationError",
@@ -88,7 +93,8 @@ def modules() -> set[str]:
 def test_packages_folders_and_links_agree():
     assert sorted(SETUPTOOLS["packages"]) == sorted(ROOMS)
     assert SETUPTOOLS["package-dir"] == {"": "."}
-    assert {f"securefs/{name}" for name in SETUPTOOLS["package-data"]["securefs"]} == DATA
+    data = SETUPTOOLS["package-data"]
+    assert {f"{package.replace('.', '/')}/{name}" for package in data for name in data[package]} == DATA
     for package, folder in ROOMS.items():
         assert (ROOT / folder / "__init__.py").is_file()
         assert not (ROOT / folder).is_symlink()

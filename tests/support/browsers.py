@@ -61,8 +61,11 @@ needs_firefox = pytest.mark.skipif(
 
 
 @contextmanager
-def open_window(command: list[str], folder: Path):
-    """Run a browser, and end it by its process id: its helpers end with it. It writes ``browser.log``."""
+def open_window(command: list[str], folder: Path, **options):
+    """Run a browser, and end it by its process id: its helpers end with it. It writes ``browser.log``.
+
+    :param options: more of :class:`subprocess.Popen`.
+    """
     with (folder / "browser.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -71,6 +74,7 @@ def open_window(command: list[str], folder: Path):
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            **options,
         )
     try:
         yield process
