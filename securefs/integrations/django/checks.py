@@ -64,12 +64,12 @@ def check_storages(**_options: Any) -> list[CheckMessage]:
     """Find aliases whose storage does not seal (E003)."""
     return [
         Error(
-            f"STORAGES[{alias!r}] is {described['BACKEND']}, which does not seal: what the app makes is stored as plaintext there.",
+            f"STORAGES[{alias!r}] is {settings.STORAGES[alias]['BACKEND']}, which does not seal: what the app makes is stored as plaintext there.",
             hint=f"Use {_SEALED} with OPTIONS={{'storage': …}}, or, for files that everybody may read, {_PLAIN}.",
             id="securefs.E003",
         )
-        for alias, described in settings.STORAGES.items()
-        if alias != config.STATICFILES and not _is_ours(storages[alias])
+        for alias, storage in _aliases()
+        if not _is_ours(storage)
     ]
 
 
@@ -93,7 +93,7 @@ def check_stores(**_options: Any) -> list[CheckMessage]:
         stores = [_resolved(store) for store in config.policy().stores]
     except SecureFSError:
         return []  # check_means tells
-    named = [(f"STORAGES[{alias!r}]", storages[alias]) for alias in settings.STORAGES]
+    named = [(f"STORAGES[{alias!r}]", storage) for alias, storage in _aliases()]
     named += [(str(field), _real(field.storage)) for field in _fields()]
     found: dict[str, CheckMessage] = {}
     for what, storage in named:
@@ -142,7 +142,7 @@ def check_media(**_options: Any) -> list[CheckMessage]:
 
 def _media_url() -> Iterator[CheckMessage]:
     hint = 'Add path("media/<path:path>", securefs.integrations.django.serve) to the URLs, behind your own check of who may see it.'
-    if not any(isinstance(storages[alias], SealedStorage) for alias in settings.STORAGES):
+    if not any(isinstance(storage, SealedStorage) for _, storage in _aliases()):
         return
     if not settings.MEDIA_URL or urlsplit(settings.MEDIA_URL).netloc:
         yield Warning(
@@ -170,8 +170,8 @@ def _static() -> Iterator[CheckMessage]:
         for one in _folders("STATICFILES_DIRS")
     ]
     served += [("WHITENOISE_ROOT", getattr(settings, "WHITENOISE_ROOT", None))]
-    for alias in settings.STORAGES:
-        folder = getattr(storages[alias], "store", None)
+    for alias, storage in _aliases():
+        folder = getattr(storage, "store", None)
         for setting, path in served:
             if folder and path and _resolved(folder).startswith(_resolved(path)):
                 yield Warning(
@@ -179,6 +179,11 @@ def _static() -> Iterator[CheckMessage]:
                     hint="Give the storage a folder of its own.",
                     id="securefs.W010",
                 )
+
+
+def _aliases() -> list[tuple[str, Any]]:
+    """Return the storages of ``STORAGES`` that hold uploads, with their aliases."""
+    return [(alias, storages[alias]) for alias in settings.STORAGES if alias != config.STATICFILES]
 
 
 def _folders(setting: str) -> list[Any]:
