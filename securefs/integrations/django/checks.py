@@ -77,7 +77,7 @@ def check_fields(**_options: Any) -> list[CheckMessage]:
     """Find fields of models whose storage does not seal (E004), or has no declared store (E005)."""
     return [
         Error(
-            f"{field} keeps its files in {type(field.storage).__name__}, which does not seal.",
+            f"{field} keeps its files in {type(_real(field.storage)).__name__}, which does not seal.",
             hint=f"Give it storage=storages[…], an alias that is {_SEALED} or {_PLAIN}.",
             obj=field,
             id="securefs.E004",

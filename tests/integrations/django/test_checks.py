@@ -74,9 +74,13 @@ def test_an_alias_that_does_not_seal_is_named():
 @pytest.mark.parametrize("kind", [models.FileField, models.ImageField])
 def test_a_field_that_does_not_seal_is_named(kind, tmp_path):
     with isolate_apps("securefs.integrations.django") as registry:
-        sealed, plain, leaking = SealedStorage(), PlainStorage(location=str(tmp_path / "p")), FileSystemStorage()
+        sealed, plain, leaking = (
+            SealedStorage(),
+            PlainStorage(location=str(tmp_path / "p")),
+            FileSystemStorage(),
+        )
 
-        class Document(models.Model):
+        class Document(models.Model):  # noqa: DJ008  # nobody sees it
             one = models.FileField(storage=sealed)
             two = models.FileField(storage=plain)
             three = models.FileField()
@@ -94,7 +98,10 @@ def test_a_field_that_does_not_seal_is_named(kind, tmp_path):
 
 
 def test_storages_on_the_wrong_side_of_the_stores_are_named(media, tmp_path):
-    plain = {"BACKEND": "securefs.integrations.django.PlainStorage", "OPTIONS": {"location": str(media / "logos")}}
+    plain = {
+        "BACKEND": "securefs.integrations.django.PlainStorage",
+        "OPTIONS": {"location": str(media / "logos")},
+    }
     outside = {**SEALED, "OPTIONS": {"location": str(tmp_path / "outside")}}
     remote = {**SEALED, "OPTIONS": {"storage": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}}
     media.mkdir(exist_ok=True)
@@ -128,11 +135,16 @@ def test_a_media_url_that_hands_out_ciphertext_is_named(url):
 
 
 def test_a_project_without_sealed_aliases_needs_no_media_url(tmp_path):
-    plain = {"BACKEND": "securefs.integrations.django.PlainStorage", "OPTIONS": {"location": str(tmp_path / "p")}}
+    plain = {
+        "BACKEND": "securefs.integrations.django.PlainStorage",
+        "OPTIONS": {"location": str(tmp_path / "p")},
+    }
     assert found(STORAGES={"default": plain, "staticfiles": STATIC}, MEDIA_URL="/elsewhere/") == {}
 
 
-@pytest.mark.parametrize("setting", ["STATIC_ROOT", "STATICFILES_DIRS", "STATICFILES_DIRS with a prefix", "WHITENOISE_ROOT"])
+@pytest.mark.parametrize(
+    "setting", ["STATIC_ROOT", "STATICFILES_DIRS", "STATICFILES_DIRS with a prefix", "WHITENOISE_ROOT"]
+)
 def test_a_folder_that_is_served_as_it_is_is_named(setting, media):
     name, _, prefix = setting.partition(" ")
     parent = str(media.parent)

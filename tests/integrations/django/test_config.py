@@ -23,8 +23,14 @@ def test_the_folders_of_the_sealed_storages_are_the_stores(media):
     assert not media.exists()
     assert config.policy().stores == (str(media),)
     assert media.is_dir()
-    sealed = {"BACKEND": "securefs.integrations.django.SealedStorage", "OPTIONS": {"location": str(media / "a")}}
-    plain = {"BACKEND": "securefs.integrations.django.PlainStorage", "OPTIONS": {"location": str(media / "b")}}
+    sealed = {
+        "BACKEND": "securefs.integrations.django.SealedStorage",
+        "OPTIONS": {"location": str(media / "a")},
+    }
+    plain = {
+        "BACKEND": "securefs.integrations.django.PlainStorage",
+        "OPTIONS": {"location": str(media / "b")},
+    }
     remote = {
         "BACKEND": sealed["BACKEND"],
         "OPTIONS": {"storage": {"BACKEND": "django.core.files.storage.InMemoryStorage"}},
@@ -38,7 +44,9 @@ def test_settings_come_before_the_environment(media, monkeypatch):
     monkeypatch.setenv("SECUREFS_STORES", str(media))
     monkeypatch.setenv("SECUREFS_SUITE", "aes-256-cbc-hmac-sha256")
     monkeypatch.setenv("SECUREFS_PLAIN_FIELDS", "logo")
-    with override_settings(SECUREFS_STORES=[media.parent], SECUREFS_SUITE="aes-256-gcm", SECUREFS_MAX_FILES=3):
+    with override_settings(
+        SECUREFS_STORES=[media.parent], SECUREFS_SUITE="aes-256-gcm", SECUREFS_MAX_FILES=3
+    ):
         found = config.policy()
         assert (found.stores, found.suite, found.max_files) == ((str(media.parent),), Suite.GCM, 3)
         assert found.plain_fields == ("logo",)

@@ -51,7 +51,9 @@ def test_files_are_verified_and_served_in_ranges(prefix, alias, media):
     assert events.count("file.decrypt") == 6
 
 
-@pytest.mark.parametrize("name", ["nothing", "a", "a/b/c", "../audit", "n" * 300, "a%00b", "file/below", "%2e%2e/audit"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "a", "a/b/c", "../audit", "n" * 300, "a%00b", "file/below", "%2e%2e/audit"]
+)
 def test_what_is_no_file_is_404(name, media):
     (media / "a" / "b").mkdir(parents=True)
     (media / "file").write_bytes(b"")

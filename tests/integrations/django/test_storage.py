@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from django.core.files.base import ContentFile, File
@@ -21,6 +22,7 @@ from support.uploads import CANARY, KEYRING, MIB
 from securefs import FormatError, IntegrityError, open_encrypted, verify
 from securefs.header import MAGIC
 from securefs.integrations.django import PlainStorage, SealedStorage
+from securefs.integrations.django.storage import _Pieces
 from securefs.integrations.django.testing import Client
 
 TEXT = pattern(300_000)
@@ -147,6 +149,23 @@ def test_a_ciphertext_of_another_request_is_not_stored_as_if_it_were_plaintext(m
     assert Client().post("/", {"f": SimpleUploadedFile("x", CANARY)}).status_code == 200
 
 
+def test_what_can_not_seek_is_stored_in_a_request_that_has_uploads(media):
+    class Once:
+        name = "once"
+
+        def chunks(self):
+            yield b""
+            yield TEXT
+
+    def view(request):
+        assert len(request.FILES) == 1
+        return HttpResponse(default_storage.save("once", Once()))
+
+    django_project.urlpatterns.append(path("", view))
+    assert Client().post("/", {"f": SimpleUploadedFile("x", CANARY)}).status_code == 200
+    assert verify(media / "once", KEYRING).size == len(TEXT)
+
+
 def test_a_file_of_one_storage_is_sealed_anew_in_another(media):
     default_storage.save("a", ContentFile(TEXT))
     with default_storage.open("a") as file:
@@ -188,8 +207,7 @@ def test_a_plain_storage_keeps_plaintext_and_the_journal_says_so(how, media):
     with storage.open("logo.png") as file:
         assert file.read() == TEXT
     assert storage.size("logo.png") == len(TEXT)
-    with open(storage.path("logo.png"), "rb") as file:
-        assert file.read() == TEXT
+    assert Path(storage.path("logo.png")).read_bytes() == TEXT
     told = records(media, "file.plain")
     assert [record["outcome"] for record in told] == ["started", "success"]
     assert told[1]["obj"] == {"name": "logo.png", "size": len(TEXT)}
@@ -216,6 +234,8 @@ def test_a_storage_reads_what_it_is_given_once_and_knows_how_long_it_is(media):
     class Asking(FileSystemStorage):
         def _save(self, name, content):
             assert (content.tell(), content.seek(0), content.multiple_chunks()) == (0, 0, True)
+            with pytest.raises(io.UnsupportedOperation):
+                content.seek(5)
             seen.append((content.size, content.read(5)))
             with pytest.raises(io.UnsupportedOperation):
                 content.seek(0)
@@ -227,6 +247,9 @@ def test_a_storage_reads_what_it_is_given_once_and_knows_how_long_it_is(media):
     default_storage.save("a", ContentFile(TEXT))
     assert seen[0][0] == (media / "a").stat().st_size
     storages["public"].inner.__class__ = Asking
+    seen[:] = [(None, b"")]
+    with pytest.raises(io.UnsupportedOperation):
+        storages["public"].save("a", ContentFile(TEXT))  # nobody knows how long what an app makes will be
 
     class Unsized(File):
         size = property(lambda self: None)
@@ -263,6 +286,11 @@ def test_memory_does_not_depend_on_the_size_of_what_is_saved_and_read(alias, med
         tracemalloc.stop()
     assert peak < 4 * MIB
     assert storage.size("large") == size
+
+
+def test_pieces_are_read_like_a_file():
+    pieces = _Pieces(iter(["ü", b"", b"bc"]))
+    assert (pieces.read(1), pieces.tell(), pieces.read(), pieces.read(5)) == (b"\xc3", 1, b"\xbcbc", b"")
 
 
 def test_the_other_storage_may_be_any(media):

@@ -38,7 +38,7 @@ def test_a_test_case_of_django_stores_ciphertext_and_reads_plaintext(media):
     class Uploads(SimpleTestCase):
         client_class = Client
 
-        def runTest(self):
+        def runTest(self):  # noqa: N802  # unittest's name
             answer = self.client.post("/", {"f": SimpleUploadedFile("x", CANARY)})
             self.assertContains(answer, "a")
             assert answer.resolver_match.route == ""

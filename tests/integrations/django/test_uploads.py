@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from support.journals import all_records
 from support.sealing import pattern
 from support.uploads import CANARY, KEYRING
 
-from securefs import FormatError, open_encrypted
+from securefs import open_encrypted
 from securefs.header import MAGIC
 from securefs.integrations.django import SealedUpload
 from securefs.integrations.django.testing import Client
@@ -56,7 +54,7 @@ def test_an_app_reads_plaintext_and_stores_ciphertext(media):
         assert not hasattr(upload, "temporary_file_path")
         held = {item.read_bytes()[:4] for item in (media.parent / "tmp").iterdir()}
         assert held <= {MAGIC[:4]}
-        assert upload.read(10) == TEXT[:10]
+        assert upload.open("rb").read(10) == TEXT[:10]
         assert upload.seek(-5, io.SEEK_END) == len(TEXT) - 5
         assert upload.read() == TEXT[-5:]
         assert upload.open().read(3) == TEXT[:3]
@@ -98,10 +96,14 @@ def test_what_is_stored_is_what_was_sealed(media):
 @pytest.mark.parametrize(
     "rewrite",
     [
-        pytest.param(lambda upload: (upload.seek(0), upload.truncate(), upload.write(b"clean")), id="truncate, write"),
+        pytest.param(
+            lambda upload: (upload.seek(0), upload.truncate(), upload.write(b"clean")), id="truncate, write"
+        ),
         pytest.param(lambda upload: (upload.write(b"clean"), upload.truncate()), id="write, truncate"),
         pytest.param(lambda upload: setattr(upload, "file", io.BytesIO(b"clean")), id="replace"),
-        pytest.param(lambda upload: (upload.truncate(3), upload.seek(0), upload.write(b"clean")), id="cut, overwrite"),
+        pytest.param(
+            lambda upload: (upload.truncate(3), upload.seek(0), upload.write(b"clean")), id="cut, overwrite"
+        ),
     ],
 )
 def test_what_a_sanitizer_writes_is_sealed_anew(rewrite, media):
@@ -115,7 +117,9 @@ def test_what_a_sanitizer_writes_is_sealed_anew(rewrite, media):
 
     answer = post(view)
     assert plain(media / "a") == b"clean"
-    assert answer.content.startswith(MAGIC) is False  # what the app repeats is no file of a store: it is refused
+    assert (
+        answer.content.startswith(MAGIC) is False
+    )  # what the app repeats is no file of a store: it is refused
     assert answer.status_code == 500
 
 
@@ -148,7 +152,10 @@ def test_a_closed_upload_says_so(media):
 
 
 def test_an_empty_upload_is_empty(media):
-    post(lambda request: HttpResponse(default_storage.save(f"a{request.FILES['f'].size}", request.FILES["f"])), b"")
+    post(
+        lambda request: HttpResponse(default_storage.save(f"a{request.FILES['f'].size}", request.FILES["f"])),
+        b"",
+    )
     assert plain(media / "a0") == b""
 
 
@@ -177,7 +184,9 @@ def test_what_the_middleware_did_not_seal_is_refused(media):
     def between(environ, start_response):
         body = environ["wsgi.input"].read()
         body = body.replace(MAGIC, b"x" * len(MAGIC))
-        return inner({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}, start_response)
+        return inner(
+            {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}, start_response
+        )
 
     import securefs.testing
 
