@@ -12,21 +12,13 @@ from pathlib import Path
 
 import pytest
 from support.canaries import COLOUR, image, is_canary, leaks
+from support.django_apps import APPS, need
 from support.servers import DEADLINE, ROOT, app_environ, curl, gunicorn
 
 from securefs.header import MAGIC
 
-APPS = ROOT / ".venv" / "apps"
-REQUIRED = "SECUREFS_TEST_APPS"  # set: an application that is missing is a failure
 CANARY = b"canary-5b1e07ac2d48"
 PASSWORD = "correct horse battery staple"
-
-
-def need(*names: str) -> None:
-    missing = [name for name in names if not (APPS / name).is_dir()]
-    if missing:
-        text = f"{', '.join(missing)} is not installed: make .venv/.apps"
-        (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(text)
 
 
 class Site:

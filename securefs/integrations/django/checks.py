@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import Error, Warning  # noqa: A004  # Django's name
-from django.core.files.storage import storages
+from django.core.files.storage import Storage, storages
 from django.db.models import FileField
 from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
@@ -77,13 +77,14 @@ def check_fields(**_options: Any) -> list[CheckMessage]:
     """Find fields of models whose storage does not seal (E004), or has no declared store (E005)."""
     return [
         Error(
-            f"{field} keeps its files in {type(_real(field.storage)).__name__}, which does not seal.",
+            f"{field} keeps its files in {type(storage).__name__}, which does not seal.",
             hint=f"Give it storage=storages[…], an alias that is {_SEALED} or {_PLAIN}.",
             obj=field,
             id="securefs.E004",
         )
         for field in _fields()
-        if not _is_ours(_real(field.storage))
+        for storage in _storages_of(field)
+        if not _is_ours(storage)
     ]
 
 
@@ -94,7 +95,7 @@ def check_stores(**_options: Any) -> list[CheckMessage]:
     except SecureFSError:
         return []  # check_means tells
     named = [(f"STORAGES[{alias!r}]", storage) for alias, storage in _aliases()]
-    named += [(str(field), _real(field.storage)) for field in _fields()]
+    named += [(str(field), storage) for field in _fields() for storage in _storages_of(field)]
     found: dict[str, CheckMessage] = {}
     for what, storage in named:
         folder = getattr(storage, "folder", None) if _is_ours(storage) else None
@@ -205,6 +206,14 @@ def _fields() -> Iterator[Any]:
         for field in model._meta.get_fields(include_hidden=True):  # noqa: SLF001  # Django's public API
             if isinstance(field, FileField) and field.model is model:
                 yield field
+
+
+def _storages_of(field: Any) -> list[Any]:
+    """Return all storages that a field has: those of other apps have more than ``storage``."""
+    found = []
+    for value in vars(field).values():
+        found += value.values() if isinstance(value, dict) else [value]
+    return [_real(one) for one in found if isinstance(one, Storage)]
 
 
 def _real(storage: Any) -> Any:

@@ -85,6 +85,10 @@ def test_a_field_that_does_not_seal_is_named(kind, tmp_path):
             two = models.FileField(storage=plain)
             three = models.FileField()
             four = kind(storage=leaking)
+            five = models.FileField()
+            five.thumbnail_storage = leaking
+            six = models.FileField()
+            six.storages = {"public": sealed, "private": leaking}  # noqa: RUF012  # as django-filer does
 
             class Meta:
                 app_label = "securefs"
@@ -93,8 +97,9 @@ def test_a_field_that_does_not_seal_is_named(kind, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checks, "apps", registry)
             messages = found()
+            found_fields = sorted(message.obj.name for message in checks.check_fields())
     assert list(messages) == ["E004"]
-    assert "securefs.Document.four" in messages["E004"]
+    assert found_fields == ["five", "four", "six"]
 
 
 def test_storages_on_the_wrong_side_of_the_stores_are_named(media, tmp_path):
