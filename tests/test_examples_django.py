@@ -272,6 +272,56 @@ def test_what_is_no_image_is_refused_by_wagtail(pages, tmp_path):
     assert pages.stored().keys() == before
 
 
+# django-filer
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    need("filer", "easy_thumbnails")
+    with running(tmp_path_factory, "filer", "LIBRARY") as made:
+        yield made
+
+
+def test_the_settings_of_filer_have_no_fault(library):
+    assert "no issues" in library.managed("check")
+
+
+def upload_to_filer(library, path, kind):
+    return library.post(
+        "/admin/filer/clipboard/operations/upload/no_folder/",
+        f"file=@{path};type={kind}",
+        page="/admin/password_change/",
+    )
+
+
+def test_an_image_of_filer_is_measured_and_has_thumbnails_that_are_ciphertext_on_disk(library, tmp_path):
+    content = image((640, 480), "JPEG")
+    (tmp_path / "photo.jpg").write_bytes(content)
+    added = upload_to_filer(library, tmp_path / "photo.jpg", "image/jpeg")
+    assert added.status == 200, library.log()
+    number = added.json()["file_id"]
+    icon = library.get(f"/admin/filer/image/icon/{number}/120")
+    assert icon.status == 302, library.log()
+    assert is_canary(library.get(icon.header("location")).body)
+    assert any("filer_public_thumbnails" in name for name in library.stored())
+    page = library.get(f"/admin/filer/image/{number}/change/").body.decode()
+    assert "640" in page
+    assert "480" in page
+    (original,) = [name for name in library.stored() if name.startswith("filer_public/")]
+    assert library.get(f"/media/{original}").body == content
+    library.check_disks()
+
+
+def test_a_file_of_filer_is_served_in_ranges_and_ciphertext_on_disk(library, tmp_path):
+    (tmp_path / "report.txt").write_bytes(CANARY * 1000)
+    added = upload_to_filer(library, tmp_path / "report.txt", "text/plain")
+    assert added.status == 200, library.log()
+    (name,) = [name for name in library.stored() if name.endswith("report.txt")]
+    part = library.get(f"/media/{name}", "--range", "100-149")
+    assert (part.status, part.body) == (206, (CANARY * 1000)[100:150])
+    library.check_disks()
+
+
 def test_canaries_would_be_found(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 100 + image(kind="JPEG"))
     (tmp_path / "b").write_bytes(b"x" + CANARY)
