@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -316,6 +317,9 @@ def test_a_file_of_filer_is_served_in_ranges_and_ciphertext_on_disk(library, tmp
     (tmp_path / "report.txt").write_bytes(CANARY * 1000)
     added = upload_to_filer(library, tmp_path / "report.txt", "text/plain")
     assert added.status == 200, library.log()
+    asked = f"from filer.models import File; print(File.objects.get(pk={added.json()['file_id']}).sha1)"
+    digest = hashlib.sha1(CANARY * 1000, usedforsecurity=False).hexdigest()
+    assert library.managed("shell", "--verbosity", "0", "-c", asked).split() == [digest]
     (name,) = [name for name in library.stored() if name.endswith("report.txt")]
     part = library.get(f"/media/{name}", "--range", "100-149")
     assert (part.status, part.body) == (206, (CANARY * 1000)[100:150])

@@ -60,6 +60,33 @@ def test_the_file_of_a_handler_without_the_middleware_is_closed(tmp_path, monkey
         assert not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_that_is_a_file_is_shown_like_another_where_it_is_declared(declared, tmp_path, monkeypatch):
+    """The handlers have it from a parser of Django REST framework."""
+    from rest_framework.parsers import FileUploadParser
+    from rest_framework.response import Response
+    from rest_framework.views import APIView
+
+    class View(APIView):
+        parser_classes = (FileUploadParser,)
+        authentication_classes = permission_classes = ()
+
+        def put(self, request, **_named):
+            upload = request.data["file"]
+            return Response([upload.read().decode(), default_storage.save("a", upload)])
+
+    settings = {"SECUREFS_RAW_UPLOADS": ["/raw/*"]} if declared else {}
+    with project(tmp_path, monkeypatch, **settings) as media:
+        django_project.urlpatterns.append(path("raw/<str:filename>", View.as_view()))
+        client = Client(raise_request_exception=False)
+        answer = client.put("/raw/report.txt", CANARY, content_type="text/csv")
+        if declared:
+            assert answer.json() == [CANARY.decode(), "a"]
+            assert verify(media / "a", KEYRING).size == len(CANARY)
+        else:
+            assert (answer.status_code, list(media.iterdir())) == (500, [])
+
+
 class Form:
     """The body of a form with one file of so many bytes, of which few are held at a time."""
 

@@ -223,6 +223,17 @@ def test_a_plain_file_that_can_not_be_stored_is_told(media):
     assert [record["outcome"] for record in records(media, "file.plain")] == ["started", "failure"]
 
 
+def test_a_file_that_the_other_storage_does_not_take_is_told(media, monkeypatch):
+    def full(self, name, content):
+        content.read(70_000)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(FileSystemStorage, "_save", full)
+    with pytest.raises(OSError, match="no space left"):
+        default_storage.save("a", ContentFile(TEXT))
+    assert [record["outcome"] for record in records(media, "file.encrypt")] == ["started", "failure"]
+
+
 def test_storages_stand_in_migrations(media):
     for kind in (SealedStorage, PlainStorage):
         text, imports = MigrationWriter.serialize(kind(location="/srv/a"))
