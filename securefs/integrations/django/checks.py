@@ -210,7 +210,7 @@ def _fields() -> Iterator[Any]:
 
 def _storages_of(field: Any) -> list[Any]:
     """Return all storages that a field has: those of other apps have more than ``storage``."""
-    found = []
+    found: list[Any] = []
     for value in vars(field).values():
         found += value.values() if isinstance(value, dict) else [value]
     return [_real(one) for one in found if isinstance(one, Storage)]

@@ -188,7 +188,7 @@ def sealed(content: Any, name: str) -> Sealed:
 def _sealed_here(content: Any) -> Any:
     """Return the ciphertext of an upload of this request, as a file; None if this is none.
 
-    Also of a copy that an app made of what ``chunks()`` gave: it is opened, so it is what it says.
+    Also of a copy that an app made of what ``chunks()`` gave: all of it is verified.
     """
     if (upload := _upload_in(content)) is not None:
         return None if upload.is_rewritten else upload.sealed.file
@@ -199,7 +199,8 @@ def _sealed_here(content: Any) -> Any:
     content.seek(0)
     if known is None:
         return None
-    exchange.open(content).close()
+    with exchange.open(content) as opened:
+        opened.check()
     return content
 
 

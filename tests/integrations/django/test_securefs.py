@@ -14,6 +14,7 @@ from support.journals import all_records
 from support.uploads import CANARY
 
 from securefs.header import MAGIC
+from securefs.integrations.django import config
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,17 @@ def test_a_file_that_can_not_be_imported_is_told(media):
         run("import")
     (told,) = records(media)
     assert (told["outcome"], told["obj"]["name"]) == ("failure", "sealed")
+
+
+def test_what_can_not_be_recorded_is_not_changed(media, tmp_path):
+    (media / "old").write_bytes(CANARY)
+    (tmp_path / "other").mkdir(mode=0o700)
+    with override_settings(SECUREFS_AUDIT_DIR=tmp_path / "other"):
+        config.means()
+        (tmp_path / "other").rmdir()
+        with pytest.raises(CommandError, match="journal"):
+            run("import")
+    assert (media / "old").read_bytes() == CANARY
 
 
 def test_where_there_is_nothing_to_do_it_says_so(media, tmp_path):

@@ -166,6 +166,44 @@ def test_what_can_not_seek_is_stored_in_a_request_that_has_uploads(media):
     assert verify(media / "once", KEYRING).size == len(TEXT)
 
 
+@pytest.mark.parametrize("offset", [-1, 150_000])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_copy_of_an_upload_that_is_not_whole_is_not_stored(offset, cut, media):
+    def view(request):
+        copy = bytearray(b"".join(request.FILES["f"].chunks()))
+        if cut:
+            del copy[offset:]
+        else:
+            copy[offset] ^= 1
+        with pytest.raises(IntegrityError):
+            default_storage.save("b", ContentFile(bytes(copy)))
+        return HttpResponse()
+
+    django_project.urlpatterns.append(path("", view))
+    assert Client().post("/", {"f": SimpleUploadedFile("x", TEXT)}).status_code == 200
+    assert not (media / "b").exists()
+
+
+def test_what_an_object_store_opened_is_closed(media, monkeypatch):
+    storage = storages["remote"]
+    storage.save("a", ContentFile(TEXT))
+    storage.inner.save("plain", ContentFile(CANARY))
+    closed = []
+    opening = storage.inner.open
+
+    def noting(name, mode):
+        raw = opening(name, mode)
+        raw.close = lambda: closed.append(name)  # that of a file in memory does nothing
+        return raw
+
+    monkeypatch.setattr(storage.inner, "open", noting)
+    with storage.open("a"):
+        assert closed == []
+    with pytest.raises(FormatError):
+        storage.open("plain")
+    assert closed == ["a", "plain"]
+
+
 def test_a_file_of_one_storage_is_sealed_anew_in_another(media):
     default_storage.save("a", ContentFile(TEXT))
     with default_storage.open("a") as file:

@@ -219,6 +219,7 @@ def test_a_response_made_of_a_stored_file_is_verified_and_served_in_ranges(media
     assert answer["Content-Length"] == str(len(TEXT))
     part = Client().get("/a", headers={"Range": "bytes=5-9"})
     assert (part.status_code, part.getvalue()) == (206, TEXT[5:10])
+    assert (part["Content-Range"], part["Content-Length"]) == (f"bytes 5-9/{len(TEXT)}", "5")
     assert events(media, "file.decrypt")
     stored = bytearray((media / "a.png").read_bytes())
     stored[len(stored) // 2] ^= 1
