@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 from django.core.checks import run_checks
 from django.core.files.storage import FileSystemStorage, default_storage, storages
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.db import models
 from django.test import override_settings
 from django.test.utils import isolate_apps
@@ -15,7 +17,14 @@ from django.urls import path
 from support import django_project
 from support.django_project import HANDLERS, STATIC, project
 
-from securefs.integrations.django import PlainStorage, SealedStorage, checks, get_wsgi_application, serve
+from securefs.integrations.django import (
+    PlainStorage,
+    SealedStorage,
+    checks,
+    config,
+    get_wsgi_application,
+    serve,
+)
 
 SEALED = {"BACKEND": "securefs.integrations.django.SealedStorage"}
 LOCAL = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
@@ -55,6 +64,15 @@ def test_a_setting_that_can_not_be_used_is_one_message():
 def test_a_key_that_is_missing_is_named(monkeypatch):
     monkeypatch.delenv("FILE_KEY_BASE64")
     assert "FILE_KEY_BASE64 is not set" in found(SECUREFS_MAX_FILES=7)["E001"]
+
+
+def test_an_error_stops_a_command_unless_it_is_silenced(monkeypatch):
+    monkeypatch.delenv("FILE_KEY_BASE64")
+    config.forget()
+    with pytest.raises(SystemCheckError, match=r"securefs\.E001"):
+        call_command("check")
+    with override_settings(SILENCED_SYSTEM_CHECKS=["securefs.E001"]):
+        call_command("check")
 
 
 def test_a_handler_that_shows_ciphertext_is_named():
