@@ -36,7 +36,7 @@ from securefs.errors import ConfigurationError, JournalError
 from securefs.secrecy import clears_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from securefs.audit.pseudonym import Kind, Pseudonyms
 
@@ -75,6 +75,8 @@ class Journal:
         above.
     :param on_failure: ``closed`` raises when a record cannot be written; ``continue`` counts it
         instead.
+    :param on_loss: ``on_loss(first)`` is called after each record that could not be written; it is
+        True for the first one of an outage. An error in it is logged, and changes nothing else.
     :raises ConfigurationError: a value is not one of these, or the folder is not fit for evidence.
     """
 
@@ -90,12 +92,16 @@ class Journal:
         names: Names = "pseudonym",
         sync: Sync = "buffered",
         on_failure: OnFailure = "closed",
+        on_loss: Callable[[bool], object] | None = None,
     ) -> None:
         if directory is not None:
             require("directory", directory, (str, os.PathLike), "the path of a folder")
         _require("names", names, get_args(Names))
         _require("sync", sync, get_args(Sync))
         _require("on_failure", on_failure, get_args(OnFailure))
+        if on_loss is not None:
+            require_function("on_loss", on_loss, "a function")
+        self._on_loss = on_loss
         self._settings: Mapping[str, str | int] = {"names": names, "sync": sync, "on_failure": on_failure}
         self._stream = stream  # kept, so that its descriptor stays open
         # Read now, because it imports modules: a child that is forked while a thread imports would
@@ -114,11 +120,14 @@ class Journal:
 
     @classmethod
     @clears_frames
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Journal:
+    def from_env(
+        cls, environ: Mapping[str, str] = os.environ, *, on_loss: Callable[[bool], object] | None = None
+    ) -> Journal:
         """Return the journal that the environment variables SECUREFS_AUDIT_* describe.
 
         They are SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC and SECUREFS_AUDIT_NAMES.
 
+        :param on_loss: as for :class:`Journal`.
         :raises ConfigurationError: one line that names the variable and its allowed values.
         """
         directory = environ.get("SECUREFS_AUDIT_DIR")
@@ -135,6 +144,7 @@ class Journal:
                 directory,
                 sync="record" if sync == "record" else "buffered",
                 names="clear" if names == "clear" else "pseudonym",
+                on_loss=on_loss,
             )
         except ConfigurationError as error:
             raise ConfigurationError(f"SECUREFS_AUDIT_DIR: {error}") from error
@@ -163,6 +173,7 @@ class Journal:
             with self._exclusive():
                 self._record(entry)
         finally:
+            self._outage.report(self._on_loss)
             # A server's log on the stream that stalls would wait for ever.
             if self._outage.pending and not self.stalls_the_log:
                 self._outage.tell()

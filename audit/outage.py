@@ -7,9 +7,13 @@ that is refused in between comes from whoever refuses it.
 from __future__ import annotations
 
 import logging
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from securefs.audit.sink import ChainBrokenError
 
 __all__ = ["Outage"]
@@ -24,14 +28,16 @@ class Outage:
     journal.
     """
 
-    __slots__ = ("_news", "_outage")
+    __slots__ = ("_losses", "_news", "_outage")
 
     def __init__(self) -> None:
         self._outage = False
         self._news: list[tuple[int, str]] = []
+        self._losses: deque[bool] = deque()  # whether each was the first of an outage
 
     def failed(self, error: ChainBrokenError, consequence: str) -> None:
         """Note that a record could not be written."""
+        self._losses.append(not self._outage)
         if not self._outage:
             self._outage = True
             self._news.append((logging.ERROR, f"the audit journal cannot be written: {error}; {consequence}"))
@@ -47,6 +53,21 @@ class Outage:
     def note(self, message: str) -> None:
         """Note something else that the operator should know."""
         self._news.append((logging.WARNING, message))
+
+    def report(self, on_loss: Callable[[bool], object] | None) -> None:
+        """Call ``on_loss(first)`` for each record that was lost since the last report."""
+        # Another thread may report at the same time, and take the last one.
+        with suppress(IndexError):
+            while True:
+                first = self._losses.popleft()
+                if on_loss is not None:
+                    self._call(on_loss, first)
+
+    def _call(self, on_loss: Callable[[bool], object], first: bool) -> None:
+        try:
+            on_loss(first)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the record was lost
+            self.note(f"on_loss failed: {type(error).__name__}: {error}")
 
     @property
     def pending(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from support.journals import ROOT, only_chain
 
 from securefs.audit import Entry, Journal
-from securefs.errors import JournalError
+from securefs.errors import ConfigurationError, JournalError
 
 
 @pytest.fixture
@@ -52,6 +52,48 @@ def test_each_outage_has_its_own_lines(lost, caplog):
         refuse(journal)
         journal.record(Entry("key.use"))
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 3
+
+
+def test_each_record_that_is_lost_is_reported(tmp_path, caplog):
+    heard = []
+    journal = Journal(tmp_path / "j", on_loss=heard.append)
+    journal.record(Entry("key.use"))
+    (tmp_path / "j").rename(tmp_path / "gone")
+    refuse(journal, 3)
+    assert heard == [True, False, False]
+    (tmp_path / "gone").rename(tmp_path / "j")
+    journal.record(Entry("key.use"))
+    assert heard == [True, False, False]
+    journal.close()
+    refuse(journal)
+    assert heard == [True, False, False, True]
+
+
+def test_an_error_of_who_is_told_changes_nothing(tmp_path, caplog):
+    def fail(first):
+        raise RuntimeError("no\nluck")
+
+    journal = Journal(tmp_path / "j", on_loss=fail)
+    (tmp_path / "j").rename(tmp_path / "gone")
+    refuse(journal)
+    assert [record.message for record in caplog.records][1:] == ["on_loss failed: RuntimeError: no\\nluck"]
+
+
+def test_who_is_told_may_write_to_the_journal(tmp_path):
+    """It is called after the journal was released."""
+    journal = Journal(
+        tmp_path / "j",
+        on_loss=lambda first: (tmp_path / "gone").rename(tmp_path / "j") and journal.record(Entry("key.use")),
+    )
+    (tmp_path / "j").rename(tmp_path / "gone")
+    refuse(journal)
+    journal.close()
+    assert len(only_chain(tmp_path / "j").read_bytes().splitlines()) == 3
+
+
+def test_what_is_to_be_told_must_be_a_function(tmp_path):
+    with pytest.raises(ConfigurationError, match="on_loss must be a function"):
+        Journal(tmp_path / "j", on_loss=1)
 
 
 def test_a_journal_that_goes_on_says_so(tmp_path, caplog):

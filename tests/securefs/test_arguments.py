@@ -154,6 +154,7 @@ CALLS = {
         "names": "clear",
         "sync": "buffered",
         "on_failure": "closed",
+        "on_loss": lambda first: None,
     },
     Policy: lambda _: {},
     open_encrypted: lambda _: {
