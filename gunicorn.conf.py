@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
+    from gunicorn.workers.base import Worker
 
 
 def _refuse(message: str) -> NoReturn:
@@ -118,13 +119,25 @@ preload_app = False
 
 
 def on_starting(server: Arbiter) -> None:
-    """Load the app in the master; exit with one line and code 2 if it refuses its configuration."""
+    """Load the app in the master; exit with one line and code 2 if it refuses its configuration.
+
+    Before that, make the folder in which the workers count, if SECUREFS_METRICS is set.
+    """
     # Imported here, because the path is set up only when gunicorn starts.
+    from securefs.cli import exporter  # noqa: PLC0415
     from securefs.errors import SecureFSError  # noqa: PLC0415
 
+    metrics = None
     try:
+        if "SECUREFS_METRICS" in os.environ:
+            metrics = exporter.prepare(os.environ, user=server.cfg.uid, group=server.cfg.gid)
+            server.securefs_metrics = metrics
         server.app.wsgi()
-    except SecureFSError as error:
+    except (SecureFSError, SystemExit) as error:
+        if metrics is not None:
+            metrics.stop()
+        if isinstance(error, SystemExit):
+            raise
         _refuse(str(error))
 
 
@@ -132,7 +145,7 @@ def when_ready(server: Arbiter) -> None:
     """Start the sealer of the journal beside the workers, unless SECUREFS_AUDIT_SEAL is off.
 
     It is a process of its own that nobody waits for: if it dies, the server goes on, the log says
-    so, and it is started again.
+    so, and it is started again. The endpoint of SECUREFS_METRICS is another one.
     """
     from securefs.cli import beside  # noqa: PLC0415
     from securefs.errors import SecureFSError  # noqa: PLC0415
@@ -143,10 +156,23 @@ def when_ready(server: Arbiter) -> None:
         )
     except SecureFSError as error:
         _refuse(str(error))
+    if (metrics := getattr(server, "securefs_metrics", None)) is not None:
+        try:
+            metrics.start()
+        except OSError as error:
+            server.log.warning("securefs: no metrics: the endpoint can't be started: %s", error)
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    """Have what an ended worker counted added to the totals."""
+    if (metrics := getattr(server, "securefs_metrics", None)) is not None:
+        metrics.ended(worker.pid)
 
 
 def on_exit(server: Arbiter) -> None:
-    """Let the sealer seal what the workers wrote last, and end."""
+    """Let the sealer seal what the workers wrote last, and end; end the endpoint of the metrics."""
+    if (metrics := getattr(server, "securefs_metrics", None)) is not None:
+        metrics.stop()
     sealer = getattr(server, "securefs_sealer", None)
     if sealer is not None and not sealer.stop():
         server.log.warning("securefs: the sealer still runs; it ends when no worker is left")

@@ -15,7 +15,7 @@ NAMES = re.compile(
 )
 
 
-PUBLIC = {"securefs", "securefs.audit", "securefs.disk", "securefs.middleware"}
+PUBLIC = {"securefs", "securefs.audit", "securefs.disk", "securefs.metrics", "securefs.middleware"}
 
 
 def imports_of(path):

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+    from securefs.audit import Entry
+    from securefs.metrics import Metrics
+
 __all__ = ["App", "ReferenceApp", "create_app"]
 
 MAX_LOGIN_FORM: Final = 4096  # bytes
@@ -84,7 +87,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ReferenceApp:
     database = open_database(directory)
     storage, key_check = Storage(directory, database), KeyCheck(directory, keyring)
     key_check.prepare(storage)
-    journal = Journal.from_env(environ)
+    metrics = _metrics(environ)
+    journal = Journal.from_env(environ, on_loss=None if metrics is None else metrics.on_loss)
     app = App(keyring, journal, Tokens(database), storage, key_check)
     # A worker that ends in order records it in its chain. The finalizer survives the fork: the
     # master itself never opens a chain.
@@ -98,7 +102,20 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ReferenceApp:
         upload_paths=("/files",),
         other_bodies="refuse",
     )
-    return ReferenceApp(app, keyring, journal, policy)
+    return ReferenceApp(app, keyring, journal, policy, None if metrics is None else metrics.on_event)
+
+
+def _metrics(environ: Mapping[str, str]) -> Metrics | None:
+    """Return what counts for SECUREFS_METRICS; who serves the counts is docs/monitoring.md."""
+    if "SECUREFS_METRICS" not in environ:
+        return None
+    try:
+        from securefs.metrics import Metrics  # noqa: PLC0415  # needs prometheus-client
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"SECUREFS_METRICS: {error.name} is not installed: run pip install 'securefs[metrics]'"
+        ) from None
+    return Metrics()
 
 
 class ReferenceApp(SecureFS):
@@ -107,9 +124,22 @@ class ReferenceApp(SecureFS):
     :ivar key_ids: the ids of its keys, the one that seals first.
     """
 
-    def __init__(self, app: App, keyring: Keyring, journal: Journal, policy: Policy) -> None:
+    def __init__(
+        self,
+        app: App,
+        keyring: Keyring,
+        journal: Journal,
+        policy: Policy,
+        on_event: Callable[[Entry], object] | None = None,
+    ) -> None:
         super().__init__(
-            app, keyring=keyring, journal=journal, policy=policy, context=app.context, authorize=app.authorize
+            app,
+            keyring=keyring,
+            journal=journal,
+            policy=policy,
+            context=app.context,
+            authorize=app.authorize,
+            on_event=on_event,
         )
         self.key_ids = keyring.key_ids
 

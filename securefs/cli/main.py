@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     _file_commands(commands)
     _token_commands(commands)
     _audit_commands(commands)
+    _metrics_command(commands)
     text = "say whether an app can start with these settings: keys, places, journal, data folder, versions"
     command = _command(commands, "check", "securefs.cli.check:run", text)
     _data_option(command)
@@ -333,6 +334,7 @@ def _audit_commands(commands: Commands) -> None:
     actions = audit.add_subparsers(metavar="ACTION", required=True)
     add_actions(lambda name, run, text: _command(actions, name, run, text))
     _seal_commands(actions)
+    _export_command(actions)
 
 
 def _seal_commands(actions: Commands) -> None:
@@ -357,6 +359,27 @@ def _seal_commands(actions: Commands) -> None:
 def _log_option(command: argparse.ArgumentParser) -> None:
     text = "the log's folder; default: SECUREFS_AUDIT_LOG, or log in the journal"
     command.add_argument("--log", metavar="LOG", help=text)
+
+
+def _export_command(actions: Commands) -> None:
+    text = "print the records of a journal for a SIEM, one line each, on standard output"
+    command = _command(actions, "export", "securefs.cli.audit_export:run", text)
+    command.add_argument("directory", metavar="DIR")
+    text = "OCSF 1.8.0, ECS 9.4.0 or CEF 0"
+    command.add_argument("--format", choices=("ocsf", "ecs", "cef"), required=True, help=text)
+    _log_option(command)
+
+
+def _metrics_command(commands: Commands) -> None:
+    text = "serve metrics for Prometheus on a loopback address: what workers counted, and what is sealed"
+    command = _command(commands, "metrics", "securefs.cli.metrics:run", text)
+    command.add_argument("directory", metavar="DIR", nargs="?", help="journal; default: SECUREFS_AUDIT_DIR")
+    text = "such as 127.0.0.1:9464; default: SECUREFS_METRICS"
+    command.add_argument("--listen", metavar="ADDRESS", help=text)
+    _log_option(command)
+    command.add_argument(
+        "--stdin", action="store_true", help="end when standard input ends: for a server that started it"
+    )
 
 
 def _port(text: str) -> int:

@@ -7,8 +7,10 @@ import os
 import re
 import resource
 import sqlite3
+import sys
 
 import pytest
+from prometheus_client import REGISTRY
 from support.journals import only_chain, records
 from support.reference_app import HTML, SAME_SITE, Site, post_files
 from support.servers import app_environ
@@ -474,3 +476,21 @@ def test_a_files_folder_that_is_none_is_refused(tmp_path):
 def test_the_package_has_no_other_name():
     with pytest.raises(AttributeError, match=r"'securefs\.app' has no attribute 'nothing'"):
         securefs.app.nothing  # noqa: B018
+
+
+def test_metrics_without_their_package_are_refused(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "prometheus_client"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "securefs.metrics", raising=False)
+    with pytest.raises(
+        ConfigurationError, match=r"prometheus_client is not installed: run pip install 'securefs\[metrics\]'"
+    ):
+        create_app(app_environ(tmp_path, SECUREFS_METRICS="127.0.0.1:0"))
+
+
+def test_metrics_count_what_the_app_does(tmp_path):
+    site = Site(tmp_path, SECUREFS_METRICS="127.0.0.1:0")
+    labels = {"event": "auth.denied", "outcome": "failure"}
+    before = REGISTRY.get_sample_value("securefs_operations_total", labels)
+    assert site.get("/files", headers={}).status_code == 401
+    assert REGISTRY.get_sample_value("securefs_operations_total", labels) == before + 1

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
+from prometheus_client.parser import text_string_to_metric_families
 from support.sealed import all_sealed, read_sealed
 from support.servers import (
     DEADLINE,
@@ -106,6 +107,110 @@ def test_the_addresses_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
     config = WSGIApplication().cfg
     assert (config.bind, config.forwarded_allow_ips, config.workers) == (["127.0.0.1:9"], ["10.0.0.1"], 3)
+
+
+def metrics_of(port):
+    reply = curl(f"http://127.0.0.1:{port}/metrics")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(reply.body.decode())
+        for sample in family.samples
+    }
+
+
+def test_the_workers_count_together_and_lose_nothing_when_they_are_replaced(tmp_path):
+    environ = app_environ(tmp_path, SECUREFS_METRICS="127.0.0.1:0", TMPDIR=str(tmp_path), WEB_CONCURRENCY="2")
+    log = tmp_path / "log"
+    # Each worker ends after some requests.
+    with gunicorn(log, environ, "--max-requests", "5", "--max-requests-jitter", "3") as server:
+        found = wait_until(
+            lambda: re.search(r"metrics on http://127\.0\.0\.1:(\d+)/metrics", server.log), "the endpoint"
+        )
+        token = Tokens(open_database(tmp_path / "data")).issue("alice").secret
+        body, kind = multipart([("a.txt", b"x" * 1000)])
+        for _ in range(30):
+            headers = ["-H", f"Authorization: Bearer {token}", "-H", f"Content-Type: {kind}"]
+            reply = curl(*headers, "--data-binary", "@-", f"{server.url}/files", data=body)
+            assert reply.status == 201
+        path = reply.json()["files"][0]["url"]
+        assert curl("-H", f"Authorization: Bearer {token}", f"{server.url}{path}").body == b"x" * 1000
+        assert curl(f"{server.url}/files").status == 401
+        assert server.log.count("Autorestarting worker") >= 2
+        values = metrics_of(found[1])
+        assert values["securefs_operations_total", "file.encrypt", "success"] == 30
+        assert values["securefs_operations_total", "request.answered", "success"] == 30
+        assert values["securefs_operations_total", "auth.denied", "failure"] == 1
+        assert values["securefs_failures_total", "auth.denied", "none"] == 1
+        assert values["securefs_upload_bytes_total",] == 30_000
+        assert values["securefs_download_bytes_total",] == 1000
+        assert values["securefs_journal_unsealed_records",] > 90
+        (folder,) = tmp_path.glob("securefs-metrics-*")
+        ended = [path for path in folder.glob("counter_*") if path.name != "counter_total.db"]
+        assert len(ended) <= 2 + 1 + 2  # the workers, the master, and what ended just now
+    assert not folder.exists()
+
+
+def test_what_the_journal_loses_is_counted(tmp_path):
+    environ = app_environ(tmp_path, SECUREFS_METRICS="127.0.0.1:0", TMPDIR=str(tmp_path))
+    with gunicorn(tmp_path / "log", environ) as server:
+        found = wait_until(
+            lambda: re.search(r"metrics on http://127\.0\.0\.1:(\d+)/metrics", server.log), "the endpoint"
+        )
+        (tmp_path / "journal").rename(tmp_path / "away")
+        for _ in range(3):
+            assert (
+                curl("--data", "token=x", "-H", "Sec-Fetch-Site: same-origin", f"{server.url}/login").status
+                == 503
+            )
+        values = metrics_of(found[1])
+        assert values["securefs_journal_lost_records_total",] == 3
+        assert 1 <= values["securefs_journal_outages_total",] <= 2
+        assert values["securefs_journal_readable",] == 0
+        (tmp_path / "away").rename(tmp_path / "journal")
+
+
+def test_an_endpoint_that_cannot_be_started_is_told_and_the_server_goes_on(config, monkeypatch):
+    def refuse():
+        raise PermissionError(13, "Permission denied", "python")
+
+    told = []
+    log = SimpleNamespace(warning=lambda text, *values: told.append(text % values))
+    server = SimpleNamespace(cfg=config, log=log, securefs_metrics=SimpleNamespace(start=refuse))
+    monkeypatch.setenv("SECUREFS_AUDIT_SEAL", "off")
+    config.when_ready(server)
+    assert told == [
+        "securefs: no metrics: the endpoint can't be started: [Errno 13] Permission denied: 'python'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        pytest.param(
+            {"SECUREFS_METRICS": "0.0.0.0:9464"}, "SECUREFS_METRICS is '0.0.0.0:9464'", id="address"
+        ),
+        pytest.param(
+            {"SECUREFS_METRICS": "127.0.0.1:0", "SECUREFS_FORMAT": "1"}, "SECUREFS_FORMAT", id="app"
+        ),
+    ],
+)
+def test_a_server_that_does_not_start_leaves_no_folder_of_counters(tmp_path, variables, said):
+    environ = app_environ(tmp_path, TMPDIR=str(tmp_path), **variables)
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--config",
+        str(ROOT / "gunicorn.conf.py"),
+        "--bind",
+        "127.0.0.1:0",
+    ]
+    done = subprocess.run(
+        command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert f"securefs: {said}" in done.stderr
+    assert list(tmp_path.glob("securefs-metrics-*")) == []
 
 
 def test_an_app_that_refuses_to_start_ends_the_server_with_one_line(config, capsys):

@@ -1,1 +1,0 @@
-"""A site of Wagtail."""

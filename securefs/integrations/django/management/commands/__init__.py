@@ -1,1 +1,0 @@
-"""The commands of manage.py: one module each."""
