@@ -10,7 +10,8 @@ The file name is, in this order:
 3. ``filename`` as it stands, between quotation marks or not. Quotation marks inside the name are
    accepted if no further parameter follows: the name then ends at the last one.
 
-Any other parameter with an asterisk, a repeated one, and one without value is refused. No I/O.
+Any other parameter with an asterisk, a repeated one, and one without value is refused. A tab is
+white space behind a semicolon (RFC 9110 section 5.6.6), and refused elsewhere. No I/O.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _QUOTED_PAIRS: Final = r'"((?:[^"\\]|\\.)*)"'
 # ... unless only the browsers' reading is possible: there a backslash is an ordinary character.
 _QUOTED_PLAIN: Final = r'"([^"]*)"'
 _PAIRS, _PLAIN = (
-    re.compile(rf' *; *([A-Za-z0-9_\-*]+)(?:=(?:{quoted}|([^" ;\\][^";\\]*)))?')
+    re.compile(rf' *;[ \t]*([A-Za-z0-9_\-*]+)(?:=(?:{quoted}|([^" ;\\][^";\\]*)))?')
     for quoted in (_QUOTED_PAIRS, _QUOTED_PLAIN)
 )
-_EMPTY: Final = re.compile(r" *;(?= *(?:;|$))")
+_EMPTY: Final = re.compile(r" *;(?=[ \t]*(?:;|$))")
 # What may stand without quotes. In a file name, anything: wherever it ends, the part is a file. In
 # a name, nothing in which another parser could find a parameter.
 _UNQUOTED: Final = {
@@ -48,8 +49,8 @@ _UNQUOTED: Final = {
 # RFC 9110 section 5.6.2: token
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # The beginning of a file name that may have quotes in it that nobody escaped.
-_FILENAME: Final = re.compile('; *filename="', re.IGNORECASE)
-_NEXT_PARAMETER: Final = re.compile('" *;')
+_FILENAME: Final = re.compile(r';[ \t]*filename="', re.IGNORECASE)
+_NEXT_PARAMETER: Final = re.compile(r'"[ \t]*;')
 # RFC 8187 section 3.2: ext-value. Its charsets are the two that all readers must know.
 _EXTENDED: Final = re.compile(r"(utf-8|iso-8859-1)'[A-Za-z0-9\-]*'((?:[^%]|%[0-9A-Fa-f]{2})*)", re.IGNORECASE)
 # RFC 2047 section 2: encoded-word, of any length, with the language of RFC 2231.
@@ -85,6 +86,8 @@ def parse_disposition(text: str) -> Disposition:
     if kind is None:
         raise MalformedDispositionError("a part's disposition is neither form-data nor attachment")
     parameters = _parse(text[kind.end() :])
+    if any("\t" in value for value in parameters.values()):
+        raise MalformedDispositionError("a part's name or file name holds control characters")
     filename = _filename(parameters)
     if filename is None and kind[1].lower() == "attachment":
         raise MalformedDispositionError("a part is an attachment without a file name")

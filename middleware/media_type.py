@@ -97,7 +97,7 @@ def type_of_file(text: str) -> str:
     """
     if is_media_type(text):
         return text
-    name = text.partition(";")[0].rstrip(" ")
+    name = text.partition(";")[0].rstrip(" \t")
     return name if is_media_type(name) else DEFAULT_TYPE
 
 

@@ -255,14 +255,13 @@ def _parse_header_lines(block: bytes) -> dict[bytes, str]:
     headers: dict[bytes, str] = {}
     for line in block.split(b"\r\n"):
         match = _HEADER_LINE.fullmatch(line)
-        value = match[2].strip(b" \t") if match else b"\t"
-        if match is None or b"\t" in value:
+        if match is None:
             raise MalformedBodyError("a part's header line is not 'name: value', or holds control characters")
         name = match[1].lower()
         if name in headers:
             raise MalformedBodyError("a part has the same header twice")
         try:
-            headers[name] = value.decode("utf-8")
+            headers[name] = match[2].strip(b" \t").decode("utf-8")
         except UnicodeDecodeError:
             raise MalformedBodyError("a part's header is not UTF-8") from None
     return headers
@@ -279,6 +278,8 @@ def _parse_header(headers: dict[bytes, str], size: int) -> Part:
     if content_type.lower().startswith("multipart/"):
         raise MalformedBodyError("a part is itself multipart")
     content_type = (type_of_field if disposition.filename is None else type_of_file)(content_type)
+    # In a well-formed type, a tab is white space around a semicolon.
+    content_type = content_type.replace("\t", " ")
     return Part(disposition.name, disposition.filename, content_type, size, b"content-range" in headers)
 
 

@@ -35,7 +35,7 @@ from securefs.errors import (
 )
 from securefs.files import FileInfo, verify
 from securefs.header import FIXED_SIZE, MAGIC, MAX_SLOT_SIZE, MAX_SLOTS
-from securefs.importing import encrypt_in_place
+from securefs.importing import check_form, encrypt_in_place
 from securefs.joined import check_in_steps, examine, is_joined, parts
 from securefs.reader import open_encrypted
 from securefs.reencryption import needs_reencryption, reencrypt
@@ -350,7 +350,8 @@ def import_one(
 ) -> Verdict:
     """Encrypt a file in place, unless it is in Format 2 already.
 
-    A Format 1 file under a key of the keyring is decrypted first. A damaged file is a failure.
+    A Format 1 file under a key of the keyring is decrypted first. A damaged file is a failure, and
+    so is one in Format 2 that has not the form of a whole file; its contents are not verified.
 
     :param context_of: as for :func:`verify_one`.
     :param dry_run: change nothing; tell what would be done.
@@ -378,8 +379,12 @@ def import_one(
         )
         return Verdict(found.path, Status.IMPORTED, what, info=info)
 
+    def kept(file: BinaryIO) -> Verdict:
+        check_form(file)
+        return Verdict(found.path, Status.UNCHANGED)
+
     acts = _Acts(
-        lambda _file: Verdict(found.path, Status.UNCHANGED),
+        kept,
         lambda _info, _required: seal(format_1=True),
         lambda file: _joined(found, file),
         lambda: seal(format_1=False),

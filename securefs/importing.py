@@ -13,14 +13,14 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from securefs.errors import FormatError
+from securefs.errors import FormatError, IntegrityError, Reason
 from securefs.files import COPY_SIZE
-from securefs.header import MAGIC
+from securefs.header import FIXED_SIZE, MAGIC, header_length, parse_header
 from securefs.reader import open_encrypted
 from securefs.replacing import replacement, seal_pieces, verified_copy
 from securefs.sealer import NewFiles
 from securefs.secrecy import clears_frames
-from securefs.suites import Suite
+from securefs.suites import TRAILER, Suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from securefs.keys import Keyring
     from securefs.primitives import Primitives
 
-__all__ = ["encrypt_in_place"]
+__all__ = ["check_form", "encrypt_in_place"]
 
 
 @clears_frames
@@ -71,6 +71,24 @@ def encrypt_in_place(
         pieces = _read(source, most=new.before.st_size)
         digest = seal_pieces(pieces, new.file, sealer, on_bytes)
         return verified_copy(new.file, keyring, context, digest)
+
+
+def check_form(file: BinaryIO) -> None:
+    """Check that a Format 2 file has the form of a whole one: header, length and last byte.
+
+    It needs no key, reads the header and one byte, and verifies nothing.
+
+    :param file: at its start.
+    :raises FormatError: the header is cut or malformed.
+    :raises IntegrityError: no writer makes a file of this length, or with this last byte.
+    """
+    start = file.read(FIXED_SIZE)
+    start += file.read(header_length(start) - len(start))
+    header = parse_header(start)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(-len(TRAILER), os.SEEK_END)
+    if not header.may_be_whole(size) or file.read() != TRAILER:
+        raise IntegrityError("the file was cut or extended", Reason.TRUNCATED)
 
 
 @contextmanager

@@ -139,6 +139,20 @@ def test_a_failed_download_is_resumed_when_the_file_was_restored(site, tmp_path)
     assert target.read_bytes() == DATA
 
 
+def test_only_if_range_keeps_a_client_from_joining_two_files(site, tmp_path):
+    # The first half was of a file with another ETag.
+    url, other = f"{site.url}/file/replaced", DATA[::-1]
+    site.put("replaced", seal(other))
+    target = tmp_path / "part"
+    target.write_bytes(DATA[:MIB])
+    resume = ("--continue-at", "-", "--output", str(target))
+    # curl's code for a server that sends the whole file where a part was asked for.
+    assert curl(*resume, "--header", 'If-Range: "of-the-first-one"', url) == 33
+    assert target.read_bytes() == DATA[:MIB]
+    assert curl(*resume, url) == 0
+    assert target.read_bytes() == DATA[:MIB] + other[MIB:]
+
+
 def test_requests_streams_and_resumes(site):
     with requests.Session() as session:
         session.trust_env = False

@@ -273,7 +273,7 @@ def test_a_wrong_type_is_accepted_or_told_in_one_line(function, name, wrong, fol
         pytest.param(SecureFS, "authorize", asynchronous, id="a coroutine function"),
         pytest.param(SecureFS, "on_refusal", asynchronous, id="a coroutine function that renders"),
         pytest.param(SecureFS, "on_event", "counts.update", id="the name of a hook"),
-        pytest.param(SecureFS, "context", b"tenant", id="a context that is no function"),
+        pytest.param(SecureFS, "context", "tenant", id="a context that is text"),
         pytest.param(Keyring, "primary", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", id="base64"),
         pytest.param(Keyring, "primary", 32, id="a number for a key"),
         pytest.param(Keyring, "previous", OTHER_KEY, id="one previous key"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.journals import open_descriptors
-from support.sealing import KEY, OTHER_KEY, RING, pattern, seal, seal_1
+from support.sealing import KEY, OTHER_KEY, RING, SUITES, pattern, seal, seal_1
 from support.special import bind
 
 from securefs import ConfigurationError, IntegrityError, Keyring, Reason
@@ -415,6 +415,28 @@ def test_what_is_imported_is_what_is_not_encrypted(dry_run):
         path.unlink()
 
 
+@pytest.mark.parametrize("suite", SUITES)
+def test_an_import_tells_what_is_no_whole_file_of_format_2(suite):
+    whole = seal(b"contents", suite=suite)
+    put("d/1", whole)
+    assert only("d", import_one).status is Status.UNCHANGED
+    for size in range(len(MAGIC), len(whole)):
+        put("d/1", whole[:size])
+        verdict = only("d", import_one)
+        # Another length may be whole, too: then the last byte tells.
+        assert (verdict.status, verdict.reason) == (Status.FAILED, Reason.TRUNCATED), size
+        assert only("d", import_one, dry_run=True).status is Status.FAILED
+    for data, reason in (
+        (whole + b"\0", Reason.TRUNCATED),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), Reason.TRUNCATED),
+        (whole[:8] + b"\x03" + whole[9:], Reason.BAD_HEADER),
+        (whole[:9] + b"\x7f" + whole[10:], Reason.BAD_HEADER),
+    ):
+        put("d/1", data)
+        assert only("d", import_one).reason is reason
+        assert Path("d/1").read_bytes() == data
+
+
 @pytest.mark.parametrize("break_links", [False, True])
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_names_that_would_keep_the_plaintext_are_told(dry_run, break_links):
@@ -467,7 +489,8 @@ def test_several_containers_are_one_finding_of_every_judge():
     (found,) = walk(["d"])
     assert rewrap_one(found, RING, lambda _: None).status is Status.JOINED
     assert key_of(found, RING, lambda _: None).status is Status.JOINED
-    assert import_one(found, RING, no_context).status is Status.UNCHANGED
+    # An import does not search for containers, but no writer makes a file of this length.
+    assert import_one(found, RING, no_context).status is Status.JOINED
     # What is damaged and one container is told as before, and so is what a file that is not
     # encrypted holds.
     put("d/1", seal(pattern(3000))[:-1])

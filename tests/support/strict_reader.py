@@ -22,9 +22,9 @@ _MORE_LENIENT = re.compile(
     "Wrong type|[Ss]egment Content-Length|Content-Length header|segment Content-Length"
 )
 
-# ... and a name without quotes that is no token.
+# ... and a name without quotes that is no token, or behind a tab.
 _NO_TOKEN = re.compile(
-    rb"""(?i); *name=(?!")[!#$%&'*+\-.^_`|~0-9A-Za-z]*[^!#$%&'*+\-.^_`|~0-9A-Za-z;"\r\n]"""
+    rb"""(?i); *name=(?!")[!#$%&'*+\-.^_`|~0-9A-Za-z]*[^!#$%&'*+\-.^_`|~0-9A-Za-z;"\r\n]|; *\t[ \t]*name="""
 )
 
 
