@@ -71,7 +71,7 @@ SLOW = (
     "middleware/test_upload.py::test_no_byte_of_plaintext_is_ever_in_a_file",
     "securefs/test_attacks.py::test_any_flipped_bit_is_refused",
     "securefs/test_attacks.py::test_any_flipped_bit_is_refused_by_the_second_decryptor",
-    "securefs/test_bulk.py::test_a_tree_may_be_deeper_than_calls_can_be",
+    "securefs/test_walking.py::test_a_tree_may_be_deeper_than_calls_can_be",
     "securefs/test_importing.py::test_whenever_it_is_killed_there_is_the_old_file_or_the_new_one",
     "securefs/test_recovery.py::test_whenever_it_is_killed_there_is_the_old_file",
     "securefs/test_reencryption.py::test_whenever_it_is_killed_there_is_the_old_file_or_the_new_one",
