@@ -36,6 +36,7 @@ SLOW = (
     "middleware/test_range_differential.py",
     "middleware/test_paths.py::test_spellings_composed_at_random_break_no_rule",
     "middleware/test_places.py",
+    "middleware/test_servable.py",
     "middleware/test_looking.py",
     "middleware/test_tracebacks.py",
     "middleware/test_vault.py",
