@@ -62,7 +62,7 @@ def is_file(transit: Transit) -> bool:
 
 def _is_servable_file(transit: Transit) -> bool:
     response, places = transit.response, transit.settings.places
-    claims = response.claims_ciphertext if response.opened is None else response.is_opened_whole()
+    claims = response.beginning.claims_ciphertext if response.opened is None else response.is_opened_whole()
     stored = response.is_stored()
     is_place = stored or response.wants_ciphertext or transit.shows_file
     must_be_file = is_place and response.status.startswith("2")
@@ -76,7 +76,7 @@ def _is_servable_file(transit: Transit) -> bool:
     if response.opened is not None:
         # It was opened on purpose, wherever it came from. What it gives is never decrypted.
         return claims
-    if response.packs_ciphertext:
+    if response.beginning.packs_ciphertext:
         raise _compressed(response)
     if not places.declared:
         _check_not_emptied(transit)
@@ -146,7 +146,7 @@ def _is_file_without_magic(transit: Transit, *, stored: bool) -> bool:
         # Its tag will tell.
         return True
     # What was read of a store itself was compressed by nobody on the way.
-    if response.packs_ciphertext or (response.is_opaque and not stored):
+    if response.beginning.packs_ciphertext or (response.beginning.is_opaque and not stored):
         raise _compressed(response)
     raise FormatError(_PLAINTEXT, Reason.NOT_ENCRYPTED)
 

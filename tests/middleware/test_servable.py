@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-
 import pytest
 from support.answers import SOURCES, TEXT, app_of, file_source, seal, seal_format_1, wrap
 from support.wsgi_client import call
@@ -119,25 +116,6 @@ def test_a_part_of_the_ciphertext_that_the_app_cut_is_refused(keyring, journal):
     app = wrap(app_of(file_source(seal(keyring)), status="206 Partial Content"), keyring, journal)
     assert call(app).status == 500
     assert journal.events() == [("file.integrity_failure", "failure", "bad_header")]
-
-
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
-def test_a_compressed_ciphertext_is_refused_and_a_compressed_page_passes(source, pack, keyring, journal):
-    """Compression inside of the middleware: the browser would unpack it and show ciphertext."""
-    for data, status in ((seal(keyring, TEXT[:5000]), 500), (b"<p>page</p>" * 1000, 200), (b"", 200)):
-        packed = pack(data)
-        name = "gzip" if pack is gzip.compress else "deflate"
-        app = app_of(SOURCES[source](packed), headers=[("Content-Encoding", name)])
-        answer = call(wrap(app, keyring, journal))
-        assert answer.status == status
-        assert status == 500 or answer.body == packed
-    assert journal.events() == [("file.decrypt", "failure", "compressed")]
-
-
-def test_what_only_claims_to_be_compressed_passes(keyring, journal):
-    app = app_of(lambda *_: iter([b"not gzip", b" at all"]), headers=[("Content-Encoding", "gzip")])
-    assert call(wrap(app, keyring, journal)).body == b"not gzip at all"
 
 
 @pytest.mark.parametrize(

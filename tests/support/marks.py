@@ -24,6 +24,7 @@ SLOW = (
     "cli/test_terminal.py",
     "fuzz/test_fuzz_campaign.py",
     "fuzz/test_fuzz_corpus.py::test_the_hostile_corpus_holds",
+    "middleware/test_beginning.py",
     "middleware/test_body.py",
     "middleware/test_codings.py",
     "middleware/test_content_types.py",
