@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 from itertools import chain
-from operator import eq
 from typing import TYPE_CHECKING, Any, Final
 
 from securefs.errors import JournalError
 from securefs.header import MAGIC, PREAMBLE_SIZE
-from securefs.middleware.codings import Inside, decoder_of
+from securefs.middleware.beginning import Beginning
 from securefs.middleware.file_wrapper import FileWrapper, as_bytes, opened_by_app
 from securefs.middleware.headers import is_identity, length_in, value_of, values_of
 from securefs.middleware.refusal import BodyRefusedError, Refusal
@@ -69,22 +68,15 @@ class Response:
         the app returns, however it begins.
     :param is_head: the client asked for headers only.
     :ivar refusal: why the output of the app can't be held, None while it can.
-    :ivar claims_ciphertext: whether the first bytes of the body are the magic, or half of them are:
-        then something changed it. Of a file that was cut inside its magic, four bytes are enough.
-    :ivar is_opaque: whether a library is missing for its Content-Encoding: nobody knows what is
-        inside.
+    :ivar beginning: what the first bytes of the body say it is.
     :ivar opened: what the app opened itself, with :func:`securefs.open_encrypted`, and answers
         with: verified plaintext. None if that isn't so.
     """
 
     refusal: Refusal | None = None
-    claims_ciphertext = False
-    is_opaque = False
     opened: EncryptedFile | None = None
     _file: FileWrapper | None = None  # the file that the app returned
     _handed: tuple[FileWrapper, ...] = ()  # the files that the app handed over
-    _coding: str | None = None  # its Content-Encoding
-    _inside: Inside | None = None  # what is inside of it
 
     def __init__(
         self,
@@ -106,7 +98,7 @@ class Response:
         self._server_write: Callable[[bytes], object] | None = None
         self._written: Spool | None = None
         self._spools: list[Spool | SealedSpool] = []
-        self._head = b""  # the first bytes of the body
+        self.beginning = Beginning()
         self._pulled: list[bytes] = []
         self._rest: Iterator[bytes] | None = None
 
@@ -163,7 +155,8 @@ class Response:
         data = as_bytes(data)
         if not data:
             return
-        is_known = self._note(data) and not self.claims_ciphertext and not self.packs_ciphertext
+        begins = self.beginning
+        is_known = self._note(data) and not begins.claims_ciphertext and not begins.packs_ciphertext
         if is_known and not self.wants_ciphertext:
             # It is plaintext: from here on everything is passed on at once.
             try:
@@ -217,7 +210,7 @@ class Response:
                     break
         elif not self._look_at_file():
             self._draw()
-        return self._head
+        return self.beginning.head
 
     def _find_file(self, result: Iterable[bytes]) -> None:
         if isinstance(result, FileWrapper):
@@ -355,35 +348,7 @@ class Response:
 
     def _note(self, chunk: bytes) -> bool:
         """Add to the first bytes of the body; return whether they are enough to identify it."""
-        data = as_bytes(chunk)
-        if missing := len(MAGIC) - len(self._head):
-            self._head += data[:missing]
-        alike = _alike(self._head)
-        self.claims_ciphertext = 2 * alike >= len(MAGIC)
-        is_enough = _is_enough(self._head, alike)
-        if self._coding is None:
-            self._coding = self.coding
-            if not is_identity(self._coding):
-                self._look_inside(self._coding)
-        if self._inside is None or self.claims_ciphertext:
-            return is_enough
-        self._inside.add(data)
-        inside = self._inside.head
-        return is_enough and (_is_enough(inside, _alike(inside)) or self._inside.is_full)
-
-    def _look_inside(self, coding: str) -> None:
-        decode = decoder_of(coding)
-        self.is_opaque = decode is None
-        if decode is not None:
-            self._inside = Inside(decode, len(MAGIC))
-
-    @property
-    def packs_ciphertext(self) -> bool:
-        """Whether that is so inside its Content-Encoding only: something compressed ciphertext."""
-        if self._inside is None:
-            return False
-        self._inside.look()
-        return 2 * _alike(self._inside.head) >= len(MAGIC)
+        return self.beginning.add(as_bytes(chunk), self.coding)
 
     @property
     def is_file(self) -> bool:
@@ -413,19 +378,6 @@ class Response:
     def _replay_written(self) -> Iterator[bytes]:
         if self._written is not None:
             yield from self._written.pieces()
-
-
-def _alike(head: bytes) -> int:
-    """Return how many bytes of ``head`` are those of the magic."""
-    return sum(map(eq, MAGIC, head))
-
-
-def _is_enough(head: bytes, alike: int) -> bool:
-    """Return whether ``head``, with that many bytes of the magic, tells what follows.
-
-    A body that starts otherwise is not held for more, however small its first chunk is.
-    """
-    return len(head) == len(MAGIC) or 2 * alike < len(head)
 
 
 def length_of(file: SeekableFile) -> int | None:

@@ -22,7 +22,6 @@ from securefs.header import claimed_object_id
 from securefs.middleware import Policy, SecureFS
 from securefs.middleware.file_wrapper import FileWrapper, opened_by_app
 from securefs.middleware.refusal import BodyRefusedError
-from securefs.reader import MAX_NESTED, forget_nested, nested_ids
 
 TEXT = pattern(300_000)
 STORED = seal(TEXT)
@@ -741,16 +740,3 @@ def test_a_file_that_the_app_opened_is_served_though_it_read_it_in_another_one(j
         return opened(STOLEN)
 
     assert ask(answering(both), journal).body == b"the victim's secret " * 5000
-
-
-def test_what_is_noted_of_nested_files_is_bounded():
-    forget_nested()
-    for number in range(MAX_NESTED + 3):
-        opened(seal(seal(b"x", label=f"inner {number}"))).read()
-    assert nested_ids()[-1] == claimed_object_id(seal(b"x", label=f"inner {MAX_NESTED + 2}"))
-    assert len(nested_ids()) == MAX_NESTED
-    forget_nested()
-    assert nested_ids() == ()
-    for plain in (b"", b"\x89SFS2", b"\x89SFS2\r\n\x1a", TEXT):
-        opened(seal(plain)).read()
-    assert nested_ids() == ()

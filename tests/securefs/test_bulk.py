@@ -1,23 +1,20 @@
-"""Everything under a path is accounted for, and nothing is waited for."""
+"""What is done to each file under a path, and that each is accounted for."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
+from support.findings import damaged, no_context, only, put, statuses
 from support.journals import open_descriptors
 from support.sealing import KEY, OTHER_KEY, RING, SUITES, pattern, seal, seal_1
-from support.special import bind
 
-from securefs import ConfigurationError, IntegrityError, Keyring, Reason
+from securefs import IntegrityError, Keyring, Reason
 from securefs.bulk import (
     Found,
     Status,
-    _found,
-    _link,
     import_one,
     key_of,
     reencrypt_one,
@@ -37,287 +34,6 @@ def _folder(tmp_path, monkeypatch):
     Path("d").mkdir()
 
 
-def no_context(_path):
-    return b""
-
-
-def put(name, data):
-    Path(name).write_bytes(data)
-    return Path(name)
-
-
-def statuses(*names, judge=verify_one, keyring=RING, **options):
-    """Return {path: status} of everything under the names."""
-    return {
-        str(found.path): judge(found, keyring, no_context, **options).status.value for found in walk(names)
-    }
-
-
-def only(name, judge=verify_one, keyring=RING, **options):
-    """Return the verdict on the only thing under a name."""
-    (found,) = walk([name])
-    return judge(found, keyring, no_context, **options)
-
-
-def test_the_walk_is_in_order_and_leaves_nothing_out():
-    for name in ("d/b", "d/a", "d/e/f/g"):
-        Path(name).mkdir(parents=True)
-        put(f"{name}/2", b"x")
-        put(f"{name}/1", b"xy")
-    os.mkfifo("d/a/0")
-    Path("d/3").symlink_to("b/1")
-    put("d/0", b"")
-    found = [*walk(["d/b/2", "d"])]
-    assert [str(one.path) for one in found] == [
-        "d/b/2",
-        *("d/0", "d/3"),
-        *("d/a/0", "d/a/1", "d/a/2"),
-        *("d/b/1", "d/b/2"),
-        *("d/e/f/g/1", "d/e/f/g/2"),
-    ]
-    assert [one.named for one in found] == [True] + [False] * 9
-    assert sum(one.size for one in found) == 1 + 0 + 3 * 3
-
-
-def test_a_name_that_does_not_exist_is_told_before_anything_is_looked_at():
-    put("d/1", b"x")
-    with pytest.raises(FileNotFoundError):
-        next(walk(["d", "missing"]))
-
-
-def test_a_tree_may_be_deeper_than_calls_can_be():
-    top = os.open("d", os.O_RDONLY)
-    for _ in range(1100):
-        os.mkdir("x", dir_fd=top)
-        below = os.open("x", os.O_RDONLY, dir_fd=top)
-        os.close(top)
-        top = below
-    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=top))
-    os.close(top)
-    try:
-        (found,) = walk(["d"])
-        assert found.path.name == "file"
-    finally:
-        subprocess.run(["rm", "-r", "d"], check=True)  # pytest's own removal calls itself
-
-
-def test_a_folder_whose_path_is_too_long_is_a_failure_and_not_the_end():
-    top = os.open("d", os.O_RDONLY)
-    for _ in range(20):
-        os.mkdir("x" * 250, dir_fd=top)
-        below = os.open("x" * 250, os.O_RDONLY, dir_fd=top)
-        os.close(top)
-        top = below
-    os.close(top)
-    Path("d/y").mkdir()
-    put("d/y/1", seal(b"x"))
-    try:
-        first, second = (verify_one(found, RING, no_context) for found in walk(["d"]))
-    finally:
-        subprocess.run(["rm", "-r", "d"], check=True)  # no other walk in Python gets through it
-    assert (first.status, first.reason) == (Status.FAILED, Reason.IO_ERROR)
-    assert first.message == "cannot be read: File name too long"
-    assert second.status is Status.VERIFIED
-
-
-def test_an_entry_that_vanishes_while_its_folder_is_listed_is_gone(monkeypatch):
-    put("d/1", b"x")
-    put("d/2", seal(b"x"))
-    real = os.scandir
-
-    class Listed:
-        def __enter__(self):
-            with real("d") as listed:
-                self.entries = [*listed]
-            Path("d/1").unlink()
-            return iter(self.entries)
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr("os.scandir", lambda _: Listed())
-    assert statuses("d") == {"d/1": "gone", "d/2": "verified"}
-
-
-def test_an_entry_that_cannot_be_looked_at_is_a_failure(monkeypatch):
-    """Of a folder that may be read and not searched: names alone."""
-    put("d/1", b"x")
-    real = os.scandir
-
-    class Entry:
-        name = "1"
-
-        def stat(self, *, follow_symlinks):
-            raise PermissionError(13, "Permission denied")
-
-    class Listed:
-        def __enter__(self):
-            return iter([Entry()])
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr("os.scandir", lambda path: Listed() if path == Path("d") else real(path))
-    verdict = only("d")
-    assert (verdict.failed, verdict.message) == (True, "cannot be read: Permission denied")
-
-
-@pytest.mark.parametrize("judge", [verify_one, rewrap_one, key_of])
-def test_a_file_that_is_removed_meanwhile_counts_against_what_must_be_complete(judge):
-    """It may have another name by now, and it needed the previous key there as well."""
-    found = Found(Path("d/1.enc"))
-    verdict = judge(found, RING, no_context)
-    assert verdict.status is (Status.GONE if judge is verify_one else Status.FAILED)
-    assert judge(Found(Path("d/1"), named=True), RING, no_context).failed
-
-
-def test_a_special_file_that_is_removed_meanwhile_is_still_told():
-    os.mkfifo("d/pipe")
-    status = os.lstat("d/pipe")
-    Path("d/pipe").unlink()
-    assert (
-        _found(Path("d/pipe"), status, named=False).detail == "d/pipe is a special file, not a regular file"
-    )
-
-
-@pytest.mark.parametrize("everything", [False, True])
-@pytest.mark.parametrize(
-    ("target", "accounted"),
-    [
-        pytest.param("1", True, id="same folder"),
-        pytest.param("e", True, id="folder inside"),
-        pytest.param(".", True, id="itself"),
-        pytest.param("../named/2", True, id="under another name"),
-        pytest.param("../outside", False, id="outside"),
-        pytest.param("../d-beside", False, id="name that begins alike"),
-        pytest.param("nothing", False, id="dangling"),
-        pytest.param("link", False, id="loop"),
-        pytest.param("/", False, id="root"),
-    ],
-)
-def test_a_link_is_accounted_for_where_its_target_is_walked(target, accounted, everything):
-    for folder in ("d/e", "named", "outside", "d-beside"):
-        Path(folder).mkdir()
-    put("d/1", b"x")
-    put("named/2", b"x")
-    Path("d/link").symlink_to(target)
-    (found,) = (found for found in walk(["d", "named"]) if found.path.name == "link")
-    for judge in (verify_one, rewrap_one):
-        fails = not accounted and (everything or judge is rewrap_one)
-        verdict = judge(found, RING, no_context, everything=everything)
-        assert verdict.status is (Status.FAILED if fails else Status.LINK)
-    assert key_of(found, RING, no_context).failed is not accounted
-    assert ("symbolic link" in found.detail) is True
-
-
-def test_everything_below_the_root_is_inside():
-    Path("d/link").symlink_to("/")
-    (found,) = walk(["d"])
-    assert not found.accounted
-    assert _link(Path("d/link"), ["/"]).accounted
-
-
-def test_a_link_that_is_named_is_followed_and_one_that_is_found_is_not():
-    put("file", seal(b"x", ring=Keyring(KEY)))
-    Path("d/link.enc").symlink_to("../file")
-    assert only("d/link.enc").status is Status.VERIFIED
-    assert only("d").failed
-    before = Path("file").read_bytes()
-    (found,) = walk(["d"])
-    assert rewrap_one(found, ROTATING, no_context).failed
-    assert Path("file").read_bytes() == before
-    assert only("d/link.enc", rewrap_one, ROTATING).status is Status.REWRAPPED
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("judge", [verify_one, rewrap_one, key_of])
-@pytest.mark.parametrize(
-    ("exchange", "kind"),
-    [
-        pytest.param(os.mkfifo, "a pipe", id="pipe"),
-        pytest.param(bind, "a socket", id="socket"),
-        pytest.param(lambda path: path.symlink_to("../elsewhere"), "a symbolic link", id="link"),
-    ],
-)
-def test_a_file_that_is_exchanged_after_it_was_found_is_neither_followed_nor_waited_for(
-    judge, exchange, kind
-):
-    put("elsewhere", seal(b"x"))
-    path = put("d/1", seal(b"x"))
-    before = Path("elsewhere").read_bytes()
-    (found,) = walk(["d"])
-    path.unlink()
-    exchange(path)
-    verdict = judge(found, ROTATING, no_context)
-    assert (verdict.failed, verdict.reason) == (True, Reason.IO_ERROR)
-    assert verdict.message == f"d/1 is {kind}, not a regular file"
-    assert Path("elsewhere").read_bytes() == before
-
-
-def damaged(count):
-    """Return an encrypted file of which ``count`` bytes of the magic are damaged."""
-    data = bytearray(seal(pattern(3000)))
-    data[:count] = bytes(byte ^ 0xFF for byte in data[:count])
-    return bytes(data)
-
-
-@pytest.mark.parametrize("judge", [verify_one, rewrap_one, key_of])
-@pytest.mark.parametrize("count", range(9))
-def test_a_damaged_magic_is_a_failure_also_where_nothing_of_it_is_left(judge, count):
-    """What is left of the file still names the key in its slot."""
-    put("d/1", damaged(count))
-    verdict = only("d", judge)
-    assert verdict.failed is (count > 0)
-    assert (verdict.reason is Reason.BAD_HEADER) is (count > 0)
-
-
-@pytest.mark.parametrize("count", range(9))
-def test_half_of_the_magic_is_enough_to_know_a_damaged_file(count):
-    """Under another key, so that no slot names one of the ring's."""
-    put("d/1", damaged(count))
-    verdict = only("d", keyring=Keyring(OTHER_KEY))
-    assert verdict.status is (Status.PLAIN if count > 4 else Status.FAILED)
-    assert verdict.reason is ((Reason.BAD_HEADER if count else Reason.UNKNOWN_KEY) if count < 5 else None)
-
-
-def test_a_key_id_at_the_last_place_of_a_slot_table_is_found():
-    identity = key_id(KEY)
-    last = 56 + 8 * 4096
-    put("d/1", b"\0" * (last - 16) + identity + bytes(100))
-    assert only("d").failed
-    put("d/1", b"\0" * (last + len(MAGIC)) + identity + bytes(100))
-    assert only("d").status is Status.PLAIN
-
-
-@pytest.mark.parametrize("size", [1, 7, 8, 15, 63, 64, 65, 4096])
-def test_what_is_not_encrypted_is_counted_or_refused(size):
-    put("d/1", bytes(size))
-    assert only("d").status is Status.PLAIN
-    assert only("d", rewrap_one).status is Status.PLAIN
-    assert only("d", key_of).status is Status.PLAIN
-    assert only("d", everything=True).failed
-    assert only("d", rewrap_one, everything=True).failed
-    assert only("d/1").reason is Reason.NOT_ENCRYPTED
-    put("d/1", b"")
-    assert only("d").status is Status.EMPTY
-    assert only("d/1").reason is Reason.TRUNCATED
-    assert only("d", everything=True).failed
-
-
-def test_format_1_is_known_by_its_tag():
-    put("d/1", seal_1(b"old"))
-    verdict = only("d")
-    assert (verdict.status, verdict.key_id) == (Status.FORMAT_1, key_id(KEY).hex())
-    assert only("d", format_1=True).info.format == 1
-    assert only("d", everything=True).failed
-    assert only("d", everything=True, format_1=True).status is Status.VERIFIED
-    assert only("d/1").message == "a Format 1 file, which is read with --format-1 only"
-    assert only("d", keyring=Keyring(OTHER_KEY)).status is Status.PLAIN
-    put("d/1", seal_1(b"old")[:-1] + b"?")
-    assert only("d", format_1=True).status is Status.PLAIN
-    assert only("d/1", format_1=True).failed
-
-
 def test_format_1_under_a_previous_key_still_needs_it():
     put("d/1", seal_1(b"old"))
     verdict = only("d", rewrap_one, ROTATING)
@@ -327,29 +43,6 @@ def test_format_1_under_a_previous_key_still_needs_it():
     assert only("d", rewrap_one, RING).status is Status.FORMAT_1
     verdict = only("d", key_of, ROTATING)
     assert (verdict.status, verdict.key_id) == (Status.OPENS, key_id(KEY).hex())
-
-
-def test_a_ring_without_file_keys_knows_no_format_1():
-    put("d/1", seal_1(b"old"))
-    assert only("d", keyring=Keyring.of(None)).status is Status.PLAIN
-
-
-def test_a_context_that_is_not_known_is_a_failure_and_one_that_can_not_be_asked_the_end():
-    put("d/1", seal(b"x"))
-    (found,) = walk(["d"])
-
-    def unknown(path):
-        raise IntegrityError(f"nothing is known of {path}", Reason.WRONG_CONTEXT)
-
-    def broken(_path):
-        raise ConfigurationError("no such database")
-
-    for judge in (verify_one, rewrap_one, key_of):
-        verdict = judge(found, RING, unknown)
-        assert (verdict.failed, verdict.reason) == (True, Reason.WRONG_CONTEXT)
-        assert verdict.message == "nothing is known of d/1"
-        with pytest.raises(ConfigurationError, match="no such database"):
-            judge(found, RING, broken)
 
 
 def test_the_key_that_a_file_needs_is_the_primary_if_that_opens_it():

@@ -9,7 +9,7 @@ import pytest
 from support.sealing import RING, SUITES
 
 from securefs import Decryptor, Encryptor, decrypt_file, encrypt_file, open_encrypted, verify
-from securefs.reader import READ_SIZE
+from securefs.plaintext import READ_SIZE
 
 MIB = 1024 * 1024
 SIZE = 256 * MIB

@@ -29,10 +29,11 @@ from securefs import (
     Decryptor,
     IntegrityError,
     format1,
+    format1_reader,
+    format2_reader,
     header,
     metadata,
     open_encrypted,
-    reader,
     stream,
     suites,
 )
@@ -257,7 +258,7 @@ def ignore_the_final_flag(patch):
 
 
 def never_check_padding(patch):
-    for module in suites, reader:
+    for module in suites, format1_reader:
         patch.setattr(module, "unpadded_size", lambda padded: max(0, len(padded) - padded[-1]))
 
 
@@ -286,7 +287,7 @@ def never_check_empty_slots(patch):
 
 def never_check_flags(patch):
     real = header.header_length
-    for module in header, reader, stream:
+    for module in header, format2_reader, stream:
         patch.setattr(module, "header_length", lambda start: real(start[:10] + b"\0\0" + start[12:]))
 
 
@@ -341,7 +342,7 @@ def forget_the_commitment_in_the_second_decryptor(patch):
 
 
 def verify_nothing(patch):
-    patch.setattr(reader._Format2File, "check", lambda self, start=0, stop=None: None)
+    patch.setattr(format2_reader.Format2File, "check", lambda self, start=0, stop=None: None)
 
 
 def give_out_what_does_not_hold(patch):
@@ -362,12 +363,12 @@ def give_out_what_does_not_hold(patch):
 
 
 def read_from_a_wrong_place(patch):
-    real = reader._Format2File._run
+    real = format2_reader.Format2File._run
 
     def run_(self, index, count):
         return real(self, index, count) if index == self._last else real(self, index, count)[::-1]
 
-    patch.setattr(reader._Format2File, "_run", run_)
+    patch.setattr(format2_reader.Format2File, "_run", run_)
 
 
 def name_another_reason(patch):
@@ -391,7 +392,7 @@ def take_a_cut_header_for_a_bad_one(patch):
         except header.FormatError as error:
             raise header.FormatError(str(error)) from None
 
-    for module in header, reader, stream:
+    for module in header, format2_reader, stream:
         patch.setattr(module, "header_length", length)
 
 
