@@ -28,6 +28,7 @@ from securefs.audit.clock import Clock
 from securefs.audit.events import EVENTS, FLUSH_FROM
 from securefs.audit.floods import Floods
 from securefs.audit.folder import prepare_folder
+from securefs.audit.name_keys import NameKeys, prepare_keys
 from securefs.audit.outage import Outage
 from securefs.audit.pseudonym import load_or_create, random_pseudonyms
 from securefs.audit.record import Entry, Source
@@ -75,6 +76,8 @@ class Journal:
         above.
     :param on_failure: ``closed`` raises when a record cannot be written; ``continue`` counts it
         instead.
+    :param names_key: a folder outside ``directory`` for the keys of the pseudonyms, one for each
+        month. None: one key, in ``directory``; for a stream, one that is stored nowhere.
     :raises ConfigurationError: a value is not one of these, or the folder is not fit for evidence.
     """
 
@@ -90,6 +93,7 @@ class Journal:
         names: Names = "pseudonym",
         sync: Sync = "buffered",
         on_failure: OnFailure = "closed",
+        names_key: str | os.PathLike[str] | None = None,
     ) -> None:
         if directory is not None:
             require("directory", directory, (str, os.PathLike), "the path of a folder")
@@ -105,7 +109,7 @@ class Journal:
             raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
         # One sink for all chains of a stream: it remembers whether the last line there was torn.
         self._target = StreamSink(_descriptor(stream)) if directory is None else prepare_folder(directory)
-        self._pseudonyms = None if names == "clear" else self._load_pseudonyms()
+        self._names = None if names == "clear" else self._load_names(names_key)
         self._closed = False
         self._outage = Outage()
         self._chain: Chain | None = None
@@ -117,7 +121,8 @@ class Journal:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Journal:
         """Return the journal that the environment variables SECUREFS_AUDIT_* describe.
 
-        They are SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC and SECUREFS_AUDIT_NAMES.
+        They are SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC, SECUREFS_AUDIT_NAMES and
+        SECUREFS_AUDIT_NAMES_KEY.
 
         :raises ConfigurationError: one line that names the variable and its allowed values.
         """
@@ -130,9 +135,20 @@ class Journal:
         names = environ.get("SECUREFS_AUDIT_NAMES", "pseudonym")
         _require("SECUREFS_AUDIT_SYNC", sync, get_args(Sync))
         _require("SECUREFS_AUDIT_NAMES", names, get_args(Names))
+        names_key = environ.get("SECUREFS_AUDIT_NAMES_KEY")
+        if names_key is not None:
+            if not names_key.strip():
+                raise ConfigurationError(
+                    "SECUREFS_AUDIT_NAMES_KEY is empty: name a folder for the keys, or unset it"
+                )
+            try:
+                prepare_keys(names_key, None if directory is None else Path(directory))
+            except ConfigurationError as error:
+                raise ConfigurationError(f"SECUREFS_AUDIT_NAMES_KEY: {error}") from error
         try:
             return cls(
                 directory,
+                names_key=names_key,
                 sync="record" if sync == "record" else "buffered",
                 names="clear" if names == "clear" else "pseudonym",
             )
@@ -157,8 +173,6 @@ class Journal:
         if entry.event in _OWN_EVENTS:
             raise ValueError(f"{entry.event} is written by the journal itself")
         _ = entry.severity  # an entry that is not in the table has none
-        if self._pseudonyms is not None:
-            entry = _hidden(entry, self._pseudonyms)
         try:
             with self._exclusive():
                 self._record(entry)
@@ -171,7 +185,8 @@ class Journal:
         closed = self._settings["on_failure"] == "closed"
         try:
             self._refuse_when_closed()
-            self._write(entry)
+            names = self._names_now()
+            self._write(entry if names is None else _hidden(entry, names))
         except ChainBrokenError as error:
             self._lost += 1
             self._outage.failed(error, "operations are refused" if closed else "operations go on unrecorded")
@@ -237,6 +252,7 @@ class Journal:
         with self._exclusive():
             try:
                 self._refuse_when_closed()
+                self._names_now()
                 chain = self._usable_chain()
                 try:
                     chain.sink.check()
@@ -346,8 +362,18 @@ class Journal:
     def _sink_for(self, chain: str) -> Sink:
         return self._target if isinstance(self._target, StreamSink) else FileSink(self._target, chain)
 
-    def _load_pseudonyms(self) -> Pseudonyms:
-        return random_pseudonyms() if isinstance(self._target, StreamSink) else load_or_create(self._target)
+    def _load_names(self, names_key: str | os.PathLike[str] | None) -> NameKeys | Pseudonyms:
+        folder = None if isinstance(self._target, StreamSink) else self._target
+        if names_key is not None:
+            return NameKeys(prepare_keys(names_key, folder))
+        return random_pseudonyms() if folder is None else load_or_create(folder)
+
+    def _names_now(self) -> Pseudonyms | None:
+        """Return the pseudonyms of this moment, None if names are clear."""
+        try:
+            return None if self._names is None else self._names.at(time.time_ns())
+        except ConfigurationError as error:
+            raise ChainBrokenError("no_key", str(error)) from error
 
     def _append(self, chain: Chain, entry: Entry) -> None:
         flush_from = 1 if self._settings["sync"] == "record" else FLUSH_FROM

@@ -91,6 +91,10 @@ def add_actions(add: Add) -> None:
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
     command.add_argument("--dir", metavar="DIR", help="the journal's folder; default: SECUREFS_AUDIT_DIR")
+    _keys_option(command)
+    command.add_argument(
+        "--period", metavar="YYYY-MM", help="of this month, or `all`: under every key; default: this month"
+    )
 
 
 def _show_actions(add: Add) -> None:
@@ -115,6 +119,7 @@ def _show_actions(add: Add) -> None:
         )
         command.add_argument("--principal", metavar="NAME", help="of this user, in clear or as a pseudonym")
         command.add_argument("--name", metavar="NAME", help="of this file name, in clear or as a pseudonym")
+        _keys_option(command)
         command.add_argument("--object", metavar="ID", help="of this stored file, by its object id")
         command.add_argument("--request", metavar="ID", help="of this request")
         command.add_argument("--reason", metavar="WORD", help="that failed for this reason")
@@ -136,6 +141,12 @@ def _log_option(command: argparse.ArgumentParser) -> None:
         "--log",
         metavar="LOG",
         help="the log's folder; default: SECUREFS_AUDIT_LOG, else log in the journal's folder",
+    )
+
+
+def _keys_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--names-key", metavar="DIR", help="the folder of keys by month; default: SECUREFS_AUDIT_NAMES_KEY"
     )
 
 

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs.audit import hash_name
 from securefs.audit.follow import chain_names
 from securefs.audit.log_files import LOG_FOLDER, read_lines, size_of
-from securefs.audit.pseudonym import KEY_FILE
+from securefs.audit.name_keys import hash_names
 from securefs.audit.record import RecordError, parse_line
 from securefs.audit.sink import chain_file_name
-from securefs.cli.audit import log_folder, moment
+from securefs.cli.audit import KEYS_VARIABLE, log_folder, moment
 from securefs.cli.terminal import DONE, FINDING, complain, flush_output, say, say_bytes
 from securefs.disk import explain
 from securefs.errors import ConfigurationError
@@ -30,6 +29,8 @@ from securefs.errors import ConfigurationError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from securefs.audit.pseudonym import Kind
 
     Record = Mapping[str, object]
     Test = Callable[[Record], bool]
@@ -113,12 +114,12 @@ def _tests(arguments: argparse.Namespace) -> list[Test]:
         tests.append(lambda record: isinstance(found := record["sev"], int) and found >= arguments.severity)
     for option, section, member, kind in _MEMBERS:
         if (given := getattr(arguments, option)) is not None:
-            tests.append(_member(section, member, _spellings(arguments.directory, given, kind)))
+            tests.append(_member(section, member, _spellings(arguments, given, kind)))
     return tests
 
 
 # Option, section, member, and the kind of pseudonym under which it may stand.
-_MEMBERS: Final = (
+_MEMBERS: Final[tuple[tuple[str, str | None, str, Kind | None], ...]] = (
     ("principal", "actor", "id", "principal"),
     ("name", "obj", "name", "name"),
     ("object", "obj", "id", None),
@@ -140,11 +141,12 @@ def _member(section: str | None, member: str, values: set[str]) -> Test:
     return test
 
 
-def _spellings(directory: str, text: str, kind: str | None) -> set[str]:
-    """Return how a name may stand in a record: as it is, and as a pseudonym."""
-    if kind is None or not os.path.lexists(Path(directory) / KEY_FILE):
+def _spellings(arguments: argparse.Namespace, text: str, kind: Kind | None) -> set[str]:
+    """Return how a name may stand in a record: as it is, and as a pseudonym under each key."""
+    if kind is None:
         return {text}
-    return {text, hash_name(directory, text, "principal" if kind == "principal" else "name")}
+    names_key = arguments.names_key or os.environ.get(KEYS_VARIABLE) or None
+    return {text, *hash_names(arguments.directory, text, kind, names_key=names_key).values()}
 
 
 def _bound(text: str, option: str) -> str:
