@@ -17,6 +17,7 @@ from securefs.audit.fields import MAX_RUNS
 from securefs.audit.follow import Followed, chain_names
 from securefs.audit.log_folder import Position
 from securefs.audit.seal import Run
+from securefs.audit.segments import find_chains
 from securefs.audit.sink import chain_file_name
 
 if TYPE_CHECKING:
@@ -61,8 +62,16 @@ class Following:
 
     def open(self, name: str) -> Followed:
         """Return a chain that nothing was read of, and that is not followed yet."""
-        own = self._log / chain_file_name(name)
-        return Followed(name, own if own.exists() else self._journal / chain_file_name(name))
+        for folder in (self._log, self._journal):
+            path = folder / chain_file_name(name)
+            if path.exists():
+                return Followed(name, path)
+        chain = Followed(name, self._journal / chain_file_name(name))
+        files = find_chains(self._journal).get(name)
+        if files is not None:
+            first = files.segments[0]
+            chain.begin_at(files.begin, first.path, first.number)
+        return chain
 
     def take_up(self, name: str, taken: Taken | None, head: bytes, position: Position | None) -> None:
         """Follow a chain, from where the log has it.
@@ -73,7 +82,7 @@ class Following:
         chain = self.open(name)
         if taken is not None:
             if position is not None and position.count <= taken.count:
-                chain.resume(position.count, position.offset, position.head)
+                chain.resume(position.count, position.offset, position.head, position.number)
             chain.catch_up(taken.count, head)
         self._chains[name] = chain
         self._turn.append(chain)
@@ -135,7 +144,7 @@ class Following:
     def positions(self) -> dict[str, Position]:
         """Return how far each chain was read."""
         return {
-            name: Position(chain.count, chain.offset, chain.head)
+            name: Position(chain.count, chain.offset, chain.head, chain.number)
             for name, chain in self._chains.items()
             if chain.count and not chain.tampering
         }

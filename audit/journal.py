@@ -32,7 +32,7 @@ from securefs.audit.name_keys import NameKeys, prepare_keys
 from securefs.audit.outage import Outage
 from securefs.audit.pseudonym import load_or_create, random_pseudonyms
 from securefs.audit.record import Entry, Source
-from securefs.audit.sink import ChainBrokenError, FileSink, Sink, StreamSink
+from securefs.audit.sink import ChainBrokenError, FileSink, StreamSink
 from securefs.errors import ConfigurationError, JournalError
 from securefs.secrecy import clears_frames
 
@@ -51,7 +51,7 @@ _STANDARD_ERROR: Final = 2  # descriptor
 # Bytes of the journal's file system that are kept for other records than those that anyone can
 # cause.
 RESERVE: Final = 64 * 1024 * 1024
-_OWN_EVENTS: Final = frozenset({"server.start", "server.stop", "audit.clock"})
+_OWN_EVENTS: Final = frozenset({"server.start", "server.stop", "audit.clock", "audit.segment"})
 # Members of ``obj`` that are names.
 _HIDDEN: Final[Mapping[str, Kind]] = {"name": "name", "principal": "principal"}
 
@@ -348,7 +348,7 @@ class Journal:
         name = Chain.random_id()
         try:
             source = Source(os.uname().nodename, os.getpid(), self._version, self._boot)
-            chain = Chain(name, source, self._sink_for(name))
+            chain = self._new_chain(name, source)
         except ChainBrokenError as error:
             self._blame(error.why, error.error)
             raise
@@ -359,8 +359,16 @@ class Journal:
         self._trouble, self._lost = {}, 0
         return chain
 
-    def _sink_for(self, chain: str) -> Sink:
-        return self._target if isinstance(self._target, StreamSink) else FileSink(self._target, chain)
+    def _new_chain(self, name: str, source: Source) -> Chain:
+        target = self._target
+        if isinstance(target, StreamSink):
+            return Chain(name, source, target)
+        return Chain(
+            name,
+            source,
+            FileSink(target, name),
+            lambda number: (FileSink(target, name, number), self._settings),
+        )
 
     def _load_names(self, names_key: str | os.PathLike[str] | None) -> NameKeys | Pseudonyms:
         folder = None if isinstance(self._target, StreamSink) else self._target

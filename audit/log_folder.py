@@ -48,11 +48,12 @@ class LogDamagedError(SecureFSError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a chain was read: records, their bytes, and the leaf hash of the last one."""
+    """How far a chain was read: records, bytes of file ``number``, the last record's leaf hash."""
 
     count: int
     offset: int
     head: bytes
+    number: int = 0
 
 
 def default_log(journal: Path) -> Path:
@@ -253,15 +254,17 @@ class LogFolder:
             with read_regular(self.path / "positions", follow_links=False) as file:
                 found = json.load(file)
             return {
-                name: Position(int(count), int(offset), bytes.fromhex(head))
-                for name, (count, offset, head) in found.items()
+                name: Position(int(count), int(offset), bytes.fromhex(head), int(number))
+                for name, (count, offset, head, number) in found.items()
             }
         except (OSError, ValueError, TypeError, AttributeError, SourceError):
             return {}
 
     def save_positions(self, positions: Mapping[str, Position]) -> None:
         """Keep them for the next start: without them it reads every chain from its beginning."""
-        lines = {name: (each.count, each.offset, each.head.hex()) for name, each in positions.items()}
+        lines = {
+            name: (each.count, each.offset, each.head.hex(), each.number) for name, each in positions.items()
+        }
         self.disk.replace(self.path / "positions", json.dumps(lines).encode("ascii"))
 
     def _small(self, name: str) -> bytes | None:

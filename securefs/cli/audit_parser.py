@@ -87,6 +87,14 @@ def add_actions(add: Add) -> None:
     _log_option(command)
     _json_option(command)
 
+    command = add(
+        "compress",
+        "securefs.cli.audit_files:compress",
+        "compress the files of a journal that are never written again; they are read as they are",
+    )
+    command.add_argument("directory", metavar="DIR")
+    command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
+
     command = add("hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal")
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")

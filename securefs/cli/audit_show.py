@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs.audit.follow import chain_names
-from securefs.audit.log_files import LOG_FOLDER, read_lines, size_of
+from securefs.audit.log_files import LOG_FOLDER, read_lines
 from securefs.audit.name_keys import hash_names
 from securefs.audit.record import RecordError, parse_line
-from securefs.audit.sink import chain_file_name
+from securefs.audit.segments import find_chains
 from securefs.cli.audit import KEYS_VARIABLE, log_folder, moment
 from securefs.cli.terminal import DONE, FINDING, complain, flush_output, say, say_bytes
 from securefs.disk import explain
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from securefs.audit.pseudonym import Kind
+    from securefs.audit.segments import ChainFiles
 
     Record = Mapping[str, object]
     Test = Callable[[Record], bool]
@@ -65,9 +65,8 @@ def records(folders: list[Path], marks: tuple[bytes, ...]) -> Iterator[Record | 
     :param marks: only lines that hold one of these are looked at.
     """
     for folder in folders:
-        for name in chain_names(folder):
-            path = folder / chain_file_name(name)
-            for _, line in read_lines(path, 0, size_of(path)):
+        for files in find_chains(folder).values():
+            for _, line in read_lines(files, 0, files.size()):
                 if any(mark in line for mark in marks):
                     yield _parsed(line)
 
@@ -88,7 +87,7 @@ def journal_folders(arguments: argparse.Namespace) -> list[Path]:
     named = log_folder(arguments)
     log = Path(named) if named else journal / LOG_FOLDER
     try:
-        if not chain_names(journal):
+        if not find_chains(journal):
             raise ConfigurationError(
                 f"there is no chain of a journal in {str(journal)!a}; name the journal's folder"
             )
@@ -158,7 +157,7 @@ def _bound(text: str, option: str) -> str:
 
 @dataclass(slots=True)
 class _Chain:
-    path: Path
+    files: ChainFiles
     offset: int = 0
 
 
@@ -176,8 +175,8 @@ class _Reader:
         self._discover()
         waiting: list[tuple[str, str, Record | None, Iterator[Record]]] = []
         for name, chain in self._chains.items():
-            records = self._records(chain, size_of(chain.path))
-            heapq.heappush(waiting, (_first_time(chain.path), name, None, records))
+            records = self._records(chain, chain.files.size())
+            heapq.heappush(waiting, (_first_time(chain.files), name, None, records))
         while waiting:
             _, name, record, records = heapq.heappop(waiting)
             if record is not None:
@@ -190,16 +189,15 @@ class _Reader:
         """Yield what came since."""
         self._discover()
         for chain in self._chains.values():
-            yield from self._records(chain, size_of(chain.path))
+            yield from self._records(chain, chain.files.size())
 
     def _discover(self) -> None:
         for folder in self._folders:
-            for name in chain_names(folder):
-                if name not in self._chains:
-                    self._chains[name] = _Chain(folder / chain_file_name(name))
+            for name, files in find_chains(folder).items():
+                self._chains.setdefault(name, _Chain(files)).files = files
 
     def _records(self, chain: _Chain, end: int) -> Iterator[Record]:
-        for offset, line in read_lines(chain.path, chain.offset, end):
+        for offset, line in read_lines(chain.files, chain.offset, end):
             chain.offset = offset + len(line) + 1
             record = _parsed(line)
             if record is None:
@@ -208,8 +206,8 @@ class _Reader:
                 yield record
 
 
-def _first_time(path: Path) -> str:
-    _, line = next(read_lines(path, 0, size_of(path)), (0, b""))
+def _first_time(files: ChainFiles) -> str:
+    _, line = next(read_lines(files, 0, files.size()), (0, b""))
     try:
         return _moment_of(parse_line(line))
     except RecordError:
