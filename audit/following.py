@@ -48,6 +48,7 @@ class Following:
         self._turn: deque[Followed] = deque()
         self._pending: dict[str, tuple[int, list[bytes]]] = {}
         self._listed = (-1, -1)
+        self._gone: set[str] = set()
         self.tampered = False  # a chain does not hold what was sealed of it
 
     @property
@@ -73,6 +74,13 @@ class Following:
             chain.begin_at(files.begin, first.path, first.number)
         return chain
 
+    def is_gone(self, name: str) -> bool:
+        """Return whether no file of a chain is there: all of it was retired."""
+        if name in find_chains(self._journal):
+            return False
+        self._gone.add(name)
+        return True
+
     def take_up(self, name: str, taken: Taken | None, head: bytes, position: Position | None) -> None:
         """Follow a chain, from where the log has it.
 
@@ -95,7 +103,8 @@ class Following:
             return []
         self._listed = listed
         names = [*chain_names(self._log), *chain_names(self._journal), *sealed]
-        return [name for name in dict.fromkeys(names) if name != self._own and name not in self._chains]
+        known = {self._own, *self._gone}
+        return [name for name in dict.fromkeys(names) if name not in known and name not in self._chains]
 
     def read(self) -> bool:
         """Read on in each chain in turn; return whether there may be more."""

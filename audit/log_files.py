@@ -63,6 +63,8 @@ LOG_NAMES: Final = frozenset(
         "stable.key",
         "lock",
         "positions",
+        "retire",
+        ".retire.tmp",
     }
 )
 MAX_OPEN: Final = 64  # files
@@ -90,7 +92,8 @@ class Leaves:
     def take(self, chain: str, count: int) -> Iterator[bytes]:
         """Yield the next ``count`` leaf hashes of a chain; fewer if its file has no more lines."""
         place = self.place(chain)
-        file = self._file(chain, place.offset)
+        # A file is opened where its first leaf is taken: before that, its place may change.
+        file = self._file(chain, place.offset) if count > 0 else None
         if file is None:
             return
         for _ in range(count):

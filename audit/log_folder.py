@@ -39,6 +39,7 @@ __all__ = ["CHECKPOINTS", "Disk", "LogDamagedError", "LogFolder", "Position", "d
 CHECKPOINTS: Final = "checkpoints"  # the file of them
 _flush_to_disk: Final = getattr(os, "fdatasync", os.fsync)
 _SIGNATURE: Final = "\N{EM DASH} ".encode()
+_MAX_REQUEST: Final = 16 * 1024 * 1024  # bytes
 _MAX_SMALL: Final = 64 * 1024  # bytes: no key, origin or checkpoint is larger
 
 
@@ -266,6 +267,19 @@ class LogFolder:
             name: (each.count, each.offset, each.head.hex(), each.number) for name, each in positions.items()
         }
         self.disk.replace(self.path / "positions", json.dumps(lines).encode("ascii"))
+
+    def request(self, name: str) -> bytes | None:
+        """Return what somebody asks the sealer for, None if nobody does."""
+        try:
+            with read_regular(self.path / name, follow_links=False) as file:
+                return file.read(_MAX_REQUEST)
+        except FileNotFoundError:
+            return None
+
+    def answer(self, name: str) -> None:
+        """Remove a request, which was taken up."""
+        (self.path / name).unlink(missing_ok=True)
+        flush_folder(self.path)
 
     def _small(self, name: str) -> bytes | None:
         try:

@@ -97,18 +97,24 @@ def check_adopted(
 
 
 def check_retired(
-    state: LogState, paths: Mapping[str, ChainFiles], report: Callable[[Finding], None]
+    state: LogState,
+    paths: Mapping[str, ChainFiles],
+    summaries: Mapping[str, ChainSummary],
+    report: Callable[[Finding], None],
 ) -> None:
-    """Report chains whose oldest files are missing, unless the log says that they were retired."""
+    """Report files that are missing and were not retired, or are not those that were."""
     for chain, files in paths.items():
-        if not files.segments[0].number:
-            continue
-        retired, begin = state.retired.get(chain), files.begin
-        if retired is None or (begin.count, begin.head) != (retired.count, retired.head):
-            message = (
-                f"it begins with file {files.segments[0].number}, and no sealed record retired those before"
-            )
-            report(Finding("segment", files.segments[0].path.name, chain, None, 0, message))
+        first, retired, summary = files.segments[0], state.retired.get(chain), summaries.get(chain)
+        count, head = (0, "") if retired is None else (retired.count, retired.head)
+        begin = files.begin
+        if first.number and (begin.count > count or (begin.count == count and begin.head != head)):
+            message = f"it begins with file {first.number}, and no sealed record retired those before"
+            report(Finding("segment", first.path.name, chain, None, 0, message))
+        elif summary is not None and (
+            summary.records < count or (summary.records == count and summary.head != head)
+        ):
+            message = f"{count} records of it were retired, and what is here is not these"
+            report(Finding("log", files.name, chain, None, 0, message))
 
 
 def find_unsealed(

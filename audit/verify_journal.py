@@ -193,7 +193,7 @@ class _Walk:
 
     def settle(self) -> None:
         """Check what chains and the log say of each other, after the log was followed."""
-        check_retired(self.state, self.paths, self.find)
+        check_retired(self.state, self.paths, self.chains, self.find)
         self._check_claims()
 
     def _visit(self, chain: str, files: ChainFiles) -> None:

@@ -195,8 +195,7 @@ class LogWalk:
         for chain, start in self._starts.items():
             for _, record in self._records(chain, start):
                 if record["event"] == "audit.retired":
-                    other, retired = _seen(record)
-                    self._retired[other] = retired
+                    _keep(self._retired, *_seen(record))
 
     def _adopt(self) -> None:
         """Note what the log says of chains whose writers are dead, and of files that were removed.
@@ -212,7 +211,7 @@ class LogWalk:
                 if record["event"] == "audit.adopted":
                     self._state.adopted[other] = seen
                 elif record["event"] == "audit.retired":
-                    self._state.retired[other] = seen
+                    _keep(self._state.retired, other, seen)
 
     def _seal(self, found: _Seal, *, running: bool) -> None:
         seal, state = found.seal, self._state
@@ -357,8 +356,12 @@ class LogWalk:
         """Report the first record of a chain that is not the one that was sealed."""
         if run.chain in self._told or run.chain not in self._paths:
             return
-        lines = read_lines(self._paths[run.chain], start.offset, size_of(self._paths[run.chain]))
-        for seq, ((offset, line), leaf) in enumerate(zip(lines, sealed, strict=False), run.first):
+        retired = self._retired.get(run.chain, Adopted(0, "", 0)).count
+        gone = max(0, retired - run.first)
+        begin = self._offset_of(run.chain, retired) if gone else start.offset
+        lines = read_lines(self._paths[run.chain], begin, size_of(self._paths[run.chain]))
+        pairs = zip(lines, sealed[gone:], strict=False)
+        for seq, ((offset, line), leaf) in enumerate(pairs, run.first + gone):
             if line_hash(line) != leaf:
                 self._told.add(run.chain)
                 message = f"this is not the record that was sealed at {time}: it was changed after that"
@@ -377,3 +380,9 @@ def _seen(record: Mapping[str, object]) -> tuple[str, Adopted]:
     obj = cast("Mapping[str, str | int]", record.get("obj", {}))
     count, torn = cast("int", obj.get("upto", -1)) + 1, cast("int", obj.get("size", 0))
     return str(obj.get("chain", "")), Adopted(count, str(obj.get("hash", "")), torn)
+
+
+def _keep(retired: dict[str, Adopted], chain: str, seen: Adopted) -> None:
+    """Keep the most that is said of a chain: sealers are not read in order."""
+    if seen.count > retired.get(chain, Adopted(0, "", 0)).count:
+        retired[chain] = seen

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_actions"]
 
+MAX_DAYS = 99_999
+
 
 def add_actions(add: Add) -> None:
     """Add each action with ``add(name, what runs it, its help)``."""
@@ -95,6 +97,18 @@ def add_actions(add: Add) -> None:
     command.add_argument("directory", metavar="DIR")
     command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
 
+    command = add(
+        "retain",
+        "securefs.cli.audit_files:retain",
+        "remove the oldest files of a journal that are sealed, after the log says so",
+    )
+    command.add_argument("directory", metavar="DIR")
+    _log_option(command)
+    command.add_argument(
+        "--keep", type=_days, metavar="DAYS", required=True, help="400d: keep the records of 400 days"
+    )
+    command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
+
     command = add("hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal")
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
@@ -136,6 +150,13 @@ def _show_actions(add: Add) -> None:
             "-f", "--follow", action="store_true", help="go on with what is written from now on"
         )
         command.add_argument("--json", action="store_true", help="print each record as it is in the file")
+
+
+def _days(text: str) -> int:
+    number = text.removesuffix("d")
+    if not (text.endswith("d") and number.isascii() and number.isdigit() and 0 < int(number[:9]) <= MAX_DAYS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days such as 400d")
+    return int(number)
 
 
 def _count(text: str) -> int:
