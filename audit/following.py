@@ -9,6 +9,7 @@ Implements the section on the sealer of ``docs/log.md``.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -49,6 +50,7 @@ class Following:
         self._pending: dict[str, tuple[int, list[bytes]]] = {}
         self._listed = (-1, -1)
         self._gone: set[str] = set()
+        self._there: set[str] = set()
         self.tampered = False  # a chain does not hold what was sealed of it
 
     @property
@@ -68,7 +70,8 @@ class Following:
             if path.exists():
                 return Followed(name, path)
         chain = Followed(name, self._journal / chain_file_name(name))
-        files = find_chains(self._journal).get(name)
+        names = [each for each in os.listdir(self._journal) if each.startswith(name)]  # noqa: PTH208
+        files = find_chains(self._journal, names).get(name)
         if files is not None:
             first = files.segments[0]
             chain.begin_at(files.begin, first.path, first.number)
@@ -76,7 +79,7 @@ class Following:
 
     def is_gone(self, name: str) -> bool:
         """Return whether no file of a chain is there: all of it was retired."""
-        if name in find_chains(self._journal):
+        if name in self._there:
             return False
         self._gone.add(name)
         return True
@@ -102,7 +105,8 @@ class Following:
         if listed == self._listed and max(listed) < time.time_ns() - _TICK:
             return []
         self._listed = listed
-        names = [*chain_names(self._log), *chain_names(self._journal), *sealed]
+        self._there = {*chain_names(self._log), *chain_names(self._journal)}
+        names = [*sorted(self._there), *sealed]
         known = {self._own, *self._gone}
         return [name for name in dict.fromkeys(names) if name not in known and name not in self._chains]
 

@@ -78,17 +78,12 @@ class Segment:
 
     def size(self) -> int:
         """Return its size in bytes, unpacked; 0 if it can't be read."""
+        if self.packed:
+            return sum(map(len, _blocks(self, 0)))
         try:
-            if not self.packed:
-                return os.lstat(self.path).st_size
-            file, size = self.open(), 0
+            return os.lstat(self.path).st_size
         except OSError:
             return 0
-        if file is not None:
-            with file:
-                while block := file.read(_BLOCK):
-                    size += len(block)
-        return size
 
 
 class Unpacked(io.RawIOBase):
@@ -103,10 +98,6 @@ class Unpacked(io.RawIOBase):
         self._gzip = gzip.GzipFile(fileobj=io.BufferedReader(file, _BLOCK), mode="rb")
         self._left = LONGEST_FILE + 1
         self.damage = ""
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Read into ``buffer``; return how many bytes, 0 at the end."""
@@ -155,11 +146,6 @@ class ChainFiles:
         """The name of the last file."""
         return self.segments[-1].path.name
 
-    @property
-    def path(self) -> Path:
-        """The path of the last file."""
-        return self.segments[-1].path
-
     def after(self, offset: int) -> Iterator[tuple[Segment, int]]:
         """Yield the files with bytes from ``offset`` on, each with the byte in it to begin at."""
         for number, (segment, start) in enumerate(zip(self.segments, self._starts, strict=False)):
@@ -197,8 +183,6 @@ class _Joined(io.RawIOBase):
         return self._offset
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence == os.SEEK_CUR and not offset:
-            return self._offset
         if whence != os.SEEK_SET:
             raise io.UnsupportedOperation("a chain is read from a byte that is known")
         self._rest.close()
