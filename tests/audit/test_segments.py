@@ -3,10 +3,9 @@
 import gzip
 import json
 import os
-import shutil
-import time
 
 import pytest
+from support.days import three_days
 from support.journals import start_script
 
 from securefs.audit import Entry, Journal, verify_journal
@@ -18,39 +17,12 @@ from securefs.audit.segments import LONGEST_FILE, Begin, begin_of, find_chains
 from securefs.audit.sink import chain_file_name
 from securefs.errors import JournalError
 
-DAY = 24 * 60 * 60 * 1_000_000_000
-NOON = 1_790_000_000 // 86_400 * DAY + DAY // 2
 USE = Entry("key.use")
 
 
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "j"
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Noon, until told otherwise."""
-    now = [NOON]
-    monkeypatch.setattr(time, "time_ns", lambda: now[0])
-
-    def advance(days):
-        now[0] += days * DAY
-
-    return advance
-
-
-def three_days(folder, clock, *, stop=True):
-    """A chain in three files; return their paths."""
-    journal = Journal(folder, names="clear")
-    for day in range(3):
-        clock(bool(day))
-        journal.record(USE)
-        journal.record(USE)
-    if stop:
-        journal.close()
-    paths = sorted(folder.glob("*.jsonl"))
-    return (paths, journal) if not stop else paths
 
 
 def lines(path):
@@ -298,71 +270,6 @@ def test_findings_name_the_file_and_the_byte_in_it(folder, clock):
     paths[1].write_bytes(data[:second] + data[second:].replace(b'"sev":1', b'"sev":2', 1))
     (finding,) = verify_journal(folder).findings
     assert (finding.code, finding.file, finding.offset) == ("link", paths[1].name, third)
-
-
-def test_compressed_files_are_verified_as_they_are(folder, clock):
-    paths = three_days(folder, clock)
-    plain = verify_journal(folder)
-    mode = paths[0].stat()
-    assert [packed.file for packed in compress_journal(folder, dry_run=True)] == [path.name for path in paths]
-    assert all(path.exists() for path in paths)
-    done = list(compress_journal(folder))
-    assert [(packed.file, packed.trouble) for packed in done] == [(path.name, "") for path in paths]
-    assert {path.name for path in folder.glob("*.jsonl*")} == {f"{path.name}.gz" for path in paths}
-    kept = paths[0].with_name(f"{paths[0].name}.gz").stat()
-    assert (kept.st_mode, kept.st_mtime_ns) == (mode.st_mode, mode.st_mtime_ns)
-    report = verify_journal(folder)
-    assert (report.intact, report.records) == (True, plain.records)
-    assert report.chains[0].head == plain.chains[0].head
-    assert list(compress_journal(folder)) == []
-
-
-def test_files_that_an_operator_compressed_by_hand(folder, clock):
-    for path in three_days(folder, clock)[:2]:
-        with path.open("rb") as file, gzip.open(f"{path}.gz", "wb") as packed:
-            shutil.copyfileobj(file, packed)
-        path.unlink()
-    assert verify_journal(folder).intact
-
-
-def test_what_a_writer_holds_is_not_compressed(folder, clock):
-    paths, journal = three_days(folder, clock, stop=False)
-    assert [packed.file for packed in compress_journal(folder)] == [path.name for path in paths[:2]]
-    journal.record(USE)
-    journal.close()
-    assert verify_journal(folder).intact
-
-
-def test_what_is_not_compressed(folder, clock):
-    paths = three_days(folder, clock)
-    with paths[2].open("ab") as file:
-        file.write(b"x")
-    paths[1].with_name(f"{paths[1].name}.gz").write_bytes(gzip.compress(b"x\n"))
-    (folder / chain_file_name("a" * 32)).write_bytes(b"")
-    (folder / chain_file_name("b" * 32)).mkdir()
-    with (folder / chain_file_name("c" * 32)).open("wb") as file:
-        file.seek(LONGEST_FILE)
-        file.write(b"\n")
-    (folder / chain_file_name("d" * 32)).write_bytes(b"x\n")
-    (folder / f"{chain_file_name('d' * 32)}.gz").mkdir()
-    troubles = {packed.file: packed.trouble for packed in compress_journal(folder) if packed.trouble}
-    assert troubles.keys() >= {paths[1].name, paths[2].name, chain_file_name("b" * 32)}
-    assert "is not a copy of it" in troubles[paths[1].name]
-    assert "within a line" in troubles[paths[2].name]
-    assert "more than" in troubles[chain_file_name("c" * 32)]
-    assert "is not a copy" in troubles[chain_file_name("d" * 32)]
-    assert paths[1].exists()
-
-
-def test_compressing_that_was_cut_short_goes_on(folder, clock):
-    paths = three_days(folder, clock)
-    copy = paths[0].with_name(f"{paths[0].name}.gz")
-    copy.write_bytes(gzip.compress(paths[0].read_bytes()))
-    report = verify_journal(folder)
-    assert (report.intact, report.unknown) == (True, (copy.name,))
-    list(compress_journal(folder))
-    assert not paths[0].exists()
-    assert verify_journal(folder).intact
 
 
 def _bomb(path):

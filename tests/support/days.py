@@ -53,3 +53,16 @@ class Days:
 
     def files(self):
         return sorted(self.folder.glob("*.jsonl*"), key=lambda path: int(path.name.split(".")[0][33:]))
+
+
+def three_days(folder, clock, *, stop=True):
+    """A chain in three files; return their paths."""
+    journal = Journal(folder, names="clear")
+    for day in range(3):
+        clock(bool(day))
+        journal.record(USE)
+        journal.record(USE)
+    if stop:
+        journal.close()
+    paths = sorted(folder.glob("*.jsonl"))
+    return (paths, journal) if not stop else paths
