@@ -109,12 +109,13 @@ class Followed:
         while len(leaves) < limit and not self.lost and (following := self._following()) is not None:
             # A writer closes a file before it makes the next one: this is all of it.
             leaves += self._read_file(limit - len(leaves))
-            if len(leaves) < limit:
-                if not self._is_read():
-                    self._fail("a file that another one follows does not end with a whole line")
-                    break
-                self._go_to(following, self.number + 1)
-                leaves += self._read_file(limit - len(leaves))
+            left = not self._is_read()
+            if left and len(leaves) < limit:
+                self._fail("a file that another one follows does not end with a whole line")
+            if left:
+                break
+            self._go_to(following, self.number + 1)
+            leaves += self._read_file(limit - len(leaves))
         return leaves
 
     def _read_file(self, limit: int) -> list[bytes]:

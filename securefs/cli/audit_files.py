@@ -97,8 +97,9 @@ def _ask(journal: Path, log: Path, asked: list[Retired]) -> None:
         folder.lock()
         try:
             sealer = Sealer(journal, folder, complain)
-            while sealer.step():
-                pass
+            more = True
+            while more:
+                more = sealer.step()
             sealer.stop()
         finally:
             folder.unlock()

@@ -1,7 +1,6 @@
 """Files of chains that are compressed, and those that stay."""
 
 import gzip
-import os
 import shutil
 
 import pytest

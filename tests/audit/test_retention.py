@@ -195,6 +195,7 @@ def test_what_a_writer_holds_or_does_not_end_stays(days):
     assert wanted == []
     assert "does not end with a whole record" in kept[0]
     (days.folder / ("a" * 32 + "-0.jsonl")).mkdir()
+    (days.folder / ("b" * 32 + "-0.jsonl")).write_bytes(b"no record\n")
     assert old(days)[0] == []
 
 
@@ -306,6 +307,13 @@ def test_requests_that_are_none_are_refused(days):
     assert not taken(Retired(*good), {"a" * 32: 9}, {"a" * 32: (4, b"")})
 
 
+def test_a_request_belongs_to_the_user_of_the_log(days, monkeypatch):
+    owner = (days.folder / "log").stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    write_request(days.folder / "log", [])
+    assert (days.folder / "log" / REQUEST).stat().st_uid == owner
+
+
 def test_the_sealer_refuses_what_it_has_not_got(days):
     days.start()
     days.day()
@@ -328,6 +336,8 @@ def test_nothing_counts_before_it_is_signed(days):
     data = checkpoints.read_bytes()
     checkpoints.write_bytes(data[: data[:-200].rindex(b"\n\norigin")])
     assert not is_retired(days.folder / "log", wanted)
+    checkpoints.write_bytes(b"")
+    assert old(days)[0] == []
     checkpoints.write_bytes(data)
     assert is_retired(days.folder / "log", wanted)
 

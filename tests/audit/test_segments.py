@@ -322,3 +322,17 @@ def test_where_files_begin(folder, clock):
     # A file that says nothing of itself is not believed, and neither are those after it.
     (files,) = find_chains(folder).values()
     assert files.size() == paths[0].stat().st_size
+
+
+def test_files_that_vanish_end_the_reading(folder, clock):
+    paths = three_days(folder, clock)
+    (files,) = find_chains(folder).values()
+    sizes = [path.stat().st_size for path in paths]
+    paths[2].unlink()
+    assert files.size() == sum(sizes[:2])
+    with files.open() as file:
+        assert len(file.read()) == sum(sizes[:2])
+    paths[1].unlink()
+    paths[1].mkdir()
+    with files.open() as file:
+        assert len(file.read()) == sizes[0]
