@@ -110,8 +110,10 @@ def check_retired(
         if first.number and (begin.count > count or (begin.count == count and begin.head != head)):
             message = f"it begins with file {first.number}, and no sealed record retired those before"
             report(Finding("segment", first.path.name, chain, None, 0, message))
-        elif summary is not None and (
-            summary.records < count or (summary.records == count and summary.head != head)
+        elif (
+            retired is not None
+            and summary is not None
+            and (summary.records < count or (summary.records == count and summary.head != head))
         ):
             message = f"{count} records of it were retired, and what is here is not these"
             report(Finding("log", files.name, chain, None, 0, message))
