@@ -7,7 +7,7 @@ not.
 """
 
 from securefs.audit.journal import Journal
-from securefs.audit.pseudonym import hash_name
+from securefs.audit.name_keys import hash_name
 from securefs.audit.record import Entry
 from securefs.audit.report import LogReport, Report
 from securefs.audit.verify_chain import ChainSummary, Finding, TornTail

@@ -175,6 +175,11 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             {"success": WARNING},
             _members("back_ms"),
         ),
+        "audit.segment": Event(
+            "the first record of each further file of a chain, which links back to the one before",
+            {"success": ROUTINE},
+            _members("segment start names sync on_failure places"),
+        ),
         "audit.seal": Event("the sealer signs the log: what it took, and its next key", {"success": ROUTINE}),
         "audit.epoch": Event(
             "a sealer begins a new line of keys, because it has not got the next key of the old one",

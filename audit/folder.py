@@ -25,9 +25,10 @@ __all__ = ["open_regular", "prepare_folder"]
 _ROOT: Final = 0  # user id
 
 
-def prepare_folder(directory: str | os.PathLike[str]) -> Path:
+def prepare_folder(directory: str | os.PathLike[str], what: str = "the journal's folder") -> Path:
     """Return the absolute path of the journal's folder; create it if only it is missing.
 
+    :param what: what the folder is, for messages.
     :raises ConfigurationError: it cannot be created, is not a folder, or others can write to it.
     """
     try:
@@ -38,14 +39,14 @@ def prepare_folder(directory: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         text = explain(error)
         raise ConfigurationError(
-            f"cannot use the journal's folder {os.fspath(directory)!r}: {text}; "
+            f"cannot use {what} {os.fspath(directory)!r}: {text}; "
             "name a folder that exists, or whose parent exists and is writable for this user"
         ) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise ConfigurationError(f"the journal's folder {path} is not a folder; name another")
+        raise ConfigurationError(f"{what} {path} is not a folder; name another")
     if others_can_write(status):
-        raise ConfigurationError(f"others can write to the journal's folder {path}; run: chmod go-w {path}")
-    _refuse_stranger(path, status.st_uid, os.geteuid())
+        raise ConfigurationError(f"others can write to {what} {path}; run: chmod go-w {path}")
+    _refuse_stranger(path, status.st_uid, os.geteuid(), what)
     return path
 
 
@@ -60,9 +61,9 @@ def open_regular(path: Path) -> io.FileIO | None:
         return None
 
 
-def _refuse_stranger(path: Path, owner: int, user: int) -> None:
+def _refuse_stranger(path: Path, owner: int, user: int, what: str = "the journal's folder") -> None:
     # Root may use a server's folder: it starts servers that then become that user.
     if user not in {owner, _ROOT} and owner != _ROOT:
         raise ConfigurationError(
-            f"the journal's folder {path} belongs to user {owner}, this is user {user}; name a folder of its own"
+            f"{what} {path} belongs to user {owner}, this is user {user}; name a folder of its own"
         )

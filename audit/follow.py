@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
-import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from securefs.audit.fields import LONGEST_LINE, RecordError
 from securefs.audit.record import parse_line
+from securefs.audit.segments import CHAIN_FILE, PACKED, Unpacked
+from securefs.audit.sink import chain_file_name
 from securefs.disk import explain, open_regular
 from securefs.errors import SourceError
 
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["CHAIN_FILE", "Death", "Followed", "Here", "chain_names"]
+    from securefs.audit.segments import Begin
 
-CHAIN_FILE: Final = re.compile(r"([0-9a-f]{32})-0\.jsonl")
+__all__ = ["Death", "Followed", "Here", "chain_names"]
+
 EMPTY_FOR: Final = 60.0  # seconds after which nobody is about to lock an empty file any more
 _BLOCK: Final = 256 * 1024  # bytes read at a time
 # No string of a record can hold these bytes: quotes in it are escaped.
@@ -42,7 +45,7 @@ _flush_to_disk: Final = getattr(os, "fdatasync", os.fsync)
 def chain_names(folder: Path) -> list[str]:
     """Return the ids of the chains that have a file in ``folder``, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(match[1] for entry in entries if (match := CHAIN_FILE.fullmatch(entry.name)))
+        return sorted({match[1] for entry in entries if (match := CHAIN_FILE.fullmatch(entry.name))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,9 @@ class Death:
 class Followed:
     """One chain that is being read.
 
+    :ivar path: the file that is being read. :ivar number: of that file in the chain.
     :ivar count: whole lines that were read: the number of the next one.
-    :ivar offset: their size in bytes. :ivar head: the leaf hash of the last one.
+    :ivar offset: bytes that were read of the file. :ivar head: the leaf hash of the last one.
     :ivar stopped: the last one is server.stop. :ivar closed: its writer is dead, and all was read.
     :ivar tampering: why it is not read on, in words: it is not what it was.
     :ivar trouble: what was wrong when it was last read, in words; it is tried again.
@@ -89,6 +93,7 @@ class Followed:
     unsafe: bool = False
     foreign: str = ""
     boot: str = ""
+    number: int = 0
     _known: tuple[int, int] | None = field(default=None, repr=False)
     _due: tuple[int, bytes] | None = field(default=None, repr=False)
     _first_seen: bool = field(default=False, repr=False)
@@ -98,6 +103,65 @@ class Followed:
         if self._due is not None:
             self._catch_up(*self._due)
         return [] if self._due is not None else self._next(limit)
+
+    def _next(self, limit: int) -> list[bytes]:
+        leaves = self._read_file(limit)
+        while len(leaves) < limit and not self.lost and (following := self._following()) is not None:
+            # A writer closes a file before it makes the next one: this is all of it.
+            leaves += self._read_file(limit - len(leaves))
+            left = not self._is_read()
+            if left and len(leaves) < limit:
+                self._fail("a file that another one follows does not end with a whole line")
+            if left:
+                break
+            self._go_to(following, self.number + 1)
+            leaves += self._read_file(limit - len(leaves))
+        return leaves
+
+    def _read_file(self, limit: int) -> list[bytes]:
+        if self.lost or self._looks_unchanged():
+            return []
+        with self._opened() as descriptor:
+            return [] if descriptor is None else self._read(descriptor, limit)
+
+    def _go_to(self, path: Path, number: int, offset: int = 0) -> None:
+        self.path, self.number, self.offset, self._known = path, number, offset, None
+
+    def _following(self) -> Path | None:
+        """Return the next file, None if there is none."""
+        path = self.path.with_name(chain_file_name(self.chain, self.number + 1))
+        for following in (path, path.with_name(path.name + PACKED)):
+            if os.path.lexists(following):
+                return following
+        return None
+
+    @property
+    def _packed(self) -> bool:
+        return self.path.name.endswith(PACKED)
+
+    def _is_read(self) -> bool:
+        """Return whether nothing of this file is left."""
+        with self._opened() as descriptor:
+            return descriptor is not None and not next(self._blocks(descriptor), b"")
+
+    def _blocks(self, descriptor: int) -> Iterator[bytes]:
+        """Yield what is in this file from where it was read."""
+        offset = self.offset
+        if not self._packed:
+            while block := os.pread(descriptor, _BLOCK, offset):
+                offset += len(block)
+                yield block
+            return
+        with Unpacked(io.FileIO(os.dup(descriptor))) as file:
+            while block := file.read(_BLOCK):
+                offset, block = max(0, offset - len(block)), block[offset:]
+                if block:
+                    yield block
+
+    def begin_at(self, begin: Begin, path: Path, number: int) -> None:
+        """Begin in a file that is not the chain's first: those before it were retired."""
+        self.count, self.head = begin.count, bytes.fromhex(begin.head)
+        self._go_to(path, number)
 
     def catch_up(self, count: int, head: bytes) -> None:
         """Read over the first ``count`` lines, which were sealed with ``head`` as the last.
@@ -117,14 +181,16 @@ class Followed:
         elif not self.trouble:
             self._fail(f"it has {self.count} records, and {count} were sealed")
 
-    def _next(self, limit: int) -> list[bytes]:
-        if self.lost or self._looks_unchanged():
-            return []
-        with self._opened() as descriptor:
-            return [] if descriptor is None else self._read(descriptor, limit)
-
-    def resume(self, count: int, offset: int, head: bytes) -> bool:
+    def resume(self, count: int, offset: int, head: bytes, number: int = 0) -> bool:
         """Go on where an earlier sealer was; return False if that line does not end there."""
+        first = self.path, self.number, self.offset
+        self._go_to(self.path.with_name(chain_file_name(self.chain, number)), number, offset)
+        if self.path.exists() and self._resume(count, offset, head):
+            return True
+        self._go_to(*first)
+        return False
+
+    def _resume(self, count: int, offset: int, head: bytes) -> bool:
         with self._opened() as descriptor:
             if descriptor is None:
                 return False
@@ -161,6 +227,12 @@ class Followed:
             except OSError:
                 yield None
                 return
+            if self._following() is not None:
+                yield None  # its writer goes on in another file
+                return
+            if self._packed:
+                yield Death(0, self.boot) if self._is_read() else None
+                return
             size = os.fstat(descriptor).st_size
             tail = os.pread(descriptor, LONGEST_LINE, self.offset)
             # A file that is empty may be about to be locked by its writer.
@@ -182,12 +254,19 @@ class Followed:
             status = os.lstat(self.path)
         except OSError:
             return False
-        return status.st_size == self.offset and self._known == (status.st_dev, status.st_ino)
+        return (
+            not self._packed
+            and status.st_size == self.offset
+            and self._known == (status.st_dev, status.st_ino)
+        )
 
     @contextmanager
     def _opened(self) -> Iterator[int | None]:
         """Yield a descriptor of the file, None if there is none that may be read on."""
         descriptor = None
+        packed = self.path.with_name(self.path.name + PACKED)
+        if not self._packed and not os.path.lexists(self.path) and os.path.lexists(packed):
+            self._go_to(packed, self.number, self.offset)  # it was compressed meanwhile
         try:
             descriptor = open_regular(self.path, follow_links=False)
         except FileNotFoundError:
@@ -210,7 +289,7 @@ class Followed:
         identity = (status.st_dev, status.st_ino)
         if self._known not in {None, identity}:
             self._fail("another file took its place")
-        elif status.st_size < self.offset:
+        elif status.st_size < self.offset and not self._packed:
             self._fail(f"it was cut: {status.st_size} of {self.offset} bytes that were read before")
         else:
             self._known = identity
@@ -219,7 +298,7 @@ class Followed:
     def _read(self, descriptor: int, limit: int) -> list[bytes]:
         leaves: list[bytes] = []
         rest, last = b"", b""
-        while len(leaves) < limit and (block := os.pread(descriptor, _BLOCK, self.offset + len(rest))):
+        for block in self._blocks(descriptor):
             *lines, rest = (rest + block).split(b"\n")
             if len(lines) > limit - len(leaves):
                 lines, rest = lines[: limit - len(leaves)], b""
@@ -228,6 +307,7 @@ class Followed:
                 leaves.append(_leaf(last))
             if len(rest) > LONGEST_LINE:
                 self._fail(f"a line of it is longer than {LONGEST_LINE} bytes")
+            if len(leaves) >= limit or self.tampering:
                 break
         if leaves:
             self.count += len(leaves)

@@ -9,6 +9,7 @@ Implements the section on the sealer of ``docs/log.md``.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from securefs.audit.fields import MAX_RUNS
 from securefs.audit.follow import Followed, chain_names
 from securefs.audit.log_folder import Position
 from securefs.audit.seal import Run
+from securefs.audit.segments import find_chains
 from securefs.audit.sink import chain_file_name
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Following:
         self._turn: deque[Followed] = deque()
         self._pending: dict[str, tuple[int, list[bytes]]] = {}
         self._listed = (-1, -1)
+        self._gone: set[str] = set()
+        self._there: set[str] = set()
         self.tampered = False  # a chain does not hold what was sealed of it
 
     @property
@@ -61,8 +65,24 @@ class Following:
 
     def open(self, name: str) -> Followed:
         """Return a chain that nothing was read of, and that is not followed yet."""
-        own = self._log / chain_file_name(name)
-        return Followed(name, own if own.exists() else self._journal / chain_file_name(name))
+        for folder in (self._log, self._journal):
+            path = folder / chain_file_name(name)
+            if path.exists():
+                return Followed(name, path)
+        chain = Followed(name, self._journal / chain_file_name(name))
+        names = [each for each in os.listdir(self._journal) if each.startswith(name)]  # noqa: PTH208
+        files = find_chains(self._journal, names).get(name)
+        if files is not None:
+            first = files.segments[0]
+            chain.begin_at(files.begin, first.path, first.number)
+        return chain
+
+    def is_gone(self, name: str) -> bool:
+        """Return whether no file of a chain is there: all of it was retired."""
+        if name in self._there:
+            return False
+        self._gone.add(name)
+        return True
 
     def take_up(self, name: str, taken: Taken | None, head: bytes, position: Position | None) -> None:
         """Follow a chain, from where the log has it.
@@ -73,7 +93,7 @@ class Following:
         chain = self.open(name)
         if taken is not None:
             if position is not None and position.count <= taken.count:
-                chain.resume(position.count, position.offset, position.head)
+                chain.resume(position.count, position.offset, position.head, position.number)
             chain.catch_up(taken.count, head)
         self._chains[name] = chain
         self._turn.append(chain)
@@ -85,8 +105,10 @@ class Following:
         if listed == self._listed and max(listed) < time.time_ns() - _TICK:
             return []
         self._listed = listed
-        names = [*chain_names(self._log), *chain_names(self._journal), *sealed]
-        return [name for name in dict.fromkeys(names) if name != self._own and name not in self._chains]
+        self._there = {*chain_names(self._log), *chain_names(self._journal)}
+        names = [*sorted(self._there), *sealed]
+        known = {self._own, *self._gone}
+        return [name for name in dict.fromkeys(names) if name not in known and name not in self._chains]
 
     def read(self) -> bool:
         """Read on in each chain in turn; return whether there may be more."""
@@ -135,7 +157,7 @@ class Following:
     def positions(self) -> dict[str, Position]:
         """Return how far each chain was read."""
         return {
-            name: Position(chain.count, chain.offset, chain.head)
+            name: Position(chain.count, chain.offset, chain.head, chain.number)
             for name, chain in self._chains.items()
             if chain.count and not chain.tampering
         }

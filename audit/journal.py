@@ -28,10 +28,11 @@ from securefs.audit.clock import Clock
 from securefs.audit.events import EVENTS, FLUSH_FROM
 from securefs.audit.floods import Floods
 from securefs.audit.folder import prepare_folder
+from securefs.audit.name_keys import NameKeys, prepare_keys
 from securefs.audit.outage import Outage
 from securefs.audit.pseudonym import load_or_create, random_pseudonyms
 from securefs.audit.record import Entry, Source
-from securefs.audit.sink import ChainBrokenError, FileSink, Sink, StreamSink
+from securefs.audit.sink import ChainBrokenError, FileSink, StreamSink
 from securefs.errors import ConfigurationError, JournalError
 from securefs.secrecy import clears_frames
 
@@ -50,7 +51,7 @@ _STANDARD_ERROR: Final = 2  # descriptor
 # Bytes of the journal's file system that are kept for other records than those that anyone can
 # cause.
 RESERVE: Final = 64 * 1024 * 1024
-_OWN_EVENTS: Final = frozenset({"server.start", "server.stop", "audit.clock"})
+_OWN_EVENTS: Final = frozenset({"server.start", "server.stop", "audit.clock", "audit.segment"})
 # Members of ``obj`` that are names.
 _HIDDEN: Final[Mapping[str, Kind]] = {"name": "name", "principal": "principal"}
 
@@ -77,6 +78,8 @@ class Journal:
         instead.
     :param on_loss: ``on_loss(first)`` is called after each record that could not be written; it is
         True for the first one of an outage. An error in it is logged, and changes nothing else.
+    :param names_key: a folder outside ``directory`` for the keys of the pseudonyms, one for each
+        month. None: one key, in ``directory``; for a stream, one that is stored nowhere.
     :raises ConfigurationError: a value is not one of these, or the folder is not fit for evidence.
     """
 
@@ -93,6 +96,7 @@ class Journal:
         sync: Sync = "buffered",
         on_failure: OnFailure = "closed",
         on_loss: Callable[[bool], object] | None = None,
+        names_key: str | os.PathLike[str] | None = None,
     ) -> None:
         if directory is not None:
             require("directory", directory, (str, os.PathLike), "the path of a folder")
@@ -111,7 +115,7 @@ class Journal:
             raise ConfigurationError("a journal goes to a folder or to a stream: give one of the two")
         # One sink for all chains of a stream: it remembers whether the last line there was torn.
         self._target = StreamSink(_descriptor(stream)) if directory is None else prepare_folder(directory)
-        self._pseudonyms = None if names == "clear" else self._load_pseudonyms()
+        self._names = None if names == "clear" else self._load_names(names_key)
         self._closed = False
         self._outage = Outage()
         self._chain: Chain | None = None
@@ -125,7 +129,8 @@ class Journal:
     ) -> Journal:
         """Return the journal that the environment variables SECUREFS_AUDIT_* describe.
 
-        They are SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC and SECUREFS_AUDIT_NAMES.
+        They are SECUREFS_AUDIT_DIR, SECUREFS_AUDIT_SYNC, SECUREFS_AUDIT_NAMES and
+        SECUREFS_AUDIT_NAMES_KEY.
 
         :param on_loss: as for :class:`Journal`.
         :raises ConfigurationError: one line that names the variable and its allowed values.
@@ -139,9 +144,20 @@ class Journal:
         names = environ.get("SECUREFS_AUDIT_NAMES", "pseudonym")
         _require("SECUREFS_AUDIT_SYNC", sync, get_args(Sync))
         _require("SECUREFS_AUDIT_NAMES", names, get_args(Names))
+        names_key = environ.get("SECUREFS_AUDIT_NAMES_KEY")
+        if names_key is not None:
+            if not names_key.strip():
+                raise ConfigurationError(
+                    "SECUREFS_AUDIT_NAMES_KEY is empty: name a folder for the keys, or unset it"
+                )
+            try:
+                prepare_keys(names_key, None if directory is None else Path(directory))
+            except ConfigurationError as error:
+                raise ConfigurationError(f"SECUREFS_AUDIT_NAMES_KEY: {error}") from error
         try:
             return cls(
                 directory,
+                names_key=names_key,
                 sync="record" if sync == "record" else "buffered",
                 names="clear" if names == "clear" else "pseudonym",
                 on_loss=on_loss,
@@ -167,8 +183,6 @@ class Journal:
         if entry.event in _OWN_EVENTS:
             raise ValueError(f"{entry.event} is written by the journal itself")
         _ = entry.severity  # an entry that is not in the table has none
-        if self._pseudonyms is not None:
-            entry = _hidden(entry, self._pseudonyms)
         try:
             with self._exclusive():
                 self._record(entry)
@@ -182,7 +196,8 @@ class Journal:
         closed = self._settings["on_failure"] == "closed"
         try:
             self._refuse_when_closed()
-            self._write(entry)
+            names = self._names_now()
+            self._write(entry if names is None else _hidden(entry, names))
         except ChainBrokenError as error:
             self._lost += 1
             self._outage.failed(error, "operations are refused" if closed else "operations go on unrecorded")
@@ -248,6 +263,7 @@ class Journal:
         with self._exclusive():
             try:
                 self._refuse_when_closed()
+                self._names_now()
                 chain = self._usable_chain()
                 try:
                     chain.sink.check()
@@ -343,7 +359,7 @@ class Journal:
         name = Chain.random_id()
         try:
             source = Source(os.uname().nodename, os.getpid(), self._version, self._boot)
-            chain = Chain(name, source, self._sink_for(name))
+            chain = self._new_chain(name, source)
         except ChainBrokenError as error:
             self._blame(error.why, error.error)
             raise
@@ -354,11 +370,29 @@ class Journal:
         self._trouble, self._lost = {}, 0
         return chain
 
-    def _sink_for(self, chain: str) -> Sink:
-        return self._target if isinstance(self._target, StreamSink) else FileSink(self._target, chain)
+    def _new_chain(self, name: str, source: Source) -> Chain:
+        target = self._target
+        if isinstance(target, StreamSink):
+            return Chain(name, source, target)
+        return Chain(
+            name,
+            source,
+            FileSink(target, name),
+            lambda number: (FileSink(target, name, number), self._settings),
+        )
 
-    def _load_pseudonyms(self) -> Pseudonyms:
-        return random_pseudonyms() if isinstance(self._target, StreamSink) else load_or_create(self._target)
+    def _load_names(self, names_key: str | os.PathLike[str] | None) -> NameKeys | Pseudonyms:
+        folder = None if isinstance(self._target, StreamSink) else self._target
+        if names_key is not None:
+            return NameKeys(prepare_keys(names_key, folder))
+        return random_pseudonyms() if folder is None else load_or_create(folder)
+
+    def _names_now(self) -> Pseudonyms | None:
+        """Return the pseudonyms of this moment, None if names are clear."""
+        try:
+            return None if self._names is None else self._names.at(time.time_ns())
+        except ConfigurationError as error:
+            raise ChainBrokenError("no_key", str(error)) from error
 
     def _append(self, chain: Chain, entry: Entry) -> None:
         flush_from = 1 if self._settings["sync"] == "record" else FLUSH_FROM

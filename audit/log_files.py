@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from securefs.audit.fields import LONGEST_LINE
 from securefs.audit.folder import open_regular
 from securefs.audit.note import MAX_NOTE
+from securefs.audit.segments import ChainFiles
 from securefs.audit.tree import HASH_SIZE
 from securefs.audit.verify_state import Place
 
@@ -62,6 +63,8 @@ LOG_NAMES: Final = frozenset(
         "stable.key",
         "lock",
         "positions",
+        "retire",
+        ".retire.tmp",
     }
 )
 MAX_OPEN: Final = 64  # files
@@ -73,11 +76,11 @@ _END: Final = b"\n\n"  # ends the text of a note, and in these files its signatu
 class Leaves:
     """The leaf hashes of many chains, each read from where it was left.
 
-    :param paths: the file of each chain. :param places: where to begin, for those begun before; it
+    :param paths: the files of each chain. :param places: where to begin, for those begun before; it
         is kept up to date.
     """
 
-    def __init__(self, paths: Mapping[str, Path], places: dict[str, Place]) -> None:
+    def __init__(self, paths: Mapping[str, ChainFiles], places: dict[str, Place]) -> None:
         self._paths = paths
         self._open: OrderedDict[str, io.BufferedReader] = OrderedDict()
         self.places = places
@@ -89,7 +92,8 @@ class Leaves:
     def take(self, chain: str, count: int) -> Iterator[bytes]:
         """Yield the next ``count`` leaf hashes of a chain; fewer if its file has no more lines."""
         place = self.place(chain)
-        file = self._file(chain, place.offset)
+        # A file is opened where its first leaf is taken: before that, its place may change.
+        file = self._file(chain, place.offset) if count > 0 else None
         if file is None:
             return
         for _ in range(count):
@@ -121,8 +125,10 @@ class Leaves:
         return file
 
 
-def open_file(path: Path) -> io.BufferedReader | None:
-    """Open a regular file; return None if there is none of that name that can be read."""
+def open_file(path: Path | ChainFiles) -> io.BufferedReader | None:
+    """Open a regular file, or those of a chain; None if there is none that can be read."""
+    if isinstance(path, ChainFiles):
+        return path.open()
     try:
         file = open_regular(path)
     except OSError:
@@ -130,8 +136,13 @@ def open_file(path: Path) -> io.BufferedReader | None:
     return None if file is None else io.BufferedReader(file, _BLOCK)
 
 
-def read_lines(path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, line without its line end) of the whole lines between two offsets."""
+def read_lines(path: Path | ChainFiles, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, line without its line end) of the whole lines between two offsets.
+
+    Of a chain whose oldest files are not there any more, from the first that is there on.
+    """
+    if isinstance(path, ChainFiles):
+        start = max(start, path.begin.offset)
     file = open_file(path)
     if file is None:
         return
@@ -187,8 +198,10 @@ def read_hashes(path: Path, first: int, count: int) -> list[bytes]:
     return [data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE)]
 
 
-def size_of(path: Path) -> int:
-    """Return the size of a file in bytes, 0 if there is none of that name."""
+def size_of(path: Path | ChainFiles) -> int:
+    """Return the size in bytes of a file, or of a chain, 0 if there is none of that name."""
+    if isinstance(path, ChainFiles):
+        return path.size()
     try:
         return os.lstat(path).st_size
     except OSError:

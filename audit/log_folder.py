@@ -39,6 +39,7 @@ __all__ = ["CHECKPOINTS", "Disk", "LogDamagedError", "LogFolder", "Position", "d
 CHECKPOINTS: Final = "checkpoints"  # the file of them
 _flush_to_disk: Final = getattr(os, "fdatasync", os.fsync)
 _SIGNATURE: Final = "\N{EM DASH} ".encode()
+_MAX_REQUEST: Final = 16 * 1024 * 1024  # bytes
 _MAX_SMALL: Final = 64 * 1024  # bytes: no key, origin or checkpoint is larger
 
 
@@ -48,11 +49,12 @@ class LogDamagedError(SecureFSError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a chain was read: records, their bytes, and the leaf hash of the last one."""
+    """How far a chain was read: records, bytes of file ``number``, the last record's leaf hash."""
 
     count: int
     offset: int
     head: bytes
+    number: int = 0
 
 
 def default_log(journal: Path) -> Path:
@@ -253,16 +255,31 @@ class LogFolder:
             with read_regular(self.path / "positions", follow_links=False) as file:
                 found = json.load(file)
             return {
-                name: Position(int(count), int(offset), bytes.fromhex(head))
-                for name, (count, offset, head) in found.items()
+                name: Position(int(count), int(offset), bytes.fromhex(head), int(number))
+                for name, (count, offset, head, number) in found.items()
             }
         except (OSError, ValueError, TypeError, AttributeError, SourceError):
             return {}
 
     def save_positions(self, positions: Mapping[str, Position]) -> None:
         """Keep them for the next start: without them it reads every chain from its beginning."""
-        lines = {name: (each.count, each.offset, each.head.hex()) for name, each in positions.items()}
+        lines = {
+            name: (each.count, each.offset, each.head.hex(), each.number) for name, each in positions.items()
+        }
         self.disk.replace(self.path / "positions", json.dumps(lines).encode("ascii"))
+
+    def request(self, name: str) -> bytes | None:
+        """Return what somebody asks the sealer for, None if nobody does."""
+        try:
+            with read_regular(self.path / name, follow_links=False) as file:
+                return file.read(_MAX_REQUEST)
+        except FileNotFoundError:
+            return None
+
+    def answer(self, name: str) -> None:
+        """Remove a request, which was taken up."""
+        (self.path / name).unlink(missing_ok=True)
+        flush_folder(self.path)
 
     def _small(self, name: str) -> bytes | None:
         try:

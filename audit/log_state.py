@@ -60,6 +60,8 @@ class LogState:
         record and, if the sealer ended in order, of its server.stop: the last leaves.
     :ivar cut_short: that server.stop was to follow, and did not.
     :ivar adopted: the chains that were closed for their dead writers.
+    :ivar retired: the chains whose oldest records are in no file any more: how many, and the hash
+        of the last of them.
     """
 
     index: int = 0
@@ -70,6 +72,7 @@ class LogState:
     cut_short: bool = False
     taken: dict[str, Taken] = field(default_factory=dict)
     adopted: set[str] = field(default_factory=set)
+    retired: dict[str, tuple[int, bytes]] = field(default_factory=dict)
 
     def take(self, seal: Seal, chain: str) -> None:
         """Take what a seal record in the sealer's chain ``chain`` took.
@@ -97,13 +100,15 @@ def read_state(folder: Path) -> LogState:
     """
     state, found = LogState(), ""
     said: set[str] = set()
+    gone: dict[str, tuple[int, bytes]] = {}
     for chain, digest, record in _ordered(folder):
         if chain != found:
             # What a sealer says is true once a seal of its own took it.
-            found, said = chain, set()
+            found, said, gone = chain, set(), {}
         if (seal := read_seal(record)) is not None:
             state.adopted |= said
-            said = set()
+            state.retired |= gone
+            said, gone = set(), {}
             state.take(seal, chain)
             state.tail = [bytes.fromhex(digest)]
             state.cut_short = seal.runs[-1].last != record["seq"]
@@ -113,6 +118,9 @@ def read_state(folder: Path) -> LogState:
                 state.cut_short = False
         elif record["event"] == "audit.adopted":
             said.add(_told_of(record, chain)["chain"])
+        elif record["event"] == "audit.retired":
+            obj = _told_of(record, chain)
+            gone[obj["chain"]] = obj["upto"] + 1, bytes.fromhex(obj["hash"])
         elif record["event"] == "audit.cutover" and not state.index:
             obj = _told_of(record, chain)
             state.taken[obj["chain"]] = Taken(obj["upto"] + 1, head=bytes.fromhex(obj["hash"]))
@@ -124,7 +132,7 @@ def _told_of(record: Mapping[str, object], chain: str) -> Any:  # as the table o
     """Return what a record says of another chain: ``chain``, and ``upto`` and ``hash`` together."""
     obj = record.get("obj")
     if isinstance(obj, dict) and "chain" in obj:
-        needed = record["event"] == "audit.cutover"
+        needed = record["event"] != "audit.adopted"
         if not needed or ("upto" in obj and _HASH.fullmatch(obj.get("hash", ""))):
             return obj
     raise _damaged(chain, f"record {record['seq']} does not say what it should")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from securefs.audit.follow import chain_names
 from securefs.audit.log_files import (
     CHECKPOINTS,
     COSIGNATURES,
@@ -26,7 +25,7 @@ from securefs.audit.log_folder import LogDamagedError
 from securefs.audit.log_state import read_seals
 from securefs.audit.note import NoteError, parse_checkpoint, parse_note
 from securefs.audit.proof import Proof
-from securefs.audit.sink import chain_file_name
+from securefs.audit.segments import find_chains
 from securefs.audit.tree import (
     CompactRange,
     ProofError,
@@ -159,20 +158,20 @@ def _leaf_index(log: Path, chain: str, seq: int) -> int:
 
 def _record(journal: Path, log: Path, chain: str, seq: int) -> bytes:
     for folder in (journal, log):
-        path = folder / chain_file_name(chain)
-        for number, (_, line) in enumerate(read_lines(path, 0, size_of(path))):
-            if number == seq:
-                return line
+        files = find_chains(folder).get(chain)
+        if files is not None:
+            lines = read_lines(files, 0, files.size())
+            for number, (_, line) in enumerate(lines, files.begin.count):
+                if number == seq:
+                    return line
     raise ConfigurationError(
-        f"record {seq} of chain {chain} was sealed and is missing; run securefs audit verify"
+        f"record {seq} of chain {chain} was sealed and is not here: retired, or missing; run securefs audit verify"
     )
 
 
 def _leaves(journal: Path, log: Path, size: int) -> list[bytes]:
     """Return the leaf hashes in the order of the log, from the chains: 32 bytes for each record."""
-    paths = {
-        name: folder / chain_file_name(name) for folder in (journal, log) for name in chain_names(folder)
-    }
+    paths = find_chains(journal) | find_chains(log)
     leaves, found = Leaves(paths, {}), list[bytes]()
     try:
         for seal in _seals(log):

@@ -1,6 +1,6 @@
 """Pseudonyms keep names out of the journal, and let one search it for a known name.
 
-Guarantees: a name has the same pseudonym for as long as the folder's key is the same. Without that
+Guarantees: a name has the same pseudonym for as long as the key is the same. Without that
 key, nobody can check a guess at a name. A name and a principal with the same text have different
 pseudonyms. Refuses: a key that other users can read or own, and a key that is not 32 bytes. Two
 workers that start at once agree on one key, because only one of them can link its key to the final
@@ -18,16 +18,17 @@ import secrets
 import stat
 import unicodedata
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from securefs.arguments import require, require_path
 from securefs.audit.folder import open_regular
 from securefs.disk import explain, flush_folder, write_new
 from securefs.errors import ConfigurationError
 from securefs.secrecy import HoldsSecrets, clears_frames
 
-__all__ = ["KEY_FILE", "Kind", "Pseudonyms", "hash_name", "load_or_create", "random_pseudonyms"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["KEY_FILE", "Kind", "Pseudonyms", "load_key", "load_or_create", "random_pseudonyms"]
 
 KEY_FILE: Final = "pseudonym.key"  # in the journal's folder, mode 0600
 _KEY_SIZE: Final = 32  # bytes
@@ -60,6 +61,10 @@ class Pseudonyms(HoldsSecrets):
             text = unicodedata.normalize("NFC", text)
         return f"hmac-sha256:{self.key_id}:{self._hmac(kind, text).hex()}"
 
+    def at(self, _now: int) -> Pseudonyms:
+        """Return these pseudonyms: they are the same at any time."""
+        return self
+
     def _hmac(self, kind: str, text: str) -> bytes:
         # The zero byte ends the kind: no text can make one kind's input equal to another's.
         message = kind.encode("ascii") + b"\x00" + text.encode("utf-8", "surrogatepass")
@@ -75,35 +80,25 @@ def random_pseudonyms() -> Pseudonyms:
 
 
 @clears_frames
-def load_or_create(directory: Path) -> Pseudonyms:
-    """Return the pseudonyms of the journal in ``directory``; create its key if there is none.
+def load_or_create(directory: Path, name: str = KEY_FILE, what: str = "the journal's folder") -> Pseudonyms:
+    """Return the pseudonyms under the key ``name`` in ``directory``; create it if there is none.
 
+    :param what: what the folder is, for messages.
     :raises ConfigurationError: the key cannot be created, or is not fit for use.
     """
-    path = directory / KEY_FILE
+    path = directory / name
     try:
         if not os.path.lexists(path):
             _create(path)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot create {path}: {explain(error)}; the journal's folder needs room, and this user must be able to write there"
+            f"cannot create {path}: {explain(error)}; {what} needs room, and this user must be able to write there"
         ) from error
-    return _load(path)
-
-
-@clears_frames
-def hash_name(directory: str | os.PathLike[str], text: str, kind: Kind = "name") -> str:
-    """Return the pseudonym of ``text`` in the journal in ``directory`` (``securefs audit hash``).
-
-    :raises ConfigurationError: there is no usable pseudonym key in that folder. None is created.
-    """
-    require_path("directory", directory)
-    require("text", text, str, "a str")
-    return _load(Path(directory) / KEY_FILE).of(kind, text)
+    return load_key(path)
 
 
 def _create(path: Path) -> None:
-    temporary = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with write_new(temporary) as file:
             file.write(secrets.token_bytes(_KEY_SIZE))
@@ -116,7 +111,11 @@ def _create(path: Path) -> None:
             temporary.unlink()
 
 
-def _load(path: Path) -> Pseudonyms:
+def load_key(path: Path) -> Pseudonyms:
+    """Return the pseudonyms under the key in a file.
+
+    :raises ConfigurationError: it is not there, or not fit for use.
+    """
     try:
         file = open_regular(path)
     except OSError as error:

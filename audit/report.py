@@ -66,6 +66,7 @@ class LogReport:
             "checkpoints": self.checkpoints,
             "since": self.since,
             "older": state.older,
+            "retired": sum(one.count for one in state.retired.values()),
             "first": state.first,
             "last": state.last,
             "closed": state.closed,
@@ -82,6 +83,9 @@ class LogReport:
         yield f"log {self.directory!a}: origin {state.origin}, {_many(state.tree.size, 'record')}"
         if state.older:
             yield f"  older than the log: {_many(state.older, 'record')}, sealed as they were when it began"
+        if state.retired:
+            gone = sum(one.count for one in state.retired.values())
+            yield f"  retired: {_many(gone, 'record')} of {_many(len(state.retired), 'chain')}: not here, their hashes are in the log"
         if self.since:
             yield f"  records 1 to {self.since} were verified before and were not read again"
         if state.first:

@@ -28,6 +28,7 @@ from securefs.audit.log_state import Taken, complete_stop, read_seals, read_stat
 from securefs.audit.log_tree import LogTree, Tiles
 from securefs.audit.note import Checkpoint, Note, NoteError, Signature, VerificationKey, parse_vkey
 from securefs.audit.record import Entry, Source
+from securefs.audit.retention import REQUEST, read_request, taken
 from securefs.audit.seal import Run, Seal
 from securefs.audit.signing import EvolvingKey
 from securefs.audit.sink import ChainBrokenError, FileSink, chain_file_name
@@ -268,6 +269,7 @@ class Sealer:
         if now - self._last_sweep >= SWEEP:
             self._last_sweep = now
             self._sweep()
+            self._retire(now)
         more = self._following.read()
         waiting = len(self._own) + self._following.waiting
         if waiting and self._oldest is None:
@@ -283,9 +285,11 @@ class Sealer:
         return more
 
     def _discover(self) -> None:
-        taken = self._state.taken
-        for name in self._following.new_names(taken):
-            if (mine := taken.get(name)) is None:
+        known = self._state.taken
+        for name in self._following.new_names(known):
+            if name in self._state.retired and self._following.is_gone(name):
+                continue
+            if (mine := known.get(name)) is None:
                 self._following.take_up(name, None, b"", None)
             else:
                 head = mine.head if mine.leaf is None else self._tree.leaf(mine.leaf)
@@ -296,6 +300,30 @@ class Sealer:
         for chain, death in self._following.deaths():
             if not chain.stopped and chain.chain not in self._state.adopted:
                 self._adopt(chain, death.size, death.boot)
+
+    def _retire(self, now: float) -> None:
+        """Take up a request for retention: say what is retired, and seal that."""
+        data = self._log.request(REQUEST)
+        if data is None:
+            return
+        counts = {chain: taken.count for chain, taken in self._state.taken.items()}
+        for one in read_request(data):
+            if not taken(one, counts, self._state.retired):
+                self._tell(
+                    f"chain {one.chain}: not retired up to record {one.upto}: the log has not got that"
+                )
+                continue
+            obj: dict[str, str | int] = {
+                "chain": one.chain,
+                "upto": one.upto,
+                "hash": one.digest,
+                "files": one.files,
+            }
+            self._write(Entry("audit.retired", obj=obj))
+            self._state.retired[one.chain] = one.upto + 1, bytes.fromhex(one.digest)
+        self._seal(stop=False)
+        self._last_seal, self._oldest = now, None
+        self._log.answer(REQUEST)
 
     def _adopt(self, chain: Followed, size: int, boot: str) -> None:
         obj: dict[str, str | int] = {"chain": chain.chain, "size": size}

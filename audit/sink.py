@@ -73,16 +73,16 @@ class Sink(Protocol):
         ...
 
 
-def chain_file_name(chain: str) -> str:
-    """Return the name of the file that holds this chain."""
-    return f"{chain}-0.jsonl"
+def chain_file_name(chain: str, number: int = 0) -> str:
+    """Return the name of a file of this chain: they are numbered from 0."""
+    return f"{chain}-{number}.jsonl"
 
 
 class FileSink:
-    """A new file for one chain, locked with ``flock`` for as long as the chain lives."""
+    """A new file of one chain, locked with ``flock`` for as long as the chain is in it."""
 
-    def __init__(self, directory: Path, chain: str) -> None:
-        self._path = directory / chain_file_name(chain)
+    def __init__(self, directory: Path, chain: str, number: int = 0) -> None:
+        self._path = directory / chain_file_name(chain, number)
         trouble = f"cannot open a new file in {directory}"
         try:
             self._fd = create_private(self._path, os.O_WRONLY | os.O_APPEND)

@@ -32,8 +32,8 @@ class Finding:
 
     Codes: ``not_json`` ``not_canonical`` ``bad_field`` ``version`` ``too_long`` for a line that is
     not a record; ``chain`` ``sequence`` ``link`` ``start`` ``stop`` for a record in a wrong place;
-    ``not_a_file`` ``second_file`` ``missing_chain`` ``cut_chain`` for a file. :attr:`offset` is the
-    byte at which the line begins.
+    ``not_a_file`` ``second_file`` ``segment`` ``missing_chain`` ``cut_chain`` for a file.
+    :attr:`offset` is the byte at which the line begins.
     """
 
     code: str
@@ -104,7 +104,7 @@ class ChainVerifier:
     findings: list[Finding] = field(default_factory=list)
     finding_count: int = 0
     _rest: bytes = b""
-    _offset: int = 0  # of _rest in the file
+    _offset: int = 0  # of _rest in the chain
     _long: _LongLine | None = None
     _records: int = 0
     _seq: int = 0  # that the next record must have
@@ -112,6 +112,9 @@ class ChainVerifier:
     _before_head: str = NO_LINE
     _ended: bool = False
     _claim: Claim | None = None
+    _number: int = 0  # of the file
+    _base: int = 0  # byte of the chain at which the file begins
+    _fresh: bool = False  # no record of this file was seen, and it is not the first one
 
     @classmethod
     def resumed(
@@ -127,6 +130,29 @@ class ChainVerifier:
         verifier._offset, verifier._head, verifier._before_head = offset, head, before
         verifier._ended = ended
         return verifier
+
+    def begin_in(self, number: int, base: int, *, fresh: bool) -> None:
+        """Begin in this file, which begins at byte ``base`` of the chain.
+
+        :param fresh: at its first record, and it is not the first file.
+        """
+        self._number, self._base, self._fresh = number, base, fresh
+
+    def next_file(self, file: str, number: int) -> None:
+        """Go on in another file of the chain; it must be the next one."""
+        whole = not self._rest and self._long is None
+        self._offset += len(self._rest) if self._long is None else self._long.size
+        self._rest, self._long = b"", None
+        self.file, self._base = file, self._offset
+        if number != self._number + 1:
+            self._find("segment", None, f"file {self._number + 1} of the chain is missing before this one")
+        elif not whole:
+            self._find("segment", None, "the file before this one does not end with a whole line")
+        self._number, self._fresh = number, True
+
+    def damaged(self, why: str) -> None:
+        """Say that the file could not be read to its end."""
+        self._find("segment", None, why)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the file, any number of them."""
@@ -170,7 +196,7 @@ class ChainVerifier:
             size, digest = len(self._rest), hashlib.sha256(self._rest).hexdigest()
         else:
             return None
-        return TornTail(self.file, self.chain, self._offset, size, digest)
+        return TornTail(self.file, self.chain, self._offset - self._base, size, digest)
 
     def _skip(self, long: _LongLine, data: bytes) -> bytes:
         """Count and hash the bytes of a line that is too long; return the bytes after it."""
@@ -209,12 +235,17 @@ class ChainVerifier:
 
     def _check_event(self, record: Mapping[str, object]) -> None:
         first = self._records == 0
+        obj = record.get("obj")
+        if self._fresh != (record["event"] == "audit.segment"):
+            self._find("segment", self._seq, "audit.segment must be the first record of each further file")
+        elif self._fresh and _begins(record) != (self._number, self._offset):
+            self._find("segment", self._seq, f"file {self._number} begins with byte {self._offset}")
+        self._fresh = False
         if first != (record["event"] == "server.start"):
             self._find("start", self._seq, "server.start must be the first record, and only the first")
         if self._ended:
             self._find("stop", self._seq, "nothing can follow server.stop")
         self._ended = record["event"] == "server.stop"
-        obj = record.get("obj")
         if first and isinstance(obj, dict) and {"replaces", "replaces_seq", "replaces_hash"} <= obj.keys():
             self._claim = Claim(
                 self.file, self.chain, obj["replaces"], obj["replaces_seq"], obj["replaces_hash"]
@@ -232,7 +263,14 @@ class ChainVerifier:
     def _find(self, code: str, seq: int | None, message: str) -> None:
         self.finding_count += 1
         if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(code, self.file, self.chain, seq, self._offset, message))
+            self.findings.append(
+                Finding(code, self.file, self.chain, seq, self._offset - self._base, message)
+            )
+
+
+def _begins(record: Mapping[str, object]) -> tuple[object, object]:
+    obj = record.get("obj")
+    return (obj.get("segment"), obj.get("start")) if isinstance(obj, dict) else (None, None)
 
 
 class _LongLine:

@@ -22,13 +22,22 @@ from securefs.audit.verify_chain import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
 
     from securefs.audit.note import VerificationKey
+    from securefs.audit.segments import ChainFiles
     from securefs.audit.verify_chain import ChainSummary
     from securefs.audit.verify_state import LogState
 
-__all__ = ["GRACE", "Unsealed", "check_adopted", "find_unsealed", "reasons", "seconds", "vouched_breaks"]
+__all__ = [
+    "GRACE",
+    "Unsealed",
+    "check_adopted",
+    "check_retired",
+    "find_unsealed",
+    "reasons",
+    "seconds",
+    "vouched_breaks",
+]
 
 GRACE: Final = 60  # seconds that a sealer has for a record, and for which a checkpoint is fresh
 _TIME: Final = re.compile(rb'"time":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z)"')
@@ -66,7 +75,8 @@ def check_adopted(
     """Compare chains with what the log says of them; return those whose torn tail it explains."""
     explained = set()
     for chain, place in state.places.items():
-        if place.count and chain not in summaries and chain not in told:
+        gone = chain in state.retired and state.retired[chain].count == place.count
+        if place.count and chain not in summaries and chain not in told and not gone:
             message = f"the log has {place.count} records of chain {chain}, and its file is missing"
             report(Finding("log", "", chain, None, 0, message))
     for chain, adopted in state.adopted.items():
@@ -86,10 +96,33 @@ def check_adopted(
     return frozenset(explained)
 
 
+def check_retired(
+    state: LogState,
+    paths: Mapping[str, ChainFiles],
+    summaries: Mapping[str, ChainSummary],
+    report: Callable[[Finding], None],
+) -> None:
+    """Report files that are missing and were not retired, or are not those that were."""
+    for chain, files in paths.items():
+        first, retired, summary = files.segments[0], state.retired.get(chain), summaries.get(chain)
+        count, head = (0, "") if retired is None else (retired.count, retired.head)
+        begin = files.begin
+        if first.number and (begin.count > count or (begin.count == count and begin.head != head)):
+            message = f"it begins with file {first.number}, and no sealed record retired those before"
+            report(Finding("segment", first.path.name, chain, None, 0, message))
+        elif (
+            retired is not None
+            and summary is not None
+            and (summary.records < count or (summary.records == count and summary.head != head))
+        ):
+            message = f"{count} records of it were retired, and what is here is not these"
+            report(Finding("log", files.name, chain, None, 0, message))
+
+
 def find_unsealed(
     state: LogState,
     summaries: Mapping[str, ChainSummary],
-    paths: Mapping[str, Path],
+    paths: Mapping[str, ChainFiles],
     report: Callable[[Finding], None],
 ) -> Unsealed:
     """Return what is not in the log; report what should be in it by now."""
@@ -115,7 +148,7 @@ def find_unsealed(
     return unsealed
 
 
-def _times(path: Path, offset: int) -> tuple[str, str]:
+def _times(path: ChainFiles, offset: int) -> tuple[str, str]:
     """Return the times of the first and the last record from this byte on."""
     oldest = newest = ""
     for _, line in read_lines(path, offset, size_of(path)):

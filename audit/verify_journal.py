@@ -15,20 +15,25 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from securefs.arguments import require_path
-from securefs.audit.folder import open_regular
 from securefs.audit.log_files import CHECKPOINTS, LOG_FOLDER, LOG_NAMES, size_of
 from securefs.audit.pseudonym import KEY_FILE
 from securefs.audit.report import LogReport, Report
+from securefs.audit.segments import CHAIN_FILE, PACKED, ChainFiles, Segment, Unpacked, find_chains
 from securefs.audit.verify_anchors import Anchors
 from securefs.audit.verify_chain import ChainSummary, ChainVerifier, Finding
-from securefs.audit.verify_coverage import check_adopted, find_unsealed, reasons, vouched_breaks
+from securefs.audit.verify_coverage import (
+    check_adopted,
+    check_retired,
+    find_unsealed,
+    reasons,
+    vouched_breaks,
+)
 from securefs.audit.verify_log import LogWalk
 from securefs.audit.verify_state import LogState
 from securefs.disk import explain
@@ -39,11 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from securefs.audit.note import VerificationKey
-    from securefs.audit.verify_state import Place
 
 __all__ = ["LogTerms", "verify_journal"]
 
-_CHAIN_FILE: Final = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]*)\.jsonl")
 _BLOCK: Final = 256 * 1024  # bytes read at a time
 _MAX_KEPT: Final = 1000  # findings kept in a report; further ones are only counted
 
@@ -89,7 +92,7 @@ def verify_journal(
     end = 0 if sealed is None else size_of(sealed / CHECKPOINTS)
     log_names = [] if sealed is None else _names(sealed)
     names = _names(folder)
-    if not any(map(_CHAIN_FILE.fullmatch, (*names, *log_names))) and not walk.state.places:
+    if not any(map(CHAIN_FILE.fullmatch, (*names, *log_names))) and not walk.state.places:
         raise ConfigurationError(
             f"there is no chain of a journal in {str(folder)!a}; name the journal's folder"
         )
@@ -99,6 +102,7 @@ def verify_journal(
         if walk.state.index:
             walk.find(Finding("log", "", "", None, 0, "the log that was verified before is not here"))
         walk.verify()
+        walk.settle()
         return walk.report(folder)
     walk.add(sealed, log_names, LOG_NAMES)
     return _with_log(walk, folder, sealed, end, terms)
@@ -115,7 +119,7 @@ def _log_folder(folder: Path, log: str | os.PathLike[str] | None) -> Path | None
 def _with_log(walk: _Walk, folder: Path, sealed: Path, end: int, terms: LogTerms) -> Report:
     anchors = Anchors(sealed, terms.pins, terms.anchors)
     state, since = walk.state, walk.state.tree.size
-    sealers = [chain for chain, path in walk.paths.items() if path.parent == sealed]
+    sealers = [chain for chain, files in walk.paths.items() if files.folder == sealed]
     log = LogWalk(
         sealed,
         walk.paths,
@@ -128,6 +132,7 @@ def _with_log(walk: _Walk, folder: Path, sealed: Path, end: int, terms: LogTerms
     )
     walk.verify()
     facts = log.run({chain for chain, summary in walk.chains.items() if summary.live})
+    walk.settle()
     anchors.compare(state.origin, since, state.tree.size, facts.roots)
     for finding in anchors.findings:
         walk.find(finding)
@@ -160,7 +165,7 @@ class _Walk:
 
     def __init__(self, state: LogState) -> None:
         self.state = state
-        self.paths: dict[str, Path] = {}
+        self.paths: dict[str, ChainFiles] = {}
         self.chains: dict[str, ChainSummary] = {}
         self.explained: frozenset[str] = frozenset()
         self._findings: list[Finding] = []
@@ -170,41 +175,54 @@ class _Walk:
     def add(self, folder: Path, names: Sequence[str], others: Collection[str]) -> None:
         """Take the chains of a folder; ``others`` are names that the journal has beside them."""
         for name in names:
-            match = _CHAIN_FILE.fullmatch(name)
-            if match is None:
-                if name not in others:
-                    self._unknown.append(name)
-                continue
-            chain, number = match.groups()
-            if number != "0" or chain in self.paths:
-                message = "a chain has one file, whose name ends in -0.jsonl"
-                self.find(Finding("second_file", name, chain, None, 0, message))
-                continue
-            self.paths[chain] = folder / name
+            # Of a file and its compressed copy, the file counts: compressing was cut short.
+            twice = name.endswith(PACKED) and name.removesuffix(PACKED) in names
+            if name not in others and (twice or not CHAIN_FILE.fullmatch(name)):
+                self._unknown.append(name)
+        for chain, files in find_chains(folder, names).items():
+            if chain in self.paths:
+                message = "the chain has files in two folders"
+                self.find(Finding("second_file", files.name, chain, None, 0, message))
+            else:
+                self.paths[chain] = files
 
     def verify(self) -> None:
-        """Verify all chains, and what they say of each other."""
-        for chain, path in self.paths.items():
-            self._visit(chain, path)
+        """Verify all chains."""
+        for chain, files in self.paths.items():
+            self._visit(chain, files)
+
+    def settle(self) -> None:
+        """Check what chains and the log say of each other, after the log was followed."""
+        check_retired(self.state, self.paths, self.chains, self.find)
         self._check_claims()
 
-    def _visit(self, chain: str, path: Path) -> None:
-        verifier = _verifier(path.name, chain, self.state)
-        try:
-            summary = _verify_file(path, verifier, self.state.places.get(chain))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot read {str(path)!a}: {explain(error)}; verify as a user who can read the journal"
-            ) from error
-        if summary is None:
-            message = "a chain is a regular file; this is something else"
-            self.find(Finding("not_a_file", path.name, chain, None, 0, message))
-            return
-        self.chains[chain] = summary
+    def _visit(self, chain: str, files: ChainFiles) -> None:
+        verifier, offset = _verifier(files, self.state)
+        summary = None
+        for number, (segment, skip) in enumerate(files.after(offset)):
+            if not number:
+                fresh = segment.number > 0 and not skip
+                verifier.begin_in(segment.number, offset - skip, fresh=fresh)
+                verifier.file = segment.path.name
+            else:
+                verifier.next_file(segment.path.name, segment.number)
+            try:
+                live = _verify_file(segment, verifier, skip)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"cannot read {str(segment.path)!a}: {explain(error)}; verify as a user who can read the journal"
+                ) from error
+            if live is None:
+                message = "a file of a chain is a regular file; this is something else"
+                self.find(Finding("not_a_file", segment.path.name, chain, None, 0, message))
+                return
+        summary = verifier.finish()
+        # The end of a live chain may be a record that is being written at this moment.
+        self.chains[chain] = replace(summary, live=True, torn=None) if live else summary
         place = self.state.places.get(chain)
-        if place is not None and (size := size_of(path)) < place.offset:
+        if place is not None and (size := size_of(files)) < place.offset:
             message = f"{place.offset} bytes of it were verified before, and it has {size}: it was cut"
-            self.find(Finding("log", path.name, chain, None, 0, message))
+            self.find(Finding("log", files.name, chain, None, 0, message))
         self._add(*verifier.findings, count=verifier.finding_count)
 
     def _check_claims(self) -> None:
@@ -215,6 +233,9 @@ class _Walk:
             if claim is None:
                 continue
             found = self.chains.get(claim.replaces)
+            retired = self.state.retired.get(claim.replaces)
+            if retired is not None and (retired.count - 1, retired.head) == (claim.seq, claim.digest):
+                continue
             says = f"chain {claim.by} says that chain {claim.replaces!a} ended with record {claim.seq}"
             if found is None:
                 self.find(Finding("missing_chain", claim.file, claim.by, 0, 0, f"{says}, and it is not here"))
@@ -254,35 +275,47 @@ def _names(folder: Path) -> list[str]:
         ) from error
 
 
-def _verifier(file: str, chain: str, state: LogState) -> ChainVerifier:
-    """Return a verifier that goes on where the state says that the chain was verified."""
-    place = state.places.get(chain)
-    if place is None:
-        return ChainVerifier(file, chain)
-    return ChainVerifier.resumed(
-        file, chain, place.count, place.offset, (place.head, place.before), ended=chain in state.ended
-    )
+def _verifier(files: ChainFiles, state: LogState) -> tuple[ChainVerifier, int]:
+    """Return a verifier that goes on where the state says, or where the files begin; and where."""
+    place, begin, chain = state.places.get(files.chain), files.begin, files.chain
+    if place is not None and place.offset >= begin.offset:
+        heads = (place.head, place.before)
+        resumed = ChainVerifier.resumed(
+            files.name, chain, place.count, place.offset, heads, ended=chain in state.ended
+        )
+        return resumed, place.offset
+    if begin.count:
+        # Whether what was before it was retired is checked with the log.
+        heads = (begin.head, "")
+        return ChainVerifier.resumed(
+            files.name, chain, begin.count, begin.offset, heads, ended=False
+        ), begin.offset
+    return ChainVerifier(files.name, chain), begin.offset
 
 
-def _verify_file(path: Path, verifier: ChainVerifier, place: Place | None) -> ChainSummary | None:
-    """Run the verifier over a file; return None if it is not a regular file."""
-    file = open_regular(path)
+def _verify_file(segment: Segment, verifier: ChainVerifier, skip: int) -> bool | None:
+    """Run the verifier over a file; return whether it is written, None if it is no regular file."""
+    file = segment.open()
     if file is None:
         return None
     with file:
+        if isinstance(file, Unpacked):
+            while skip and (block := file.read(min(skip, _BLOCK))):
+                skip -= len(block)
+            while block := file.read(_BLOCK):
+                verifier.feed(block)
+            if file.damage:
+                verifier.damaged(file.damage)
+            return False
         live = _is_live(file.fileno())
         # A live chain grows while it is read: later records are for the next verification.
-        left = os.fstat(file.fileno()).st_size
-        if place is not None:
-            left -= file.seek(place.offset)
+        left = os.fstat(file.fileno()).st_size - file.seek(skip)
         while left > 0 and (block := file.read(min(_BLOCK, left))):
             verifier.feed(block)
             left -= len(block)
-        # Twice: a new file becomes visible a moment before it is locked.
-        live = live or _is_live(file.fileno())
-    summary = verifier.finish()
-    # The end of a live chain may be a record that is being written at this moment.
-    return replace(summary, live=True, torn=None) if live else summary
+        # Twice: a new file becomes visible a moment before it is locked. And a writer that goes on
+        # in another file has made that one before it lets this one go.
+        return live or _is_live(file.fileno()) or os.path.lexists(segment.following())
 
 
 def _is_live(descriptor: int) -> bool:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from securefs.audit.seal import Run, Seal
+    from securefs.audit.segments import ChainFiles
     from securefs.audit.verify_checkpoints import Signed
     from securefs.audit.verify_state import LogState
 
@@ -87,7 +88,8 @@ class LogWalk:
     Verify the chains first, and run it then: so each record that the log took before ``end`` was
     measured is in a chain that was verified.
 
-    :param paths: the file of each chain, in both folders. :param sealers: the chains in ``folder``.
+    :param paths: the files of each chain, in both folders.
+    :param sealers: the chains in ``folder``.
     :param end: the size of the checkpoints, measured before the folders were listed.
     :param pins: the keys that the auditor trusts. :param sizes: sizes whose roots are wanted.
     :param report: called with each finding.
@@ -96,7 +98,7 @@ class LogWalk:
     def __init__(
         self,
         folder: Path,
-        paths: Mapping[str, Path],
+        paths: Mapping[str, ChainFiles],
         sealers: Sequence[str],
         state: LogState,
         *,
@@ -122,12 +124,14 @@ class LogWalk:
         self._key = state.key
         self._missing: _Seal | None = None  # a seal without a checkpoint
         self._starts = {chain: self._leaves.place(chain).offset for chain in sealers}
+        self._retired = dict(state.retired)  # what sealers' records say of it, sealed or not
         self._told: set[str] = set()  # chains of which one sealed record was found missing or changed
         self.facts = LogFacts()
 
     def run(self, live: Collection[str]) -> LogFacts:
         """Follow the log to its end; ``live`` are the chains that are being written."""
         try:
+            self._read_retired()
             for chain in self._order():
                 self._follow(chain, live)
             self._adopt()
@@ -186,17 +190,28 @@ class LogWalk:
             )
             self._report(Finding("log", self._file(other), other, None, 0, message))
 
+    def _read_retired(self) -> None:
+        """Note which records are in no file any more, as sealers say: tiles have their leaves."""
+        for chain, start in self._starts.items():
+            for _, record in self._records(chain, start):
+                if record["event"] == "audit.retired":
+                    _keep(self._retired, *_seen(record))
+
     def _adopt(self) -> None:
-        """Note what the log says of chains whose writers are dead, wherever a sealer wrote it."""
+        """Note what the log says of chains whose writers are dead, and of files that were removed.
+
+        Any sealer may have written it. It counts once it is sealed.
+        """
         for chain, start in self._starts.items():
             for _, record in self._records(chain, start):
                 seq = cast("int", record["seq"])
-                if record["event"] == "audit.adopted" and seq < self._leaves.place(chain).count:
-                    obj = cast("Mapping[str, str | int]", record.get("obj", {}))
-                    count = cast("int", obj.get("upto", -1)) + 1
-                    torn = cast("int", obj.get("size", 0))
-                    adopted = Adopted(count, str(obj.get("hash", "")), torn)
-                    self._state.adopted[str(obj.get("chain", ""))] = adopted
+                if seq >= self._leaves.place(chain).count:
+                    continue
+                other, seen = _seen(record)
+                if record["event"] == "audit.adopted":
+                    self._state.adopted[other] = seen
+                elif record["event"] == "audit.retired":
+                    _keep(self._state.retired, other, seen)
 
     def _seal(self, found: _Seal, *, running: bool) -> None:
         seal, state = found.seal, self._state
@@ -266,6 +281,8 @@ class LogWalk:
                     f"it takes chain {run.chain} from record {run.first}, and {place.count} is the next",
                 )
                 whole = False
+            for leaf in self._take_retired(run, place, tree.size):
+                tree.append(leaf)
             for leaf in self._leaves.take(run.chain, run.last + 1 - place.count):
                 tree.append(leaf)
             if place.count <= run.last:
@@ -275,6 +292,30 @@ class LogWalk:
                 place.count = run.last + 1
         self._tree = tree
         return whole
+
+    def _take_retired(self, run: Run, place: Place, index: int) -> list[bytes]:
+        """Return the leaves of a run whose records were retired, as the tiles have them.
+
+        The root that was signed says whether they are right.
+        """
+        retired = self._retired.get(run.chain)
+        if retired is None or place.count >= retired.count:
+            return []
+        leaves = read_hashes(self._tiles, index, min(run.last + 1, retired.count) - place.count)
+        place.count += len(leaves)
+        if leaves:
+            place.before = leaves[-2].hex() if len(leaves) > 1 else place.head
+            place.head = leaves[-1].hex()
+        if place.count == retired.count:
+            place.offset = self._offset_of(run.chain, place.count)
+        return leaves
+
+    def _offset_of(self, chain: str, count: int) -> int:
+        """Return the byte after so many records, which are whole files."""
+        files = self._paths.get(chain)
+        if files is None:
+            return 0
+        return next((begin.offset for begin in files.begins if begin.count == count), files.size())
 
     def _short(self, run: Run, count: int, time: str) -> None:
         if run.chain in self._told:
@@ -315,8 +356,12 @@ class LogWalk:
         """Report the first record of a chain that is not the one that was sealed."""
         if run.chain in self._told or run.chain not in self._paths:
             return
-        lines = read_lines(self._paths[run.chain], start.offset, size_of(self._paths[run.chain]))
-        for seq, ((offset, line), leaf) in enumerate(zip(lines, sealed, strict=False), run.first):
+        retired = self._retired.get(run.chain, Adopted(0, "", 0)).count
+        gone = max(0, retired - run.first)
+        begin = self._offset_of(run.chain, retired) if gone else start.offset
+        lines = read_lines(self._paths[run.chain], begin, size_of(self._paths[run.chain]))
+        pairs = zip(lines, sealed[gone:], strict=False)
+        for seq, ((offset, line), leaf) in enumerate(pairs, run.first + gone):
             if line_hash(line) != leaf:
                 self._told.add(run.chain)
                 message = f"this is not the record that was sealed at {time}: it was changed after that"
@@ -328,3 +373,16 @@ class LogWalk:
 
     def _find(self, found: _Seal, message: str, code: str = "log") -> None:
         self._report(Finding(code, found.file, found.chain, found.seq, found.offset, message))
+
+
+def _seen(record: Mapping[str, object]) -> tuple[str, Adopted]:
+    """Return which chain a record is about, and how much of it."""
+    obj = cast("Mapping[str, str | int]", record.get("obj", {}))
+    count, torn = cast("int", obj.get("upto", -1)) + 1, cast("int", obj.get("size", 0))
+    return str(obj.get("chain", "")), Adopted(count, str(obj.get("hash", "")), torn)
+
+
+def _keep(retired: dict[str, Adopted], chain: str, seen: Adopted) -> None:
+    """Keep the most that is said of a chain: sealers are not read in order."""
+    if seen.count > retired.get(chain, Adopted(0, "", 0)).count:
+        retired[chain] = seen

@@ -72,6 +72,7 @@ class LogState:
     :ivar first: the time of the first seal. :ivar last: of the last one. :ivar begun: of the first
         seal in ``sealer``, the chain of the last one. :ivar closed: its server.stop is sealed.
     :ivar older: records that are older than the log, and were named by it when it began.
+    :ivar retired: chains whose oldest files were removed for good, and up to where.
     :ivar keys: trusted keys (as text) that signed, each with the number of the last checkpoint.
     """
 
@@ -89,6 +90,7 @@ class LogState:
     older: int = 0
     ended: list[str] = field(default_factory=list)
     adopted: dict[str, Adopted] = field(default_factory=dict)
+    retired: dict[str, Adopted] = field(default_factory=dict)
     breaks: list[Break] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
 
@@ -118,6 +120,7 @@ def write_state(state: LogState) -> bytes:
         "peaks": [peak.hex() for peak in state.tree.peaks],
         "places": {chain: asdict(place) for chain, place in sorted(state.places.items())},
         "adopted": {chain: asdict(adopted) for chain, adopted in sorted(state.adopted.items())},
+        "retired": {chain: asdict(one) for chain, one in sorted(state.retired.items())},
         "breaks": [asdict(one) for one in state.breaks],
     }
     return json.dumps(data, indent=1, sort_keys=True).encode() + b"\n"
@@ -142,12 +145,15 @@ def read_state(data: bytes) -> LogState:
 
 
 def _build(found: dict[str, object]) -> LogState:
-    peaks, places, adopted, breaks = (found[name] for name in ("peaks", "places", "adopted", "breaks"))
+    peaks, places, adopted, retired, breaks = (
+        found[name] for name in ("peaks", "places", "adopted", "retired", "breaks")
+    )
     return LogState(
         **{name: found[name] for name in _PLAIN},  # type: ignore[arg-type] # compared in read_state
         tree=CompactRange(found["size"], [bytes.fromhex(peak) for peak in peaks]),  # type: ignore[arg-type, attr-defined]
         places={chain: Place(**place) for chain, place in places.items()},  # type: ignore[attr-defined]
         adopted={chain: Adopted(**one) for chain, one in adopted.items()},  # type: ignore[attr-defined]
+        retired={chain: Adopted(**one) for chain, one in retired.items()},  # type: ignore[attr-defined]
         breaks=[Break(**one) for one in breaks],  # type: ignore[attr-defined]
     )
 
@@ -160,13 +166,13 @@ def _holds(state: LogState) -> bool:
     for place in state.places.values():
         counts += [place.count, place.offset]
         hashes += [place.head, place.before]
-    for adopted in state.adopted.values():
+    for adopted in (*state.adopted.values(), *state.retired.values()):
         counts += [adopted.count, adopted.torn]
         hashes.append(adopted.head)
     for one in state.breaks:
         counts += [one.index, one.size]
         texts += [one.before, one.after, one.vkey]
-    chains = [*state.places, *state.adopted, *state.ended]
+    chains = [*state.places, *state.adopted, *state.retired, *state.ended]
     return (
         all(type(text) is str for text in texts)
         and all(type(count) is int and count >= 0 for count in counts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefs.audit import LogTerms, hash_name, verify_journal
 from securefs.audit.log_files import LOG_FOLDER
+from securefs.audit.name_keys import hash_names
 from securefs.audit.note import NoteError, parse_vkey
 from securefs.audit.report import TAMPERED
 from securefs.audit.verify_state import LogState, read_state, write_state
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
     from securefs.audit import Report
     from securefs.audit.note import VerificationKey
+    from securefs.audit.pseudonym import Kind
 
 __all__ = [
-    "journal_folder",
+    "KEYS_VARIABLE",
     "journal_log",
     "log_folder",
     "moment",
@@ -34,9 +36,12 @@ __all__ = [
 ]
 
 JOURNAL_VARIABLE: Final = "SECUREFS_AUDIT_DIR"
+KEYS_VARIABLE: Final = "SECUREFS_AUDIT_NAMES_KEY"
 LOG_VARIABLE: Final = "SECUREFS_AUDIT_LOG"
 MAX_KEYS: Final = 64 * 1024  # bytes of a file of keys
 MAX_STATE: Final = 256 * 1024 * 1024  # bytes: some 300 for each chain
+
+EVERY: Final = "all"  # periods
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -61,16 +66,23 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def pseudonym(arguments: argparse.Namespace) -> int:
     """Print the pseudonym of a file name or a principal in the journal."""
-    say(hash_name(journal_folder(arguments), arguments.name, "principal" if arguments.principal else "name"))
+    kind: Kind = "principal" if arguments.principal else "name"
+    directory = arguments.dir or os.environ.get(JOURNAL_VARIABLE) or None
+    names_key = arguments.names_key or os.environ.get(KEYS_VARIABLE) or None
+    if not (directory or names_key):
+        raise ConfigurationError(
+            "name the journal's folder with --dir, or the folder of its keys with --names-key "
+            f"(or set {JOURNAL_VARIABLE}, {KEYS_VARIABLE})"
+        )
+    if arguments.period == EVERY:
+        found = hash_names(directory, arguments.name, kind, names_key=names_key)
+        if not found:
+            raise ConfigurationError("there is no key of pseudonyms in the folders that were named")
+        for period, text in found.items():
+            say(f"{period or 'journal'} {text}")
+        return DONE
+    say(hash_name(directory, arguments.name, kind, names_key=names_key, period=arguments.period))
     return DONE
-
-
-def journal_folder(arguments: argparse.Namespace) -> str:
-    """Return the journal's folder: ``--dir``, or what the environment names."""
-    directory = arguments.dir or os.environ.get(JOURNAL_VARIABLE)
-    if not directory:
-        raise ConfigurationError(f"name the journal's folder with --dir, or set {JOURNAL_VARIABLE}")
-    return str(directory)
 
 
 def log_folder(arguments: argparse.Namespace) -> str | None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_actions"]
 
+MAX_DAYS = 99_999
+
 
 def add_actions(add: Add) -> None:
     """Add each action with ``add(name, what runs it, its help)``."""
@@ -87,10 +89,34 @@ def add_actions(add: Add) -> None:
     _log_option(command)
     _json_option(command)
 
+    command = add(
+        "compress",
+        "securefs.cli.audit_files:compress",
+        "compress the files of a journal that are never written again; they are read as they are",
+    )
+    command.add_argument("directory", metavar="DIR")
+    command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
+
+    command = add(
+        "retain",
+        "securefs.cli.audit_files:retain",
+        "remove the oldest files of a journal that are sealed, after the log says so",
+    )
+    command.add_argument("directory", metavar="DIR")
+    _log_option(command)
+    command.add_argument(
+        "--keep", type=_days, metavar="DAYS", required=True, help="400d: keep the records of 400 days"
+    )
+    command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
+
     command = add("hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal")
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")
     command.add_argument("--dir", metavar="DIR", help="the journal's folder; default: SECUREFS_AUDIT_DIR")
+    _keys_option(command)
+    command.add_argument(
+        "--period", metavar="YYYY-MM", help="of this month, or `all`: under every key; default: this month"
+    )
 
 
 def _show_actions(add: Add) -> None:
@@ -115,6 +141,7 @@ def _show_actions(add: Add) -> None:
         )
         command.add_argument("--principal", metavar="NAME", help="of this user, in clear or as a pseudonym")
         command.add_argument("--name", metavar="NAME", help="of this file name, in clear or as a pseudonym")
+        _keys_option(command)
         command.add_argument("--object", metavar="ID", help="of this stored file, by its object id")
         command.add_argument("--request", metavar="ID", help="of this request")
         command.add_argument("--reason", metavar="WORD", help="that failed for this reason")
@@ -123,6 +150,13 @@ def _show_actions(add: Add) -> None:
             "-f", "--follow", action="store_true", help="go on with what is written from now on"
         )
         command.add_argument("--json", action="store_true", help="print each record as it is in the file")
+
+
+def _days(text: str) -> int:
+    number = text.removesuffix("d")
+    if not (text.endswith("d") and number.isascii() and number.isdigit() and 0 < int(number[:9]) <= MAX_DAYS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days such as 400d")
+    return int(number)
 
 
 def _count(text: str) -> int:
@@ -136,6 +170,12 @@ def _log_option(command: argparse.ArgumentParser) -> None:
         "--log",
         metavar="LOG",
         help="the log's folder; default: SECUREFS_AUDIT_LOG, else log in the journal's folder",
+    )
+
+
+def _keys_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--names-key", metavar="DIR", help="the folder of keys by month; default: SECUREFS_AUDIT_NAMES_KEY"
     )
 
 

@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securefs.audit import hash_name
-from securefs.audit.follow import chain_names
-from securefs.audit.log_files import LOG_FOLDER, read_lines, size_of
-from securefs.audit.pseudonym import KEY_FILE
+from securefs.audit.log_files import LOG_FOLDER, read_lines
+from securefs.audit.name_keys import hash_names
 from securefs.audit.record import RecordError, parse_line
-from securefs.audit.sink import chain_file_name
-from securefs.cli.audit import log_folder, moment
+from securefs.audit.segments import find_chains
+from securefs.cli.audit import KEYS_VARIABLE, log_folder, moment
 from securefs.cli.terminal import DONE, FINDING, complain, flush_output, say, say_bytes
 from securefs.disk import explain
 from securefs.errors import ConfigurationError
@@ -30,6 +28,9 @@ from securefs.errors import ConfigurationError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from securefs.audit.pseudonym import Kind
+    from securefs.audit.segments import ChainFiles
 
     Record = Mapping[str, object]
     Test = Callable[[Record], bool]
@@ -64,9 +65,8 @@ def records(folders: list[Path], marks: tuple[bytes, ...]) -> Iterator[Record | 
     :param marks: only lines that hold one of these are looked at.
     """
     for folder in folders:
-        for name in chain_names(folder):
-            path = folder / chain_file_name(name)
-            for _, line in read_lines(path, 0, size_of(path)):
+        for files in find_chains(folder).values():
+            for _, line in read_lines(files, 0, files.size()):
                 if any(mark in line for mark in marks):
                     yield _parsed(line)
 
@@ -87,7 +87,7 @@ def journal_folders(arguments: argparse.Namespace) -> list[Path]:
     named = log_folder(arguments)
     log = Path(named) if named else journal / LOG_FOLDER
     try:
-        if not chain_names(journal):
+        if not find_chains(journal):
             raise ConfigurationError(
                 f"there is no chain of a journal in {str(journal)!a}; name the journal's folder"
             )
@@ -113,12 +113,12 @@ def _tests(arguments: argparse.Namespace) -> list[Test]:
         tests.append(lambda record: isinstance(found := record["sev"], int) and found >= arguments.severity)
     for option, section, member, kind in _MEMBERS:
         if (given := getattr(arguments, option)) is not None:
-            tests.append(_member(section, member, _spellings(arguments.directory, given, kind)))
+            tests.append(_member(section, member, _spellings(arguments, given, kind)))
     return tests
 
 
 # Option, section, member, and the kind of pseudonym under which it may stand.
-_MEMBERS: Final = (
+_MEMBERS: Final[tuple[tuple[str, str | None, str, Kind | None], ...]] = (
     ("principal", "actor", "id", "principal"),
     ("name", "obj", "name", "name"),
     ("object", "obj", "id", None),
@@ -140,11 +140,12 @@ def _member(section: str | None, member: str, values: set[str]) -> Test:
     return test
 
 
-def _spellings(directory: str, text: str, kind: str | None) -> set[str]:
-    """Return how a name may stand in a record: as it is, and as a pseudonym."""
-    if kind is None or not os.path.lexists(Path(directory) / KEY_FILE):
+def _spellings(arguments: argparse.Namespace, text: str, kind: Kind | None) -> set[str]:
+    """Return how a name may stand in a record: as it is, and as a pseudonym under each key."""
+    if kind is None:
         return {text}
-    return {text, hash_name(directory, text, "principal" if kind == "principal" else "name")}
+    names_key = arguments.names_key or os.environ.get(KEYS_VARIABLE) or None
+    return {text, *hash_names(arguments.directory, text, kind, names_key=names_key).values()}
 
 
 def _bound(text: str, option: str) -> str:
@@ -156,7 +157,7 @@ def _bound(text: str, option: str) -> str:
 
 @dataclass(slots=True)
 class _Chain:
-    path: Path
+    files: ChainFiles
     offset: int = 0
 
 
@@ -174,8 +175,8 @@ class _Reader:
         self._discover()
         waiting: list[tuple[str, str, Record | None, Iterator[Record]]] = []
         for name, chain in self._chains.items():
-            records = self._records(chain, size_of(chain.path))
-            heapq.heappush(waiting, (_first_time(chain.path), name, None, records))
+            records = self._records(chain, chain.files.size())
+            heapq.heappush(waiting, (_first_time(chain.files), name, None, records))
         while waiting:
             _, name, record, records = heapq.heappop(waiting)
             if record is not None:
@@ -188,16 +189,15 @@ class _Reader:
         """Yield what came since."""
         self._discover()
         for chain in self._chains.values():
-            yield from self._records(chain, size_of(chain.path))
+            yield from self._records(chain, chain.files.size())
 
     def _discover(self) -> None:
         for folder in self._folders:
-            for name in chain_names(folder):
-                if name not in self._chains:
-                    self._chains[name] = _Chain(folder / chain_file_name(name))
+            for name, files in find_chains(folder).items():
+                self._chains.setdefault(name, _Chain(files)).files = files
 
     def _records(self, chain: _Chain, end: int) -> Iterator[Record]:
-        for offset, line in read_lines(chain.path, chain.offset, end):
+        for offset, line in read_lines(chain.files, chain.offset, end):
             chain.offset = offset + len(line) + 1
             record = _parsed(line)
             if record is None:
@@ -206,8 +206,8 @@ class _Reader:
                 yield record
 
 
-def _first_time(path: Path) -> str:
-    _, line = next(read_lines(path, 0, size_of(path)), (0, b""))
+def _first_time(files: ChainFiles) -> str:
+    _, line = next(read_lines(files, 0, files.size()), (0, b""))
     try:
         return _moment_of(parse_line(line))
     except RecordError:

@@ -48,7 +48,9 @@ __all__ = ["SealedFile", "SealedRequest", "SecureFS", "send_sealed"]
 
 _NAME: Final = "securefs"  # of the extension, and of its commands
 _PREFIX: Final = "SECUREFS_"
-_OF_JOURNAL: Final = frozenset({"SECUREFS_AUDIT_DIR", "SECUREFS_AUDIT_SYNC", "SECUREFS_AUDIT_NAMES"})
+_OF_JOURNAL: Final = frozenset(
+    {"SECUREFS_AUDIT_DIR", "SECUREFS_AUDIT_SYNC", "SECUREFS_AUDIT_NAMES", "SECUREFS_AUDIT_NAMES_KEY"}
+)
 
 
 class SecureFS:

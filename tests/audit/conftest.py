@@ -3,9 +3,11 @@
 import itertools
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
+from support.days import DAY, NOON
 
 
 @pytest.fixture
@@ -36,3 +38,15 @@ def written(tmp_path_factory):
         return folder
 
     return write
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Noon, until told otherwise."""
+    now = [NOON]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+
+    def advance(days):
+        now[0] += days * DAY
+
+    return advance

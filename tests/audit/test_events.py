@@ -53,6 +53,7 @@ SEVERITY = {
     ("key.reencrypt", "success"): 1,
     ("key.reencrypt", "failure"): 3,
     ("audit.clock", "success"): 3,
+    ("audit.segment", "success"): 1,
     ("audit.seal", "success"): 1,
     ("audit.epoch", "success"): 3,
     ("audit.adopted", "success"): 2,

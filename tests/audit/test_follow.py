@@ -39,7 +39,14 @@ def chain(path):
 
 
 def test_names_of_chains(tmp_path):
-    for name in (f"{CHAIN}-0.jsonl", f"{CHAIN}-1.jsonl", "pseudonym.key", f"x{CHAIN}-0.jsonl", "log"):
+    for name in (
+        f"{CHAIN}-0.jsonl",
+        f"{CHAIN}-01.jsonl",
+        f"{CHAIN}-1.jsonl",
+        "pseudonym.key",
+        f"x{CHAIN}-0.jsonl",
+        "log",
+    ):
         (tmp_path / name).touch()
     assert chain_names(tmp_path) == [CHAIN]
 
@@ -138,7 +145,7 @@ def test_it_resumes_where_a_line_ends_and_nowhere_else(path):
         other = Followed(CHAIN, path)
         assert not other.resume(2, offset, head)
         assert (other.count, other.offset) == (0, 0)
-    assert not Followed(CHAIN, path.with_name("x")).resume(2, end, leaves(data)[1])
+    assert not Followed(CHAIN, path.parent / "none" / path.name).resume(2, end, leaves(data)[1])
 
 
 def test_a_flush_that_failed_is_not_tried_again(path, chain, monkeypatch):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 from collections import Counter
+from datetime import datetime, timezone
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
+from support.days import Days
 from support.journal_corpus import CASES, ended, sealed
 from support.journal_mutations import mutant
 from support.made_logs import Key, MadeJournal
@@ -18,6 +22,8 @@ from support.servers import wait_until
 from support.verdicts import READS_LOGS, unread, verdict_of
 from support.windows import WINDOWS
 
+from securefs.audit.compress import compress_journal
+from securefs.audit.retention import Retired, write_request
 from securefs.errors import ConfigurationError
 
 TEXT = PAGE.read_text("utf-8")
@@ -87,6 +93,7 @@ def said_of(window, folder, made) -> dict:
             " const report = await window.verify(window.foldersOf(entries, null), options, () => {});"
             " return JSON.stringify(window.reportOf(report));"
             f"}})({json.dumps(data)}, {json.dumps(made.pins)}, {made.now.timestamp()})"
+            ".catch((error) => JSON.stringify({ unreadable: error.message }))"
         )
     )
 
@@ -109,6 +116,88 @@ def test_the_page_says_what_the_package_says(window, written):
     print(f"\n{window.name}: {len(CASES)} cases, {compared} of them compared with the package's verdict")
     assert not differences, differences
     assert compared
+
+
+def _unlink(number):
+    return lambda files: files[number].unlink()
+
+
+def _swap(files):
+    first, second = files[1].read_bytes(), files[2].read_bytes()
+    files[1].write_bytes(second)
+    files[2].write_bytes(first)
+
+
+def _change(files):
+    files[1].write_bytes(files[1].read_bytes().replace(b'"sev":1', b'"sev":2', 1))
+
+
+def _copy_beside(files):
+    (files[0].with_name(f"{files[0].name}.gz")).write_bytes(gzip.compress(files[0].read_bytes()))
+
+
+def _two_folders(files):
+    (files[0].parent / "log" / files[0].name).write_bytes(files[0].read_bytes())
+
+
+CHANGES = {
+    "none": lambda files: None,
+    "compressed": lambda files: list(compress_journal(files[0].parent)),
+    "copy-beside": _copy_beside,
+    "middle-missing": _unlink(1),
+    "last-missing": _unlink(3),
+    "swapped": _swap,
+    "changed": _change,
+    "two-folders": _two_folders,
+}
+
+
+def test_the_page_reads_chains_of_several_files_as_the_package_does(window, tmp_path, monkeypatch):
+    window.open(PAGE.as_uri())
+    differences = []
+    for name, change in CHANGES.items():
+        with monkeypatch.context() as patch:
+            days = Days(tmp_path / name, patch)
+            days.start()
+            for _ in range(4):
+                days.day()
+                days.step()
+            days.journal.close()
+            days.stop()
+            made = SimpleNamespace(
+                pins=[str(days.pin)], now=datetime.fromtimestamp(days.now / 1e9, timezone.utc)
+            )
+            change(days.files())
+            said, report = said_of(window, days.folder, made), days.verify().to_json()
+        codes = [{one["code"] for one in found["findings"]} for found in (said, report)]
+        if said["exit_code"] != report["exit_code"] or ("segment" in codes[0]) != ("segment" in codes[1]):
+            differences.append((name, said["exit_code"], report["exit_code"], codes))
+        elif report["exit_code"] != TAMPERED and essence(said) != essence(report):
+            differences.append((name, essence(report), essence(said)))
+    assert not differences, differences
+
+
+@pytest.mark.parametrize("what", ["retired", "first-missing", "damaged", "bomb"])
+def test_what_the_page_cannot_follow_it_says(window, tmp_path, monkeypatch, what):
+    window.open(PAGE.as_uri())
+    days = Days(tmp_path / "j", monkeypatch)
+    days.start()
+    for _ in range(3):
+        days.day()
+        days.step()
+    files = days.files()
+    if what == "retired":
+        write_request(days.folder / "log", [Retired(files[0].name[:32], 2, "a" * 64, 1)])
+        days.step()
+    elif what == "first-missing":
+        files[0].unlink()
+    else:
+        data = b"x" * 99 if what == "damaged" else gzip.compress(bytes(2**26 + 1))
+        files[0].with_name(f"{files[0].name}.gz").write_bytes(data)
+        files[0].unlink()
+    made = SimpleNamespace(pins=[], now=datetime.fromtimestamp(days.now / 1e9, timezone.utc))
+    said = said_of(window, days.folder, made)
+    assert re.search("use securefs audit verify|cannot unpack", said["unreadable"])
 
 
 def essence(report: dict) -> dict:

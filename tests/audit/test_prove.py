@@ -91,7 +91,7 @@ def test_a_log_that_does_not_hold(log):
     with pytest.raises(ConfigurationError, match="run securefs audit verify"):
         prove_record(log.folder, log.log, chain, 4)
     path.unlink()
-    with pytest.raises(ConfigurationError, match="is missing"):
+    with pytest.raises(ConfigurationError, match="is not here: retired, or missing"):
         prove_record(log.folder, log.log, chain, 4)
 
 

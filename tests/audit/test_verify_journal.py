@@ -195,9 +195,18 @@ def test_copy_under_another_chains_name(folder):
     assert {finding.file for finding in report.findings} == {f"{CHAIN}-0.jsonl"}
 
 
-def test_second_file_of_a_chain(folder):
+def test_second_file_that_does_not_go_on_where_the_first_one_ends(folder):
     path = only_chain(folder)
     shutil.copy(path, folder / path.name.replace("-0.", "-1."))
+    report = verify_journal(folder)
+    assert {finding.code for finding in report.findings} >= {"segment", "sequence", "link", "start"}
+    assert {finding.file for finding in report.findings} == {path.name.replace("-0.", "-1.")}
+
+
+def test_a_chain_in_two_folders(folder):
+    path = only_chain(folder)
+    (folder / "log").mkdir()
+    shutil.copy(path, folder / "log")
     assert [finding.code for finding in verify_journal(folder).findings] == ["second_file"]
 
 
@@ -373,8 +382,8 @@ def test_a_finding_about_a_file_names_it_and_no_record(folder):
     (folder / chain.replace("-0.", "-7.")).write_bytes(b"")
     (folder / f"{CHAIN}-0.jsonl").mkdir()
     found = {finding.code: finding for finding in verify_journal(folder).findings}
-    assert found.keys() == {"second_file", "not_a_file"}
-    for code, file in (("second_file", chain.replace("-0.", "-7.")), ("not_a_file", f"{CHAIN}-0.jsonl")):
+    assert found.keys() == {"segment", "not_a_file"}
+    for code, file in (("segment", chain.replace("-0.", "-7.")), ("not_a_file", f"{CHAIN}-0.jsonl")):
         assert (found[code].file, found[code].chain) == (file, file[:32])
         assert (found[code].seq, found[code].offset) == (None, 0)
 

@@ -176,3 +176,34 @@ def test_a_journal_that_the_sealer_sealed(run):
     path = Path("real") / f"{chain}-0.jsonl"
     path.write_bytes(path.read_bytes().replace(b"file.decrypt", b"file.encrypt", 1))
     assert run("audit", "verify", "real", "--pin", pin, "--as-of", "2099-01-01").code == 1
+
+
+def test_names_are_found_under_the_keys_of_each_month(run, monkeypatch, tmp_path):
+    journal = Journal("journal", names_key="keys")
+    journal.record(Entry("file.encrypt", obj={"name": "a.txt"}))
+    journal.close()
+    (chain,) = Path("journal").glob("*.jsonl")
+    (key,) = Path("keys").iterdir()
+    month = key.stem
+    assert run("audit", "hash", "a.txt", "--names-key", "keys").out.strip() in chain.read_bytes()
+    monkeypatch.setenv("SECUREFS_AUDIT_NAMES_KEY", "keys")
+    assert run("audit", "hash", "a.txt", "--period", month).out.strip() in chain.read_bytes()
+    found, pseudonym = run("audit", "hash", "a.txt", "--period", "all").out.split()
+    assert found.decode() == month
+    assert pseudonym in chain.read_bytes()
+    result = run("audit", "hash", "a.txt", "--period", "2001-01")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "its key was destroyed" in result.err
+    assert run("audit", "search", "journal", "--name", "a.txt").out.count(b"file.encrypt") == 1
+    assert run("audit", "search", "journal", "--name", "b.txt").out == b""
+    key.unlink()
+    assert run("audit", "search", "journal", "--name", "a.txt").out == b""
+    result = run("audit", "hash", "a.txt", "--period", "all")
+    assert result.code == 2
+    assert "there is no key" in result.err
+    monkeypatch.delenv("SECUREFS_AUDIT_NAMES_KEY")
+    Journal("other").close()
+    assert run("audit", "hash", "a.txt", "--dir", "other", "--period", "all").out.startswith(b"journal hmac")
+    result = run("audit", "hash", "a.txt")
+    assert result.code == 2
+    assert "--names-key" in result.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -61,7 +62,10 @@ def events(log, event):
 def read_sealed(journal, log=None):
     """Check every rule; return what the log has. An AssertionError says which does not hold."""
     log = log or journal / "log"
-    files = {path.name[:32]: lines_of(path) for folder in (journal, log) for path in folder.glob("*.jsonl")}
+    files = {}
+    found = [path for folder in (journal, log) for path in folder.glob("*.jsonl")]
+    for path in sorted(found, key=lambda path: int(path.stem[33:])):
+        files.setdefault(path.name[:32], []).extend(lines_of(path))
     records = {chain: [json.loads(line) for line in lines] for chain, lines in files.items()}
     order = sorted(
         (record["seal"]["index"], chain, record["seq"])
@@ -117,8 +121,9 @@ def read_sealed(journal, log=None):
             missing = index
     assert not signed, "a checkpoint belongs to no seal"
     for chain, obj in adopted.items():
-        raw = next(
-            folder / f"{chain}-0.jsonl" for folder in (journal, log) if (folder / f"{chain}-0.jsonl").exists()
+        raw = max(
+            (path for folder in (journal, log) for path in folder.glob(f"{chain}-*.jsonl")),
+            key=lambda path: int(path.stem[33:]),
         )
         lines, torn = files[chain], raw.read_bytes().rpartition(b"\n")[2]
         assert obj.get("upto", -1) == len(lines) - 1
@@ -154,6 +159,8 @@ def check_signature(text, line, public):
 
 def all_sealed(journal, sealed):
     """Assert that each record of each chain is in the log."""
+    counts = Counter()
     for path in journal.glob("*.jsonl"):
-        count = len(lines_of(path))
-        assert sealed.taken.get(path.name[:32], 0) == count, f"{path.name}: {count} records"
+        counts[path.name[:32]] += len(lines_of(path))
+    for chain, count in counts.items():
+        assert sealed.taken.get(chain, 0) == count, f"{chain}: {count} records"
