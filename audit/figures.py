@@ -17,6 +17,7 @@ from securefs.audit.folder import open_regular
 from securefs.audit.lines import chain_files, read_lines
 from securefs.audit.log_folder import CHECKPOINTS
 from securefs.audit.record import RecordError, parse_line
+from securefs.audit.segments import PACKED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +73,10 @@ class LogFigures:
         return Figures(unsealed, _written(self._log / CHECKPOINTS) if log else 0)
 
     def _read_seals(self, path: Path) -> None:
-        for end, line in read_lines(path, self._offsets.get(path, 0)):
+        known = self._offsets.get(path, 0)
+        if known and path.name.endswith(PACKED):
+            return  # a file that was compressed grows no more
+        for end, line in read_lines(path, known):
             self._offsets[path] = end
             for chain, last in _taken_by(line):
                 self._taken[chain] = max(self._taken.get(chain, 0), last + 1)

@@ -99,6 +99,10 @@ class Unpacked(io.RawIOBase):
         self._left = LONGEST_FILE + 1
         self.damage = ""
 
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Read into ``buffer``; return how many bytes, 0 at the end."""
         try:

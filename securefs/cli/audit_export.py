@@ -34,14 +34,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Print each record in the format that is asked for."""
     convert, odd = FORMATS[arguments.format], 0
     for path in _files(Path(arguments.directory), arguments.log or os.environ.get(LOG_VARIABLE)):
-        for _, line in read_lines(path):
-            try:
-                say_bytes(convert(parse_line(line)).encode("utf-8") + b"\n")
-            except RecordError:  # noqa: PERF203  # of each line
-                odd += 1
+        try:
+            odd += sum(_print(convert, line) for _, line in read_lines(path))
+        except OSError as error:  # noqa: PERF203  # of each file
+            raise ConfigurationError(f"cannot read {str(path)!a} to its end: {explain(error)}") from None
     if odd:
         complain(f"lines that are no records, and were left out: {odd}; run securefs audit verify")
     return FINDING if odd else DONE
+
+
+def _print(convert: Callable[[Mapping[str, object]], str], line: bytes) -> bool:
+    """Print a record; return whether the line is none."""
+    try:
+        record = parse_line(line)
+    except RecordError:
+        return True
+    say_bytes(convert(record).encode("utf-8") + b"\n")
+    return False
 
 
 def _as_json(convert: Callable[[Mapping[str, object]], Mapping[str, object]]) -> Callable[..., str]:

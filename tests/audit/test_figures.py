@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 
 import pytest
@@ -160,3 +161,16 @@ def test_a_journal_that_a_sealer_sealed_is_sealed(tmp_path, capfd):
     assert main(["audit", "seal", "--once", str(folder)]) == 0
     assert before.read().unsealed == 0
     journal.close()
+
+
+def test_compressed_files_of_a_sealer_are_read_once(folders):
+    journal, log = folders
+    append(log, SEALER, Entry("server.start"), seal((A, 0, 6), (SEALER, 0, 1)))
+    closed = log / f"{SEALER}-0.jsonl"
+    (log / f"{SEALER}-0.jsonl.gz").write_bytes(gzip.compress(closed.read_bytes()))
+    closed.unlink()
+    append(log, SEALER, seal((A, 7, 7), (SEALER, 2, 2)), first=2, number=1)
+    figures = LogFigures(journal, log)
+    assert figures.read() == Figures(2, 0)
+    (log / f"{SEALER}-0.jsonl.gz").write_bytes(b"never read again")
+    assert figures.read() == Figures(2, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 
 import pytest
@@ -18,11 +19,13 @@ def test_files_of_chains_are_found_in_order(tmp_path):
         f"{A}-10.jsonl",
         f"{A}-2.jsonl",
         f"{A}-0.jsonl.gz",
+        f"{A}-2.jsonl.gz",
         "pseudonym.key",
         f"x{A}-0.jsonl",
     ):
         (tmp_path / name).touch()
     assert [(chain, number, path.name) for chain, number, path in chain_files(tmp_path)] == [
+        (A, 0, f"{A}-0.jsonl.gz"),
         (A, 2, f"{A}-2.jsonl"),
         (A, 10, f"{A}-10.jsonl"),
         (B, 0, f"{B}-0.jsonl"),
@@ -56,3 +59,17 @@ def test_what_is_no_regular_file_has_no_lines(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
         assert list(read_lines(tmp_path / name)) == []
+
+
+def test_a_compressed_file_reads_as_what_was_compressed(tmp_path):
+    file = tmp_path / "file.gz"
+    file.write_bytes(gzip.compress(b"one\ntwo\ntorn"))
+    assert list(read_lines(file)) == [(4, b"one"), (8, b"two")]
+
+
+@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"one\ntwo\n")[:-9]])
+def test_a_compressed_file_that_is_damaged_is_an_error(tmp_path, data):
+    file = tmp_path / "file.gz"
+    file.write_bytes(data)
+    with pytest.raises(OSError, match="unpacked"):
+        list(read_lines(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -134,3 +135,29 @@ def test_a_format_must_be_named(capfd):
         main(["audit", "export", "DIR"])
     assert end.value.code == 2
     assert "--format" in capfd.readouterr().err
+
+
+def test_a_compressed_file_is_exported(folder, capfd):
+    before = export(capfd, "--format", "ecs", folder)[1]
+    pack(folder / f"{OTHER}-0.jsonl")
+    assert export(capfd, "--format", "ecs", folder) == (0, before, "")
+
+
+@pytest.mark.parametrize("records", [2, 4000])  # it is noticed at the first record, or later
+def test_a_compressed_file_that_is_damaged_ends_the_export(tmp_path, capfd, records):
+    write(tmp_path / f"{CHAIN}-0.jsonl", CHAIN, 1, *[Entry("server.start")] * records)
+    packed = pack(tmp_path / f"{CHAIN}-0.jsonl")
+    packed.write_bytes(packed.read_bytes()[:-9])
+    code, lines, err = export(capfd, "--format", "ecs", tmp_path)
+    assert (code, bool(lines)) == (2, records > 2)
+    assert err.count("\n") == 1
+    assert "it can't be unpacked" in err
+    assert str(tmp_path) in err
+
+
+def pack(path):
+    """Compress a file in its place."""
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return packed
