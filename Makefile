@@ -19,7 +19,7 @@ MUTANTS_SEED ?= 1
 MUTANTS_SECONDS ?= 3600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test clients test-fast lint fuzz fuzz-seeded torture mutants bench bench-quick clean
+.PHONY: help demo test clients apps test-fast lint fuzz fuzz-seeded torture mutants bench bench-quick clean
 
 help: ## list these commands
 	@echo "securefs: encrypts what your users upload"
@@ -37,6 +37,9 @@ test: $(VENV)/.test ## run all tests with coverage
 
 clients: $(VENV)/.clients ## install the upload clients of pip and npm that tests/clients tries
 	@echo "They are in $(VENV)/clients. The other clients are Debian packages: their tests name them."
+
+apps: $(VENV)/.apps ## install the Django applications of examples/ that tests/test_examples_django.py drives
+	@echo "They are in $(VENV)/apps."
 
 test-fast: $(VENV)/.test ## run the tests that start no server and no browser and are not slow (under a minute)
 	@$(BIN)/python -m pytest -q --numprocesses=$(TEST_WORKERS) --dist=worksteal $(NOT_FAST:%=--ignore=tests/%) -m 'not server and not browser and not slow' $(PYTEST_ARGS)
@@ -98,6 +101,14 @@ $(VENV)/.clients: $(VENV)/.test Makefile
 	@mv $(VENV)/clients/urllib3-1.24/six.py $(VENV)/clients/urllib3-1.24/urllib3/packages/
 	@command -v npm >/dev/null || { echo "npm is missing: apt-get install npm" >&2; exit 1; }
 	@npm install --prefix $(VENV)/clients --no-audit --no-fund --loglevel=error 'axios@>=1' 'form-data@>=4' 'got@>=13' 'undici@>=6'
+	@touch $@
+
+# In a folder of their own, too: Wagtail alone needs forty packages.
+$(VENV)/.apps: $(VENV)/.test Makefile
+	@echo "Installing Django applications ..."
+	@rm -rf $(VENV)/apps
+	@$(BIN)/python -m pip install $(QUIET) --target $(VENV)/apps 'django>=5.2.19,<6' 'easy-thumbnails>=2.10' \
+	  'django-import-export>=4.4' 'django-filer>=3.6' 'wagtail>=8' 'django-storages[s3]>=1.14' 'moto>=5.2'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
         """The vault, as a request uses it."""
 
         def open_in(
-            self, evidence: Evidence, file: Any, context: Callable[[], bytes], object_id: str | None
+            self,
+            evidence: Evidence,
+            file: Any,
+            context: Callable[[], bytes],
+            object_id: str | None,
+            *,
+            anywhere: bool,
         ) -> EncryptedFile:
             """Open a file for a request."""
             ...
@@ -125,7 +131,7 @@ class Exchange(Evidence):
         return self._proxies.client_address(self._peer, self._forwarded) or None
 
     @clears_frames
-    def open(self, file: Any, *, object_id: str | None = None) -> EncryptedFile:
+    def open(self, file: Any, *, object_id: str | None = None, anywhere: bool = False) -> EncryptedFile:
         """Return the verified plaintext of an upload of this request, or of a stored file.
 
         It is a seekable, read-only binary file. Handed to a response, it is verified again, served
@@ -134,13 +140,15 @@ class Exchange(Evidence):
         :param file: a path, or a binary file that can seek: what this request sealed, or a file of
             a store. Closing the result closes a file that was opened here, by its path.
         :param object_id: the object id that the app expects.
+        :param anywhere: open it though it is neither: the caller vouches for its place. This is for
+            object stores, and never for what a client names or sends.
         :raises FormatError: it is neither, or it is not encrypted. :raises IntegrityError: it was
             changed, or is another file than the one that is expected.
         :raises UnknownKeyError, LimitExceededError, ConfigurationError, SourceError, OSError: as
             :func:`securefs.open_encrypted`.
         :raises JournalError: it can't be recorded.
         """
-        return self.vault.open_in(self, file, self._bound, object_id)
+        return self.vault.open_in(self, file, self._bound, object_id, anywhere=anywhere)
 
     @clears_frames
     def seal(self, file: Any, *, name: str = "", content_type: str = "") -> Sealed:

@@ -133,7 +133,11 @@ def arrived(stream: InputStream, sock: socket.socket) -> int | None:
 
 # Classes outside of the standard library whose objects pass on the bytes of their ``file`` as they
 # are: Django's, of which storages return the second.
-_PASSING_ON: Final = (("django.core.files.base", "File"), ("django.db.models.fields.files", "FieldFile"))
+_PASSING_ON: Final = (
+    ("django.core.files.base", "File"),
+    ("django.db.models.fields.files", "FieldFile"),
+    ("django.db.models.fields.files", "ImageFieldFile"),
+)
 
 
 def beneath(file: object) -> Any:

@@ -239,10 +239,16 @@ class Vault(HoldsSecrets):
 
     @clears_frames
     def open_in(
-        self, evidence: Evidence, file: Any, context: Callable[[], bytes], object_id: str | None
+        self,
+        evidence: Evidence,
+        file: Any,
+        context: Callable[[], bytes],
+        object_id: str | None,
+        *,
+        anywhere: bool,
     ) -> EncryptedFile:
-        """Open a file for a request: what it sealed, or a file of a store."""
-        return open_file(self._means, evidence, file, context, object_id)
+        """Open a file for a request: what it sealed, one of a store, or one that is vouched for."""
+        return open_file(self._means, evidence, file, context, object_id, anywhere=anywhere)
 
     @clears_frames
     def seal_in(

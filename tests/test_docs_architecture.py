@@ -46,11 +46,11 @@ def starts() -> dict[str, list[object]]:
     """Return what a dotted name may begin with: modules by the last part of their name, and classes."""
     named = defaultdict(list)
     for module in MODULES:
+        # An extension for a framework has the middleware's names, and no walk passes there.
+        if module.__name__.startswith("securefs.integrations."):
+            continue
         named[module.__name__.rpartition(".")[2]].append(module)
         for name, value in vars(module).items():
-            # An extension for a framework has the middleware's name, and no walk passes there.
-            if module.__name__.startswith("securefs.integrations."):
-                continue
             if inspect.isclass(value) and value.__module__ == module.__name__:
                 named[name].append(value)
     return named
