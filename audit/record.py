@@ -50,6 +50,7 @@ __all__ = [
     "RecordError",
     "Source",
     "build_line",
+    "encode_record",
     "line_hash",
     "new_line_hash",
     "parse_line",
@@ -193,7 +194,7 @@ def parse_line(line: bytes) -> dict[str, object]:
     if len(line) >= layout.max_line:
         raise _too_long(layout.max_line)
     # Duplicate keys and any other spacing, escapes or key order are refused here.
-    if _encode(record) != line:
+    if encode_record(record) != line:
         raise RecordError("not_canonical", "the line is not spelled as securefs spells this record")
     return record
 
@@ -212,7 +213,8 @@ _ENCODER: Final = json.JSONEncoder(
 )
 
 
-def _encode(record: Mapping[str, object]) -> bytes:
+def encode_record(record: Mapping[str, object]) -> bytes:
+    """Return the one encoding of a record that was parsed, without its line end."""
     return _ENCODER.encode(record).encode("ascii")
 
 

@@ -109,6 +109,16 @@ def add_actions(add: Add) -> None:
     )
     command.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
 
+    command = add(
+        "selftest",
+        "securefs.cli.audit_selftest:run",
+        "attack a copy of a journal in each documented way; exit code 1: one was not caught",
+    )
+    command.add_argument("directory", metavar="DIR")
+    _log_option(command)
+    _pin_option(command)
+    _json_option(command)
+
     command = add("hash", "securefs.cli.audit:pseudonym", "print the pseudonym of a name in a journal")
     command.add_argument("name", metavar="NAME")
     command.add_argument("--principal", action="store_true", help="the name of a user, not of a file")

@@ -58,7 +58,7 @@ def test_the_hash_of_a_record_by_hand(log):
 
 
 @pytest.mark.parametrize(
-    "action", ["verify", "witness", "prove", "check-proof", "show", "search", "reconcile"]
+    "action", ["verify", "witness", "prove", "check-proof", "show", "search", "reconcile", "selftest"]
 )
 def test_each_command_is_one(action, capsys):
     assert f"securefs audit {action}" in TEXT or f"`{action}`" in TEXT
