@@ -216,6 +216,13 @@ def test_each_article_has_a_row(article):
     assert f"\n| {article} |" in LAW
 
 
-def test_it_says_what_is_missing_and_that_it_is_no_advice():
-    assert "this version has no retention" in LAW
+@pytest.fixture
+def run_help():
+    command = [sys.executable, "-m", "securefs", "audit", "retain", "--help"]
+    return subprocess.check_output(command, env=python_environ(), text=True)
+
+
+def test_it_says_how_records_are_removed_and_that_it_is_no_advice(run_help):
+    (days,) = re.findall(r"`securefs audit retain --keep (\d+d)`", LAW)
+    assert f"{days}: keep the records of" in run_help
     assert "**no legal\nadvice**" in PAGE
