@@ -13,11 +13,12 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from functools import cache
+from pathlib import Path
 
 import pytest
 from support.commands import KEY
 from support.journals import ROOT, only_chain
-from support.servers import DEADLINE, python_environ
+from support.servers import DEADLINE, python_environ, wait_until
 
 from securefs import Keyring
 from securefs.audit import Entry, Journal
@@ -140,12 +141,24 @@ def chained_anew(path):
     return number, "log"
 
 
+def state(folder):
+    """The state of the running sealer: T if it is stopped by a signal."""
+    process = (folder / "log" / "lock").read_text().strip()
+    return Path("/proc", process, "stat").read_text().rpartition(") ")[2][0]
+
+
 @pytest.mark.parametrize("attack", [edited, chained_anew])
 def test_the_runbook_is_run_on_a_journal_in_which_a_record_was_changed(attack, host):
     folder = host / "var/lib/myapp/journal"
     named, code = attack(only_chain(folder))
     before = {path: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-    follow(host, "2")
+    pause, *copy, resume = COMMANDS["2"]
+    shell(host, pause)
+    wait_until(lambda: state(folder) == "T", "the sealer pauses")
+    for line in copy:
+        shell(host, line)
+    shell(host, resume)
+    wait_until(lambda: state(folder) != "T", "the sealer goes on")
     assert (host / "mnt/case").stat().st_mode & 0o777 == 0o700
     verdict, _ = follow(host, "3")
     assert "verdict: TAMPERING" in verdict
