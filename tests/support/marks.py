@@ -58,6 +58,8 @@ SLOW = (
     "test_examples.py",
     "test_examples_django.py",
     # Processes that race and are killed, memory that is measured.
+    "audit/test_docs_evidence.py::test_the_runbook_is_run_on_a_journal_in_which_a_record_was_changed",
+    "audit/test_docs_evidence.py::test_a_copy_without_the_secrets_is_proven",
     "audit/test_processes.py",
     "audit/test_sealer.py",
     "audit/test_sealing_processes.py",
