@@ -75,6 +75,9 @@ class Selection:
 
         :param types: the file's Content-Type, if any.
         """
+        if not self._size:
+            # An empty file is sent as it is, as other servers do: no status says less of it.
+            return
         try:
             spans = requested(response, asked, self._size, limit)
         except UnsatisfiableRangeError:

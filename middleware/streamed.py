@@ -124,6 +124,9 @@ class StreamDelivery(Delivery):
             self._chunks = _exactly(self._due, self._chunks)
 
     def _promise(self, span: range, size: int | None) -> None:
+        if size == 0:
+            self._added = [("Content-Length", "0")]
+            return
         self.status = PARTIAL if span else UNSATISFIABLE
         self._will_send([span] if span else [])
         self._added = [("Content-Range", content_range(span, size)), ("Content-Length", str(len(span)))]

@@ -296,10 +296,32 @@ def test_nginx_answers_the_same(suite, wrapped, plain_folder, tmp_path):
         same()
 
 
+@pytest.mark.skipif(program() is None, reason="nginx is not installed: apt-get install nginx-light")
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("asked", ["0-", "0-0", "-5", "7-"])
+def test_an_empty_file_is_sent_whatever_range_is_asked_for(asked, suite, keyring, journal, tmp_path):
+    for folder in ("plain", "sealed"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "plain" / "a.bin").touch()
+    (tmp_path / "sealed" / "a.bin").write_bytes(Encryptor(keyring, suite).finalize())
+    wrapped = SecureFS(
+        application(tmp_path / "sealed" / "a.bin"), keyring=keyring, journal=journal, policy=Policy()
+    )
+    headers = {"Range": f"bytes={asked}"}
+    ours = ask(wrapped, "GET", headers)
+    with nginx(tmp_path / "plain", tmp_path) as server, Connection(server.port) as connection:
+        theirs = connection.ask("GET", "/a.bin", headers.items())
+    assert ours.status == 200
+    assert theirs.status == (416 if asked == "7-" else 200)
+    assert ask(application(tmp_path / "plain" / "a.bin"), "GET", headers).status == 200
+    assert ours.seen == ask(wrapped, "GET", {}).seen
+
+
 def test_every_difference_is_listed_for_users():
     section = DOCS.read_text("utf-8").partition("## Where we differ")[2].partition("\n## ")[0]
     listed = set(re.findall(r"^- \*\*(.+?)\*\*", section, re.MULTILINE))
     assert listed == {name for _, name, _ in DIFFERENCES} | {
+        "An empty file",
         "Conditional requests",
         "Conditions before ranges",
         "The order of several ranges",  # of more than 1 MiB in all: test_selection.py

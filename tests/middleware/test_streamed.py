@@ -212,6 +212,10 @@ def test_any_range_is_right_or_names_no_total(journal, data):
     start = data.draw(st.integers(0, size + 2))
     stop = data.draw(st.integers(start + 1, size + 40))
     answer = ask(store, journal, f"{start}-{stop - 1}")
+    if not size:
+        assert (answer.status, answer.headers["content-length"], answer.body) == (200, "0", b"")
+        assert "content-range" not in answer.headers
+        return
     if start >= size:
         assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{size}")
         assert answer.body == b""
