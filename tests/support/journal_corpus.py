@@ -355,6 +355,47 @@ def _files_that_were_retired_came_back_changed():
     return made
 
 
+def _says(made: MadeJournal, chain: str, files: int, **other) -> MadeJournal:
+    """Have the sealer retire files of a chain in other words, and seal that."""
+    made.retire(made.chains[chain], files)
+    made.sealer.change(-1, obj=json.loads(made.sealer.lines[-1])["obj"] | other)
+    made.seal()
+    return made
+
+
+@case(1, "segment")
+def _what_retired_files_names_another_record():
+    return _says(several_files(), "first", 2, hash="e" * 64)
+
+
+@case(0)
+def _less_is_retired_later():
+    made = retired(3)
+    first = made.chains["first"]
+    made.sealer.add("audit.retired", obj={"chain": first.id, "upto": 3, "hash": "e" * 64, "files": 1})
+    made.seal()
+    return made
+
+
+@case(1, "log")
+def _far_too_much_is_retired_and_taken():
+    made = _says(several_files(), "second", 1, upto=2**53 - 1)
+    seal = json.loads(made.sealer.lines[-1])["seal"]
+    seal["runs"].insert(0, [made.chains["second"].id, 5, 2**53 - 1])
+    made.sealer.change(-1, seal=seal)
+    return made
+
+
+@case(1, "log", "missing_chain")
+def _a_chain_replaced_a_retired_one_that_ended_otherwise():
+    made = _a_chain_replaced_one_that_was_retired()
+    third = made.chains["third"]
+    obj = json.loads(third.lines[0])["obj"]
+    third.change(0, obj=obj | {"replaces_seq": obj["replaces_seq"] - 1})
+    third.link()
+    return made
+
+
 @case(3)
 def _a_sealer_that_was_away_has_not_taken_everything_yet():
     made = ended()
