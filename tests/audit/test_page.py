@@ -13,7 +13,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from support.days import Days
+from support.days import DAY, Days
 from support.journal_corpus import CASES, ended, sealed
 from support.journal_mutations import mutant
 from support.made_logs import Key, MadeJournal
@@ -23,7 +23,7 @@ from support.verdicts import READS_LOGS, unread, verdict_of
 from support.windows import WINDOWS
 
 from securefs.audit.compress import compress_journal
-from securefs.audit.retention import Retired, write_request
+from securefs.audit.retention import plan, remove_files, write_request
 from securefs.errors import ConfigurationError
 
 TEXT = PAGE.read_text("utf-8")
@@ -31,7 +31,13 @@ SCRIPT = re.search("<script>(.*?)</script>", TEXT, re.DOTALL)[1]
 TAMPERED, NOTHING = 1, 2  # exit codes
 MUTANTS = 100
 # Of a journal that does not hold: what follows from the first fault is told in other words, and not as often.
-OTHER_WORDS = {"seal-takes-what-is-not-there"}
+OTHER_WORDS = {
+    "seal-takes-what-is-not-there",
+    "the-first-file-is-removed",
+    "the-tiles-of-retired-records-are-removed",
+    "the-tiles-of-retired-records-are-cut",
+    "files-that-were-retired-came-back-changed",
+}
 
 
 # --- the file ---
@@ -144,6 +150,7 @@ CHANGES = {
     "none": lambda files: None,
     "compressed": lambda files: list(compress_journal(files[0].parent)),
     "copy-beside": _copy_beside,
+    "first-missing": _unlink(0),
     "middle-missing": _unlink(1),
     "last-missing": _unlink(3),
     "swapped": _swap,
@@ -177,7 +184,26 @@ def test_the_page_reads_chains_of_several_files_as_the_package_does(window, tmp_
     assert not differences, differences
 
 
-@pytest.mark.parametrize("what", ["retired", "first-missing", "damaged", "bomb"])
+def test_the_page_follows_a_journal_of_which_files_were_retired(window, tmp_path, monkeypatch):
+    window.open(PAGE.as_uri())
+    days = Days(tmp_path / "j", monkeypatch)
+    days.start()
+    for _ in range(4):
+        days.day()
+        days.step()
+    wanted, _ = plan(days.folder, days.folder / "log", (days.now - DAY) / 1e9)
+    write_request(days.folder / "log", wanted)
+    days.step()
+    remove_files(days.folder, wanted)
+    days.journal.close()
+    days.stop()
+    made = SimpleNamespace(pins=[str(days.pin)], now=datetime.fromtimestamp(days.now / 1e9, timezone.utc))
+    said, report = said_of(window, days.folder, made), days.verify().to_json()
+    assert essence(said) == essence(report)
+    assert (said["exit_code"], said["log"]["retired"]) == (0, 6)
+
+
+@pytest.mark.parametrize("what", ["damaged", "bomb"])
 def test_what_the_page_cannot_follow_it_says(window, tmp_path, monkeypatch, what):
     window.open(PAGE.as_uri())
     days = Days(tmp_path / "j", monkeypatch)
@@ -186,18 +212,12 @@ def test_what_the_page_cannot_follow_it_says(window, tmp_path, monkeypatch, what
         days.day()
         days.step()
     files = days.files()
-    if what == "retired":
-        write_request(days.folder / "log", [Retired(files[0].name[:32], 2, "a" * 64, 1)])
-        days.step()
-    elif what == "first-missing":
-        files[0].unlink()
-    else:
-        data = b"x" * 99 if what == "damaged" else gzip.compress(bytes(2**26 + 1))
-        files[0].with_name(f"{files[0].name}.gz").write_bytes(data)
-        files[0].unlink()
+    data = b"x" * 99 if what == "damaged" else gzip.compress(bytes(2**26 + 1))
+    files[0].with_name(f"{files[0].name}.gz").write_bytes(data)
+    files[0].unlink()
     made = SimpleNamespace(pins=[], now=datetime.fromtimestamp(days.now / 1e9, timezone.utc))
     said = said_of(window, days.folder, made)
-    assert re.search("use securefs audit verify|cannot unpack", said["unreadable"])
+    assert re.search("cannot unpack", said["unreadable"])
 
 
 def essence(report: dict) -> dict:
@@ -219,7 +239,7 @@ def essence(report: dict) -> dict:
 
 
 def about_log(log: dict | None) -> dict | None:
-    names = ("origin", "size", "checkpoints", "first", "last", "closed", "older", "unsealed")
+    names = ("origin", "size", "checkpoints", "first", "last", "closed", "older", "retired", "unsealed")
     return log and {
         **{name: log[name] for name in names},
         "breaks": [

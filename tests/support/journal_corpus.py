@@ -168,6 +168,234 @@ def _older_than_the_log():
     return made
 
 
+# --- chains of several files, and files that were retired ---
+
+
+def several_files() -> MadeJournal:
+    """A chain of four files, another one of one, and a sealer with two; all of it sealed."""
+    made = MadeJournal()
+    first = made.chain("first", 3)
+    made.seal()
+    for _ in range(3):
+        made.work(first, 1)
+        first.next_file()
+        made.work(first, 2)
+        made.seal()
+    made.chain("second", 3).add("server.stop")
+    made.sealer.next_file()
+    made.seal()
+    return made
+
+
+def retired(files: int = 2) -> MadeJournal:
+    """The same, after the oldest files of the chain were removed for good."""
+    made = several_files()
+    made.retire(made.chains["first"], files)
+    made.seal()
+    made.work(made.chains["first"], 2)
+    made.seal()
+    return made
+
+
+@case(0)
+def _a_chain_of_several_files():
+    return several_files()
+
+
+@case(0)
+def _files_are_compressed():
+    made = several_files()
+    made.chains["first"].packed |= {0, 2}
+    made.sealer.packed |= {0}
+    return made
+
+
+@case(0)
+def _files_were_retired():
+    return retired()
+
+
+@case(0)
+def _files_were_retired_and_the_rest_is_compressed():
+    made = retired()
+    made.chains["first"].packed |= {2}
+    return made
+
+
+@case(0)
+def _files_were_retired_twice():
+    made = retired(1)
+    made.retire(made.chains["first"], 3)
+    made.seal()
+    return made
+
+
+@case(0)
+def _removing_what_was_retired_was_cut_short():
+    made = retired()
+    made.chains["first"].gone = {0}
+    return made
+
+
+@case(0)
+def _a_whole_chain_was_retired():
+    made = several_files()
+    made.retire(made.chains["second"], 1)
+    made.seal()
+    return made
+
+
+@case(0)
+def _a_chain_replaced_one_that_was_retired():
+    made = several_files()
+    left = made.chains["first"]
+    obj = {
+        "replaces": left.id,
+        "replaces_seq": len(left.lines) - 1,
+        "replaces_hash": left.head,
+        "why": "short_write",
+    }
+    made.chain("third", 1)
+    made.chains["third"].change(0, obj=obj, sev=4)
+    made.chains["third"].link()
+    made.adopt(left)
+    made.seal()
+    made.retire(left, 4)
+    made.seal()
+    return made
+
+
+def _without(number: int) -> MadeJournal:
+    made = several_files()
+    made.chains["first"].gone = {number}
+    return made
+
+
+@case(1, "log", "segment")
+def _the_first_file_is_removed():
+    return _without(0)
+
+
+@case(1, "link", "log", "segment", "sequence")
+def _a_file_in_the_middle_is_removed():
+    return _without(1)
+
+
+@case(1, "log")
+def _the_last_file_is_removed():
+    return _without(3)
+
+
+@case(1, "log")
+def _a_whole_chain_is_removed_that_was_not_retired():
+    made = retired()
+    made.chains["second"].gone = {0}
+    return made
+
+
+@case(1, "log", "segment")
+def _more_is_removed_than_was_retired():
+    made = retired()
+    made.chains["first"].gone |= {2}
+    return made
+
+
+@case(1, "segment")
+def _the_first_file_is_removed_without_a_log():
+    made = _without(0)
+    made.log = False
+    return made
+
+
+@case(1, "segment")
+def _what_retired_files_is_not_sealed():
+    made = several_files()
+    made.retire(made.chains["first"], 2)
+    return made
+
+
+@case(1, "log", "segment")
+def _the_tiles_of_retired_records_are_changed():
+    made = retired()
+    leaf = made.leaves[0]
+    made.leaves[0] = bytes([leaf[0] ^ 1]) + leaf[1:]
+    return made
+
+
+@case(1, "log", "segment")
+def _the_tiles_of_retired_records_are_removed():
+    made = retired()
+    made.tiles = False
+    return made
+
+
+@case(1, "log", "segment")
+def _the_tiles_of_retired_records_are_cut():
+    made = retired()
+    del made.leaves[5:]
+    return made
+
+
+@case(1, "log")
+def _a_record_behind_retired_ones_is_written_anew():
+    made = retired()
+    left = made.chains["first"]
+    left.change(left.begins[1] + 1, outcome="failure", sev=2)
+    left.link(left.begins[1] + 1)
+    return made
+
+
+@case(1, "log")
+def _files_that_were_retired_came_back_changed():
+    made = retired()
+    left = made.chains["first"]
+    left.gone.clear()
+    left.change(2, outcome="failure", sev=2)
+    left.link()
+    return made
+
+
+def _says(made: MadeJournal, chain: str, files: int, **other) -> MadeJournal:
+    """Have the sealer retire files of a chain in other words, and seal that."""
+    made.retire(made.chains[chain], files)
+    made.sealer.change(-1, obj=json.loads(made.sealer.lines[-1])["obj"] | other)
+    made.seal()
+    return made
+
+
+@case(1, "segment")
+def _what_retired_files_names_another_record():
+    return _says(several_files(), "first", 2, hash="e" * 64)
+
+
+@case(0)
+def _less_is_retired_later():
+    made = retired(3)
+    first = made.chains["first"]
+    made.sealer.add("audit.retired", obj={"chain": first.id, "upto": 3, "hash": "e" * 64, "files": 1})
+    made.seal()
+    return made
+
+
+@case(1, "log")
+def _far_too_much_is_retired_and_taken():
+    made = _says(several_files(), "second", 1, upto=2**53 - 1)
+    seal = json.loads(made.sealer.lines[-1])["seal"]
+    seal["runs"].insert(0, [made.chains["second"].id, 5, 2**53 - 1])
+    made.sealer.change(-1, seal=seal)
+    return made
+
+
+@case(1, "log", "missing_chain")
+def _a_chain_replaced_a_retired_one_that_ended_otherwise():
+    made = _a_chain_replaced_one_that_was_retired()
+    third = made.chains["third"]
+    obj = json.loads(third.lines[0])["obj"]
+    third.change(0, obj=obj | {"replaces_seq": obj["replaces_seq"] - 1})
+    third.link()
+    return made
+
+
 @case(3)
 def _a_sealer_that_was_away_has_not_taken_everything_yet():
     made = ended()

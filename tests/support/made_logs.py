@@ -6,6 +6,7 @@ Everything follows from fixed seeds and times: the same calls give the same byte
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -16,7 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 ORIGIN = "files.example/securefs-0a1b2c3d"
-SEVERITIES = {"audit.adopted": 2, "audit.cutover": 2, "audit.epoch": 3, "server.stop": 4}
+SEVERITIES = {
+    "audit.adopted": 2,
+    "audit.cutover": 2,
+    "audit.epoch": 3,
+    "audit.retired": 2,
+    "server.stop": 4,
+}
 
 
 def leaf_of(line: bytes) -> bytes:
@@ -103,13 +110,20 @@ class Witness:
 
 @dataclass
 class Made:
-    """One chain: its lines, without line ends, and what stands behind the last of them."""
+    """One chain: its lines, without line ends, and what stands behind the last of them.
+
+    :ivar begins: the first records of its further files. :ivar gone: the files that are removed.
+    :ivar packed: the files that are compressed.
+    """
 
     id: str
     clock: Clock
     version: int = 2
     lines: list[bytes] = field(default_factory=list)
     torn: bytes = b""
+    begins: list[int] = field(default_factory=list)
+    gone: set[int] = field(default_factory=set)
+    packed: set[int] = field(default_factory=set)
 
     @property
     def head(self) -> str:
@@ -151,8 +165,27 @@ class Made:
             self.change(number, seq=number, prev=prev)
 
     def data(self) -> bytes:
-        """Return the file's content."""
+        """Return the content of all files, one after the other."""
         return b"".join(line + b"\n" for line in self.lines) + self.torn
+
+    def next_file(self) -> None:
+        """Go on in another file."""
+        self.begins.append(len(self.lines))
+        start = sum(len(line) + 1 for line in self.lines)
+        self.add("audit.segment", obj={"segment": len(self.begins), "start": start, "names": "pseudonym"})
+
+    def files(self) -> dict[str, bytes]:
+        """Return the content of its files, by their names."""
+        starts, found = [0, *self.begins], {}
+        for number, (start, end) in enumerate(zip(starts, [*self.begins, len(self.lines)], strict=True)):
+            data = b"".join(line + b"\n" for line in self.lines[start:end])
+            data += self.torn if number == len(self.begins) else b""
+            name = f"{self.id}-{number}.jsonl"
+            if number in self.packed:
+                name, data = f"{name}.gz", gzip.compress(data, mtime=0)
+            if number not in self.gone:
+                found[name] = data
+        return found
 
 
 class Clock:
@@ -262,6 +295,13 @@ class MadeJournal:
             obj |= {"upto": len(made.lines) - 1, "hash": made.head}
         self.sealer.add("audit.adopted", obj=obj)
 
+    def retire(self, made: Made, files: int) -> None:
+        """Say that the oldest files of a chain are removed, and remove them."""
+        upto = [*made.begins, len(made.lines)][files - 1] - 1
+        digest = leaf_of(made.lines[upto]).hex()
+        self.sealer.add("audit.retired", obj={"chain": made.id, "upto": upto, "hash": digest, "files": files})
+        made.gone |= set(range(files))
+
     def cut_over(self, made: Made) -> None:
         """Name a chain that is older than the log."""
         self.sealer.add(
@@ -327,9 +367,11 @@ class MadeJournal:
     def contents(self) -> dict[str, bytes]:
         """Return the files of the journal's folder, by their paths in it."""
         files = {"pseudonym.key": bytes(32)}
-        files |= {f"{made.id}-0.jsonl": made.data() for made in self.chains.values()}
+        for made in self.chains.values():
+            files |= made.files()
         if self.log:
-            files |= {f"log/{made.id}-0.jsonl": made.data() for made in self.sealers}
+            for made in self.sealers:
+                files |= {f"log/{name}": data for name, data in made.files().items()}
             files |= {"log/origin": f"{ORIGIN}\n".encode(), "log/vkey": f"{Key('0 0').vkey()}\n".encode()}
             files["log/lock"] = b""
             if self.tiles:
