@@ -197,11 +197,9 @@ def test_no_way_of_having_the_app_repeat_bytes_decrypts_them(declared, store, pr
         {"stores": [store]} if declared == "stores" else {"policy": Policy(protected_paths=("/files/*",))}
     )
     app = protect(stored_by_the_app({}), **options)
-    call(app, "PATCH", "/pieces", STORED[:4], [("Content-Type", "application/offset+octet-stream")], length=4)
+    call(app, "PATCH", "/pieces", STORED[:4], [("Content-Type", "application/octet-stream")], length=4)
     rest = STORED[4:]
-    call(
-        app, "PATCH", "/pieces", rest, [("Content-Type", "application/offset+octet-stream")], length=len(rest)
-    )
+    call(app, "PATCH", "/pieces", rest, [("Content-Type", "application/octet-stream")], length=len(rest))
     document = json.dumps({"content": base64.b64encode(STORED).decode()}).encode()
     call(app, "PUT", "/json", document, [("Content-Type", "application/json")], length=len(document))
     packed = gzip.compress(STORED)
@@ -578,7 +576,7 @@ def test_forms_are_accepted_where_they_are_expected(path, pattern, tmp_path):
         ("application/jsonx", 415),
         ("application/xjson", 415),
         ("xtext/plain", 415),
-        ("application/offset+octet-stream", 415),
+        ("application/x-piece", 415),
         ("", 415),
         (None, 415),
     ],
