@@ -48,6 +48,7 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "server.start": ("process", "start"),
         "server.stop": ("process", "end"),
         "audit.clock": _CONFIGURATION,
+        "audit.segment": _CONFIGURATION,
         "audit.seal": _CONFIGURATION,
         "audit.epoch": _CONFIGURATION,
         "audit.adopted": _CONFIGURATION,

@@ -57,6 +57,7 @@ CLASSES: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
         "server.stop": (_LOG, 7),  # stop
         "audit.retired": (_LOG, 2),  # delete
         "audit.clock": (_LOG, _OTHER),
+        "audit.segment": (_LOG, _OTHER),
         "audit.seal": (_LOG, _OTHER),
         "audit.epoch": (_LOG, _OTHER),
         "audit.adopted": (_LOG, _OTHER),

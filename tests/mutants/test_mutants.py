@@ -245,9 +245,9 @@ def test_a_seed_decides_the_sample():
     found = {
         module: mutants_of(module, (ROOT / module).read_text()) for module in PRODUCT.modules(["audit/*"])
     }
-    one = [mutant.key for mutant in choose(found, 30, 1)]
-    assert one == [mutant.key for mutant in choose(found, 30, 1)]
-    assert one != [mutant.key for mutant in choose(found, 30, 2)]
+    one = [mutant.key for mutant in choose(found, 90, 1)]
+    assert one == [mutant.key for mutant in choose(found, 90, 1)]
+    assert one != [mutant.key for mutant in choose(found, 90, 2)]
     assert len({key.partition(" ")[0] for key in one}) == len(found), "some of each module"
     assert len(choose(found, None, 1)) == sum(map(len, found.values()))
 

@@ -285,7 +285,11 @@ def holds(case: str, trial: Trial, bare: object) -> str | None:
     if case == "range":
         answer = part(trial)
         assert (answer.status, answer.body) == (206, DATA[FIRST : LAST + 1])
-        assert answer.headers["content-range"] == f"bytes {FIRST}-{LAST}/{len(DATA)}"
+        # Of a body that is read once, nothing proves yet where it ends.
+        assert answer.headers["content-range"] in {
+            f"bytes {FIRST}-{LAST}/{len(DATA)}",
+            f"bytes {FIRST}-{LAST}/*",
+        }
         return "range" if bare.status == 200 else None
     for number, data in enumerate((content(5000), DATA)):
         outcome = trial.store([(f"again-{number}.txt", data)], None)

@@ -178,11 +178,16 @@ class Framed:
     interim: list[int] = field(default_factory=list)
 
 
+_ADDRESSES = (f"127.0.{number >> 8 & 255}.{number & 255}" for number in itertools.count(2))
+
+
 class Connection:
     """One connection to a server."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        # Each from an address of its own: the journal sums up what one address has refused.
+        here = next(_ADDRESSES) if sys.platform == "linux" else "127.0.0.1"
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT, source_address=(here, 0))
         self.buffer = b""
         self.end = ""  # "closed" or "reset" once the server ended it
 
