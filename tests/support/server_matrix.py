@@ -7,6 +7,7 @@ the connection ended if it did.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import select
