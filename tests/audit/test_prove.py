@@ -117,3 +117,13 @@ def test_a_checkpoint_that_no_seal_belongs_to(log):
     shutil.rmtree(log.log / "tiles", ignore_errors=True)
     with pytest.raises(ConfigurationError, match="run securefs audit verify"):
         prove_record(log.folder, log.log, chain, 1)
+
+
+def test_a_record_that_was_cut_off_after_it_was_sealed(tmp_path):
+    """The tiles still have its hash, and nobody has the record."""
+    log = sealed(tmp_path / "j", tiles=True)
+    chain, lines = next(iter(log.lines.items()))
+    file = log.folder / f"{chain}-0.jsonl"
+    file.write_bytes(b"".join(line + b"\n" for line in lines[:-1]))
+    with pytest.raises(ConfigurationError, match="was sealed and is not here"):
+        prove_record(log.folder, log.log, chain, len(lines) - 1)

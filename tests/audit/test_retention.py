@@ -1,6 +1,7 @@
 """Files that are removed for good, once the log says so."""
 
 import fcntl
+import gzip
 import json
 import shutil
 import time
@@ -134,6 +135,24 @@ def test_a_verifier_goes_on_from_before_files_were_removed(days):
     assert (report.findings, report.reasons) == ((), ())
     again = days.verify(read_state(write_state(report.log.state)))
     assert again.findings == ()
+
+
+def test_a_verifier_goes_on_within_a_file_that_was_compressed_since(days):
+    four_days(days)
+    days.step(60)
+    state = days.verify().log.state
+    days.journal.record(USE)  # to the file that was verified up to here
+    days.step()
+    days.day()
+    days.step(60)
+    list(compress_journal(days.folder))
+    report = days.verify(read_state(write_state(state)))
+    assert (report.findings, report.exit_code) == ((), 0)
+    changed = days.files()[3]
+    assert changed.name.endswith(".gz")
+    lines = gzip.decompress(changed.read_bytes()).splitlines(keepends=True)
+    changed.write_bytes(gzip.compress(b"".join([*lines[:-1], lines[-1].replace(b"key.use", b"key.usf")])))
+    assert days.verify(read_state(write_state(state))).exit_code == 1
 
 
 def test_compressed_files_are_retired(days):
