@@ -104,6 +104,8 @@ class Site:
     name: str
     server: Server
     folder: Path
+    # Whether each connection comes from an address of its own, of 127.0.0.0/8 (Linux).
+    apart: bool = False
 
     @property
     def url(self) -> str:
@@ -128,7 +130,7 @@ class Site:
         return told(record for record in records if path in {None, record.get("http", {}).get("path")})
 
     def connect(self) -> Connection:
-        return Connection(self.server.port)
+        return Connection(self.server.port, next(_ADDRESSES) if self.apart else "127.0.0.1")
 
 
 @contextmanager
@@ -185,9 +187,7 @@ _ADDRESSES = (f"127.0.{number >> 8 & 255}.{number & 255}" for number in itertool
 class Connection:
     """One connection to a server."""
 
-    def __init__(self, port: int) -> None:
-        # Each from an address of its own: the journal sums up what one address has refused.
-        here = next(_ADDRESSES) if sys.platform == "linux" else "127.0.0.1"
+    def __init__(self, port: int, here: str = "127.0.0.1") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT, source_address=(here, 0))
         self.buffer = b""
         self.end = ""  # "closed" or "reset" once the server ended it
