@@ -167,6 +167,8 @@ def banner(demo: Demo, port: int) -> str:
     # After `make demo` the program is in .venv/bin only.
     found = shutil.which("securefs") or Path(sys.executable).with_name("securefs")
     program = shlex.quote(str(found))
+    # Without the key, the verifier can only say that the journal is consistent.
+    pin = f" --pin {shlex.quote(str(demo.vkey_file))}" if demo.vkey_file.exists() else ""
     newest = f"\"{address}$({curl} {address}/files | grep -o '/files/[0-9a-f]*' | head -n 1)\""
     return f"""
   securefs demo: open {address} in a browser
@@ -179,7 +181,7 @@ def banner(demo: Demo, port: int) -> str:
   upload     {curl} -F files=@/etc/hostname {address}/files
   list       {curl} {address}/files
   download   {curl} -OJ {newest}
-  evidence   {program} audit verify {shlex.quote(str(demo.journal))}
+  evidence   {program} audit verify {shlex.quote(str(demo.journal))}{pin}
 
   Ctrl-C ends it. The files, encrypted, stay in {demo.data / "files"}
 """

@@ -242,7 +242,7 @@ def test_the_lines_can_be_pasted_and_ctrl_c_ends_it_cleanly(tmp_path):
         code = server.stop(signal.SIGINT)
     assert code == 0
     assert "Traceback" not in server.log
-    assert main(evidence) == 3
+    assert main(evidence) == 0
     assert [name for name in files_of(folder) if name.endswith(".tmp")] == []
     assert len([name for name in files_of(folder / "data" / "files") if name.endswith(".enc")]) == 1
 
