@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from securefs._version import __version__
-from securefs.cli.audit_parser import add_actions
+from securefs.cli.audit_parser import add_actions, log_option
 from securefs.cli.terminal import FINDING, USAGE, abandon_output, complain, flush_output
 from securefs.disk import explain
 from securefs.errors import VERDICTS, SecureFSError
@@ -160,6 +160,19 @@ def _file_commands(commands: Commands) -> None:
         "--output", metavar="FILE", help="write it into a new file with mode 0600 instead of printing it"
     )
 
+    _one_file_commands(commands)
+    _many_files_commands(commands)
+    _anew_commands(commands)
+
+    keys = commands.add_parser("keys", help="tell which keys the stored files need")
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    text = "count the files that need each key; exit code 0: none needs a previous key, and this is proven"
+    command = _command(actions, "in-use", "securefs.cli.keys:in_use", text)
+    _any_context_option(_bulk_options(command))
+    _quiet_option(command)
+
+
+def _one_file_commands(commands: Commands) -> None:
     command = _command(commands, "encrypt", "securefs.cli.encrypt:run", "encrypt a file")
     command.add_argument("source", metavar="SRC", help="- for standard input")
     _target_options(command, "SRC.enc")
@@ -188,6 +201,8 @@ def _file_commands(commands: Commands) -> None:
     command.add_argument("file", metavar="FILE", help="- for standard input")
     _json_option(command)
 
+
+def _many_files_commands(commands: Commands) -> None:
     text = "verify every byte of files, and say what else is in folders"
     command = _command(commands, "verify", "securefs.cli.verify:run", text)
     _bulk_options(command)
@@ -214,15 +229,6 @@ def _file_commands(commands: Commands) -> None:
         help="also encrypt files with several names (hard links): each name becomes a file of its own",
     )
     command.add_argument("--suite", choices=_SUITES, help=f"default: {_SUITES[0]}")
-
-    _anew_commands(commands)
-
-    keys = commands.add_parser("keys", help="tell which keys the stored files need")
-    actions = keys.add_subparsers(metavar="ACTION", required=True)
-    text = "count the files that need each key; exit code 0: none needs a previous key, and this is proven"
-    command = _command(actions, "in-use", "securefs.cli.keys:in_use", text)
-    _any_context_option(_bulk_options(command))
-    _quiet_option(command)
 
 
 def _anew_commands(commands: Commands) -> None:
@@ -333,41 +339,6 @@ def _audit_commands(commands: Commands) -> None:
     audit = commands.add_parser("audit", help="verify the audit journal, and search it")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
     add_actions(lambda name, run, text: _command(actions, name, run, text))
-    _seal_commands(actions)
-    _export_command(actions)
-
-
-def _seal_commands(actions: Commands) -> None:
-    text = "begin the log of a journal: make its first key, print the verification key to pin"
-    command = _command(actions, "init", "securefs.cli.sealing:init", text)
-    command.add_argument("directory", metavar="DIR")
-    _log_option(command)
-    command.add_argument("--origin", metavar="NAME", help="the log's name; default: HOST/securefs-8 DIGITS")
-    command.add_argument(
-        "--stable", action="store_true", help="also make a stable key, which witnesses and other tools need"
-    )
-    text = "seal a journal: sign checkpoints of all its records, until SIGTERM"
-    command = _command(actions, "seal", "securefs.cli.sealing:seal", text)
-    command.add_argument("directory", metavar="DIR")
-    _log_option(command)
-    command.add_argument("--once", action="store_true", help="seal what is there, and end: for cron")
-    command.add_argument(
-        "--stdin", action="store_true", help="end when standard input ends: for a server that started it"
-    )
-
-
-def _log_option(command: argparse.ArgumentParser) -> None:
-    text = "the log's folder; default: SECUREFS_AUDIT_LOG, or log in the journal"
-    command.add_argument("--log", metavar="LOG", help=text)
-
-
-def _export_command(actions: Commands) -> None:
-    text = "print the records of a journal for a SIEM, one line each, on standard output"
-    command = _command(actions, "export", "securefs.cli.audit_export:run", text)
-    command.add_argument("directory", metavar="DIR")
-    text = "OCSF 1.8.0, ECS 9.4.0 or CEF 0"
-    command.add_argument("--format", choices=("ocsf", "ecs", "cef"), required=True, help=text)
-    _log_option(command)
 
 
 def _metrics_command(commands: Commands) -> None:
@@ -376,7 +347,7 @@ def _metrics_command(commands: Commands) -> None:
     command.add_argument("directory", metavar="DIR", nargs="?", help="journal; default: SECUREFS_AUDIT_DIR")
     text = "such as 127.0.0.1:9464; default: SECUREFS_METRICS"
     command.add_argument("--listen", metavar="ADDRESS", help=text)
-    _log_option(command)
+    log_option(command)
     command.add_argument(
         "--stdin", action="store_true", help="end when standard input ends: for a server that started it"
     )
