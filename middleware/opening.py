@@ -86,6 +86,7 @@ def open_file(
         record_passed_over(evidence, failure.about, opened.passed_over)
         evidence.record("file.open", about=failure.about)
     except BaseException as error:
+        # On any exception, an interrupt too: nobody else has the file that was opened here.
         if owned is not None:
             owned.close()
         if isinstance(error, (SecureFSError, OSError)):

@@ -199,6 +199,7 @@ class Storage:
                     [(file.object_id, owner, file.size, file.created) for file in stored],
                 )
         except BaseException:
+            # On any exception, an interrupt too: a file without a row is nobody's.
             for file in stored:
                 with suppress(OSError):  # the first error is the one to tell
                     self.path(file.object_id).unlink()

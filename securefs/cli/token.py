@@ -37,6 +37,7 @@ def add(arguments: argparse.Namespace) -> int:
         try:
             record(journal, "token.add", about={"token": token.id, "principal": token.principal})
         except BaseException:
+            # On any exception, an interrupt too: a token without a record must not be of use.
             tokens.revoke(token.id)
             raise
         say(token.secret)

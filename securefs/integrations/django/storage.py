@@ -127,6 +127,7 @@ class SealedStorage(_Around):
             # The project's settings vouch for it: no folder holds it.
             opened = (exchange or vault()).open(raw, anywhere=True)
         except BaseException:
+            # On any exception: nobody else has it.
             raw.close()
             raise
         opened.keep(raw)
