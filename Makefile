@@ -29,7 +29,7 @@ demo: $(VENV)/.demo ## start the reference app on 127.0.0.1 with a key and a tok
 	@$(BIN)/securefs demo $(DEMO_ARGS)
 
 test: $(VENV)/.test ## run all tests with coverage
-	@echo "Running the tests (some ten minutes on two cores) ..."
+	@echo "Running the tests (a quarter of an hour on two cores) ..."
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest -q --durations=5 --numprocesses=$(TEST_WORKERS) --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
